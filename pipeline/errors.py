@@ -1,0 +1,13 @@
+"""The few errors that someone catches; any other exception is a bug and stops the run."""
+
+
+class SceneError(ValueError):
+    """A scene cannot be read or computed; the run records the reason and goes on."""
+
+
+class StoreError(ValueError):
+    """A store cannot be used as asked: another config, a damaged or a half-written one."""
+
+
+class CheckpointError(ValueError):
+    """A model folder or hub id does not hold what its backbone needs."""
