@@ -75,7 +75,9 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.backbone not in DEFAULT_MODELS:
-            raise ValueError(f"backbone must be one of {sorted(DEFAULT_MODELS)}, got {self.backbone!r}")
+            raise ValueError(
+                f"backbone must be one of {sorted(DEFAULT_MODELS)}, got {self.backbone!r}"
+            )
         if not self.blocks or len(set(self.blocks)) != len(self.blocks):
             raise ValueError(f"blocks must be one or more different indices, got {self.blocks}")
         if bad := [k for k in self.timesteps if not 0 <= k <= 1000]:

@@ -1,0 +1,119 @@
+"""Features that somebody else computed, brought into a store of the same contract.
+
+`import_arrays` takes arrays; the command `vega3d-extract import` takes safetensors files, one a
+scene, whose tensors carry the names of `SceneArrays`' fields and `features.<tap>`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vega3d.pipeline.config import Numerics
+from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.identity import FORMAT_VERSION
+from vega3d.pipeline.merge import merge_commits
+from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.scenes import SceneEntry
+from vega3d.pipeline.store import Store
+from vega3d.pipeline.writer import SceneArrays as SceneArrays
+from vega3d.pipeline.writer import create_or_resume, uncommitted
+
+
+def import_arrays(
+    out: str,
+    scenes: Sequence[SceneArrays],
+    *,
+    model: str,
+    scenes_per_shard: int = 1,
+    store_dtype: str = "float16",
+) -> Store:
+    """Write features that were computed elsewhere to a new store at `out`.
+
+    Args:
+        out: Folder or URL.
+        scenes: At least one; all with the same taps, grid and channels.
+        model: What made the features: a name that is part of the store's config.
+        scenes_per_shard: Scenes of one file.
+        store_dtype: float16 or float32.
+
+    Raises:
+        SceneError: The scenes differ in taps, grid or channels.
+        StoreError: There is a store of another config, or a value does not fit.
+    """
+    identity = _identity(scenes, model, store_dtype)
+    entries = [
+        SceneEntry(scene_id=scene.scene_id, num_views=_num_views(scene), size_bytes=0)
+        for scene in scenes
+    ]
+    plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
+    writer = create_or_resume(out, plan, identity, Numerics())
+    by_id = {scene.scene_id: scene for scene in scenes}
+    for unit in uncommitted(writer, plan):
+        writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})
+    merge_commits(writer, plan)
+    return Store.open(out)
+
+
+def read_scene_arrays(path: str) -> SceneArrays:
+    """Read one scene from a safetensors file; its name without the ending is the scene's id.
+
+    Raises:
+        SceneError: The file holds a tensor of a name that is not known, or no features.
+    """
+    from safetensors.numpy import load_file
+
+    names = {field.name for field in fields(SceneArrays)} - {"scene_id", "features", "view_ids"}
+    features: dict[str, np.ndarray] = {}
+    others: dict[str, Any] = {}
+    for name, values in load_file(path).items():
+        if name.startswith("features."):
+            features[name.removeprefix("features.")] = values.astype(np.float32)
+        elif name in names:
+            others[name] = values
+        else:
+            raise SceneError(
+                f"{path}: unknown tensor {name!r}; known are features.<tap> and {sorted(names)}"
+            )
+    if not features:
+        raise SceneError(f"{path}: no tensor named features.<tap>")
+    return SceneArrays(scene_id=Path(path).stem, features=features, **others)
+
+
+def _identity(scenes: Sequence[SceneArrays], model: str, store_dtype: str) -> dict[str, Any]:
+    """Return the config of imported features: nothing of how they were made but a name."""
+    shapes = {
+        scene.scene_id: {tap: list(values.shape[1:]) for tap, values in scene.features.items()}
+        for scene in scenes
+    }
+    first, expected = next(iter(shapes.items()), ("", {}))
+    if not expected:
+        raise SceneError("there is nothing to import: no scene, or a scene without features")
+    for scene_id, shape in shapes.items():
+        if shape != expected:
+            raise SceneError(
+                f"{scene_id} has taps and shapes {shape}, {first} has {expected}; "
+                "all scenes of a store have the same taps, grid and channels"
+            )
+    if len({tuple(shape) for shape in expected.values()}) > 1:
+        raise SceneError(f"{first}: all taps must have one shape, got {expected}")
+    rows, cols, channels = next(iter(expected.values()))
+    config = {
+        "backbone": "imported",
+        "source": model,
+        "model": model,
+        "grid": [rows, cols],
+        "store_dtype": store_dtype,
+    }
+    return {
+        "format": FORMAT_VERSION,
+        "config": config,
+        "taps": list(expected),
+        "channels": channels,
+    }
+
+
+def _num_views(scene: SceneArrays) -> int:
+    return len(next(iter(scene.features.values()), ()))
