@@ -1,0 +1,62 @@
+"""What a task is, and the heads they share.
+
+A task is a head, a loss and metrics over fused tokens. Everything it learns from comes from depth
+and poses (or, for `classes`, a label store), so any capture is training data. Losses and metrics
+are sums with counts, never means: parts of a batch and processes add up to the same number.
+
+Letters: B samples, V views, N tokens of a view, D channels of a token.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vega3d.train.batch import Batch
+
+Targets = dict[str, Tensor]
+"""What a head is asked and the right answers; "count" holds how many there are, as a number."""
+
+Sums = dict[str, tuple[Tensor, Tensor]]
+"""Metric name -> (sum, count), numbers."""
+
+
+class Task(nn.Module, ABC):
+    """A head over the fused tokens, its loss and its metrics."""
+
+    name: str
+    primary: str
+    """The metric that stands for the task in a table: in [0, 1], 1 best."""
+    adjacent_views: bool = False
+    """True where a sample must hold neighbouring views."""
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> Targets:
+        """Return what to ask and the answers, from geometry alone; pure."""
+
+    @abstractmethod
+    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:
+        """Return the head's prediction in float32."""
+
+    @abstractmethod
+    def loss_sum(self, prediction: Tensor, targets: Targets) -> Tensor:
+        """Return the loss summed over the `targets["count"]` answers."""
+
+    @abstractmethod
+    def metric_sums(self, prediction: Tensor, targets: Targets) -> Sums:
+        """Return every metric's sum and count."""
+
+
+def mlp_head(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    """Return a head of two layers."""
+    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, out_dim))
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sum of the values under the mask in float64, and how many there are.
+
+    Values outside of the mask may be anything, NaN too, as long as no gradient is asked of them.
+    """
+    kept = torch.where(mask, values.double(), 0.0)
+    return kept.sum(), mask.sum()
