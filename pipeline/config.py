@@ -170,8 +170,8 @@ class RunConfig:
     unit_timeout_s: float = 3600.0
     """Ray only: a unit that shows no progress for so long is taken from its worker."""
 
-    retry_failed: bool = False
-    """Recompute the units that hold failed scenes."""
+    wheel: str = ""
+    """Ray only: a wheel of vega3d that is shipped to the cluster's nodes; "" where they have it."""
 
     def __post_init__(self) -> None:
         """Check every field once."""

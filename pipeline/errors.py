@@ -1,6 +1,10 @@
 """The few errors that someone catches; any other exception is a bug and stops the run."""
 
 
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message says what can."""
+
+
 class SceneError(ValueError):
     """A scene cannot be read or computed; the run records the reason and goes on."""
 

@@ -94,7 +94,8 @@ def unit_arrays(
         if (size := spec.shard_bytes(plan.scenes_per_shard)) > MAX_PUT_BYTES:
             raise StoreError(
                 f"{spec.name}: a shard of {plan.scenes_per_shard} scenes would take "
-                f"{size / 2**30:.1f} GiB, and one PUT takes 5; use fewer --scenes-per-shard or --views"
+                f"{size / 2**30:.1f} GiB, and one PUT takes 5; "
+                "use fewer --scenes-per-shard or --views"
             )
     return tuple(specs)
 
@@ -187,10 +188,11 @@ def _through_zarr(
     return {key: buffer.to_bytes() for key, buffer in buffers.items()}
 
 
-def _fill_value(dtype: str) -> float | int | str | bool:
+def _fill_value(dtype: str) -> float | str | bool:
     if dtype.startswith("float"):
         return float("nan")
-    return {"string": "", "bool": False}.get(dtype, 0)
+    fills: dict[str, float | str | bool] = {"string": "", "bool": False}
+    return fills.get(dtype, 0)
 
 
 def parse_attributes(root: bytes) -> dict[str, Any]:

@@ -31,7 +31,10 @@ _log = logging.getLogger(__name__)
 class Objects(Protocol):
     """Named byte strings below one place."""
 
-    url: str
+    @property
+    def url(self) -> str:
+        """The place."""
+        ...
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises FileNotFoundError."""

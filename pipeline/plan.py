@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes import SceneEntry
 
 
@@ -62,13 +63,13 @@ def plan_units(entries: Sequence[SceneEntry], *, num_views: int, scenes_per_shar
         scenes_per_shard: At most so many scenes in a unit.
 
     Raises:
-        ValueError: There is no scene, or two share an id.
+        UsageError: There is no scene, or two share an id.
     """
     if not entries:
-        raise ValueError("there is no scene to extract: the source lists none")
+        raise UsageError("there is no scene to extract: the source lists none")
     ids = Counter(entry.scene_id for entry in entries)
     if twice := sorted(scene_id for scene_id, count in ids.items() if count > 1):
-        raise ValueError(
+        raise UsageError(
             f"scene ids must differ, but {len(twice)} occur more than once: {twice[:5]}; "
             "rename the folders, or extract the sources into two stores"
         )

@@ -229,7 +229,7 @@ class Store:
     def _arrays(self) -> dict[str, Any]:
         return {}
 
-    def _views(self, name: str, scene_id: str) -> Any:  # noqa: ANN401 - an array of any type
+    def _views(self, name: str, scene_id: str) -> np.ndarray:
         scene = self._scene(scene_id)
         try:
             return np.asarray(self._array(name)[scene.row, : len(scene.view_ids)])

@@ -372,11 +372,17 @@ def _values(name: str, scene: SceneArrays) -> np.ndarray | None:
     if name == "coverage" and scene.coverage is None:
         return np.ones(first.shape[:-1], dtype=np.float32)
     if name == "depth_share" and scene.depth_share is None and scene.world_xyz is not None:
-        return np.isfinite(scene.world_xyz).all(axis=-1).astype(np.float32)
+        return np.where(np.isfinite(scene.world_xyz).all(axis=-1), np.float32(1), np.float32(0))
     if name == "center_xyz" and scene.center_xyz is None:
         return scene.world_xyz
-    values: np.ndarray | None = getattr(scene, name)
-    return values
+    beside: dict[str, np.ndarray | None] = {
+        "world_xyz": scene.world_xyz,
+        "center_xyz": scene.center_xyz,
+        "depth_share": scene.depth_share,
+        "coverage": scene.coverage,
+        "preview": scene.preview,
+    }
+    return beside[name]
 
 
 def _moments(features: np.ndarray) -> np.ndarray:
@@ -412,5 +418,5 @@ def _scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
 def _matrices(values: np.ndarray | None, count: int) -> list[list[list[float]] | None]:
     if values is None:
         return [None] * count
-    finite: Iterable[bool] = np.isfinite(values).all(axis=(1, 2))
-    return [m.tolist() if ok else None for m, ok in zip(np.float64(values), finite, strict=True)]
+    matrices = np.asarray(values, dtype=np.float64)
+    return [matrix.tolist() if np.isfinite(matrix).all() else None for matrix in matrices]

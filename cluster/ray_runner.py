@@ -1,0 +1,267 @@
+"""The Ray runner: one actor per GPU, at most two units in flight each, every failure counted.
+
+Bulk data never passes through here: an actor reads its scenes, writes its shards, and returns a
+few numbers. Ray places and restarts actors; this loop counts the attempts of each unit itself
+(`max_task_retries=0`), so that nothing is tried for ever.
+"""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.plan import Unit
+from vega3d.pipeline.worker import UnitResult, UnitWriter, unit_result
+
+UNITS_IN_FLIGHT = 2
+"""Of one actor: one is computed while the other is stored, or waits."""
+
+POLL_S = 2.0
+"""How often the driver looks for signs of life."""
+
+_LOST = (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """The actor: computes one unit at a time, and stores one while it computes the next."""
+
+    def __init__(self, writer: UnitWriter) -> None:
+        """Keep the writer; the model is loaded with the first unit."""
+        self._writer = writer
+        self._computing = threading.Lock()
+        self._last_beat: dict[int, float] = {}
+
+    def run(self, unit: Unit) -> UnitResult:
+        """Compute and commit one unit."""
+        self._beat(unit)
+        try:
+            with self._computing:
+                computed = self._writer.compute(unit, lambda: self._beat(unit))
+            return self._writer.commit(unit, computed)
+        finally:
+            self._last_beat.pop(unit.index, None)
+
+    def silent_s(self) -> float:
+        """Return the seconds since the last sign of life of any unit here; 0 when idle."""
+        beats = list(self._last_beat.values())
+        return time.monotonic() - max(beats) if beats else 0.0
+
+    def _beat(self, unit: Unit) -> None:
+        self._last_beat[unit.index] = time.monotonic()
+
+
+def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Iterator[UnitResult]:
+    """Hand the units to Ray actors and yield each result as it comes.
+
+    A unit whose worker dies or falls silent is tried again, alone on its actor, and recorded as
+    failed after `config.attempts` tries. An error of the code or the settings stops the run.
+
+    Raises:
+        UsageError: The machine can never hold one actor.
+    """
+    if not units:
+        return
+    with _Cluster(config) as cluster:
+        team = [cluster.start(worker) for _ in range(min(config.workers, len(units)))]
+        yield from _Loop(worker, units, team, config).results()
+
+
+@dataclass
+class _Member:
+    """An actor and what it has been given."""
+
+    actor: Any
+    running: dict[Any, Unit] = field(default_factory=dict)
+    poll: Any = None
+    heard: float = field(default_factory=time.monotonic)
+    up: bool = True
+    """False from the loss of a call until the restarted actor answers: calls made before fail."""
+
+    def submit(self, unit: Unit) -> None:
+        if not self.running:
+            self.heard = time.monotonic()
+        self.running[self.actor.run.remote(unit)] = unit
+
+
+@dataclass
+class _Loop:
+    """Hands out units and takes back what comes: fresh units first, suspects alone."""
+
+    worker: UnitWriter
+    units: Sequence[Unit]
+    team: list[_Member]
+    config: RunConfig
+    tries: Counter[int] = field(default_factory=Counter)
+
+    def results(self) -> Iterator[UnitResult]:
+        fresh, suspects = deque(self.units), deque[Unit]()
+        while True:
+            for member in self.team:
+                self._fill(member, fresh, suspects)
+            running = [ref for member in self.team for ref in member.running]
+            if not (running or fresh or suspects):
+                return
+            done = ray.wait(running, num_returns=1, timeout=POLL_S)[0] if running else []
+            if not running:
+                time.sleep(POLL_S / 4)  # every actor is being restarted
+            for ref in done:
+                member = next(m for m in self.team if ref in m.running)
+                unit = member.running.pop(ref)
+                member.heard = time.monotonic()
+                try:
+                    yield ray.get(ref)
+                except RayTaskError as error:
+                    raise _original(error, unit) from None
+                except _LOST as error:
+                    member.up = False
+                    yield from self._lost(unit, error, suspects)
+            self._watch()
+
+    def _fill(self, member: _Member, fresh: deque[Unit], suspects: deque[Unit]) -> None:
+        if not member.up:
+            return
+        alone = any(self.tries[unit.index] for unit in member.running.values())
+        if suspects and not member.running:
+            member.submit(suspects.popleft())
+            return
+        # Leave this actor's second place free while suspects wait for an idle one.
+        room = 1 if suspects else UNITS_IN_FLIGHT
+        while fresh and not alone and len(member.running) < room:
+            member.submit(fresh.popleft())
+
+    def _lost(self, unit: Unit, error: Exception, suspects: deque[Unit]) -> Iterator[UnitResult]:
+        self.tries[unit.index] += 1
+        reason = str(error).strip().splitlines()[0]
+        _log.warning(
+            "unit %d: lost its worker (%s), attempt %d of %d",
+            unit.index, reason, self.tries[unit.index], self.config.attempts,
+        )  # fmt: skip
+        if self.tries[unit.index] < self.config.attempts:
+            suspects.append(unit)
+            return
+        told = (
+            f"quarantined: its worker died or hung {self.config.attempts} times "
+            f"(last: {type(error).__name__}); look at the Ray logs, then run with --retry-failed"
+        )
+        yield unit_result(self.worker.store.write_failed_unit(unit, told), {})
+
+    def _watch(self) -> None:
+        """Ask for signs of life; kill what shows none: Ray restarts it and its calls fail."""
+        for member in self.team:
+            if member.poll is not None and ray.wait([member.poll], timeout=0)[0]:
+                try:
+                    member.heard = time.monotonic() - ray.get(member.poll)
+                    member.up = True
+                except _LOST:
+                    member.up = False  # the units' own calls fail too, and are counted there
+                member.poll = None
+            if time.monotonic() - member.heard > self.config.unit_timeout_s:
+                self._restart(member)
+            elif member.poll is None and (member.running or not member.up):
+                member.poll = member.actor.silent_s.remote()
+
+    def _restart(self, member: _Member) -> None:
+        if not member.up and not any(other.up for other in self.team):
+            raise TimeoutError(
+                f"no worker came back within {self.config.unit_timeout_s:.0f} s; look at the Ray "
+                "logs and run the same command again: it goes on where this run stops"
+            )
+        if member.running:
+            _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
+            ray.kill(member.actor, no_restart=False)
+            member.poll, member.up = None, False
+        member.heard = time.monotonic()
+
+
+class _Cluster:
+    """A connection to Ray, made and taken down here unless somebody made it before."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._ours = False
+
+    def __enter__(self) -> "_Cluster":
+        if not ray.is_initialized():
+            self._ours = True
+            handler = signal.getsignal(signal.SIGTERM)
+            ray.init(
+                address=self._config.address,
+                runtime_env=_runtime_env(self._config),
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
+        self._check_room()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._ours:
+            ray.shutdown()
+
+    def start(self, worker: UnitWriter) -> _Member:
+        options = {
+            "num_cpus": self._config.cpus_per_worker,
+            "num_gpus": self._config.gpus_per_worker,
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
+        }
+        return _Member(ray.remote(Worker).options(**options).remote(worker))
+
+    def _check_room(self) -> None:
+        """Refuse what this machine alone can never hold; a cluster may still grow."""
+        config = self._config
+        there = ray.cluster_resources()
+        wanted = {
+            "CPU": config.cpus_per_worker * config.workers,
+            "GPU": config.gpus_per_worker * config.workers,
+        }
+        for kind, amount in wanted.items():
+            if amount <= there.get(kind, 0):
+                continue
+            told = (
+                f"{config.workers} workers want {amount:g} {kind}s and Ray has "
+                f"{there.get(kind, 0):g}; use fewer --workers or a smaller "
+                f"--{kind.lower()}s-per-worker (a fraction is allowed)"
+            )
+            if config.address == "local":
+                raise UsageError(told)
+            _log.warning("%s; waiting for the cluster to grow", told)
+
+
+def _runtime_env(config: RunConfig) -> dict[str, Any]:
+    return {"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {}
+
+
+def _original(error: RayTaskError, unit: Unit) -> BaseException:
+    cause: BaseException = error.cause if isinstance(error.cause, BaseException) else error
+    cause.add_note(f"in unit {unit.index} ({', '.join(unit.scene_ids[:3])}) on Ray")
+    return cause

@@ -1,0 +1,617 @@
+"""`vega3d-extract`: each command turns options into configs, calls one function, prints a result.
+
+The last line on stdout is one JSON object; progress and logs go to stderr. Exit codes: 0 done,
+1 a bug, 2 wrong usage or a place that cannot be used, 3 done but some scenes failed, 130 and 143
+interrupted (run the same command again to go on).
+"""
+
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast
+
+import typer
+
+from vega3d.pipeline.config import (
+    ExtractConfig,
+    Numerics,
+    Resolution,
+    RunConfig,
+    reference_config,
+    siglip_config,
+)
+from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.plan import Unit
+    from vega3d.pipeline.worker import Runner, UnitResult
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DEFAULT = ExtractConfig()
+NUMERICS = Numerics()
+RUN = RunConfig()
+USAGE, FAILED_SCENES, INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    name="vega3d-extract",
+    help="Posed scenes in, features of a frozen video generator in a sharded Zarr store out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Preset(StrEnum):
+    """Named configs that the other options change."""
+
+    WAN = "wan2.1-t2v"
+    SIGLIP = "siglip"
+    REFERENCE = "reference"
+
+
+_PRESETS: dict[Preset, Callable[[], ExtractConfig]] = {
+    Preset.WAN: ExtractConfig,
+    Preset.SIGLIP: siglip_config,
+    Preset.REFERENCE: reference_config,
+}
+
+
+class Fit(StrEnum):
+    """How an image of another aspect becomes the backbone's input."""
+
+    PAD = "pad"
+    CROP = "crop"
+    STRETCH = "stretch"
+
+
+class Context(StrEnum):
+    """Which views the generator sees together."""
+
+    FRAME = "frame"
+    CLIP = "clip"
+    STACK = "stack"
+
+
+class RunnerName(StrEnum):
+    """Where units are computed."""
+
+    INLINE = "inline"
+    RAY = "ray"
+
+
+class Sampling(StrEnum):
+    """How views are chosen."""
+
+    UNIFORM = "uniform"
+    COVERAGE = "coverage"
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+Scenes = Annotated[
+    str,
+    typer.Argument(
+        help="A capture or a folder of captures (ScanNet export, posed_images, 7-Scenes), "
+        "WebDataset shards (folder, index, http:// or s3:// URLs), videos, or rooms:N."
+    ),
+]
+Out = Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")]
+PresetOption = Annotated[
+    Preset, typer.Option("--preset", "--backbone", help="Named config; the options change it.")
+]
+ModelOption = Annotated[
+    str | None, typer.Option(help="Hub id or folder. [default: the preset's]", show_default=False)
+]
+Blocks = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Blocks to keep, from 0, such as 10,20. [default: {DEFAULT.blocks[0]}, SigLIP -2]",
+        show_default=False,
+    ),
+]
+Timesteps = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Noise steps k of 0..1000, such as 100,300. [default: {DEFAULT.timesteps[0]}]",
+        show_default=False,
+    ),
+]
+ResolutionOption = Annotated[
+    str | None,
+    typer.Option(
+        help="ROWSxCOLS of the backbone's input, auto (keeps each image's aspect), or native "
+        "(SigLIP). [default: 480x640]",
+        show_default=False,
+    ),
+]
+FitOption = Annotated[
+    Fit | None, typer.Option(help="pad, crop or stretch. [default: pad]", show_default=False)
+]
+ContextOption = Annotated[
+    Context | None,
+    typer.Option(help="Views the generator sees together. [default: frame]", show_default=False),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Precision of matrix products: float32 or bfloat16. [default: float32]",
+        show_default=False,
+    ),
+]
+NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.")]
+NoiseSamples = Annotated[int, typer.Option(help="Noise draws a view, each its own tap.")]
+Grid = Annotated[str, typer.Option(help="ROWSxCOLS of the common token grid.")]
+StoreDtype = Annotated[str, typer.Option(help="Type of the stored features: float16, float32.")]
+Views = Annotated[int, typer.Option("--views", help="Views kept of a scene at most; 0: all.")]
+SamplingOption = Annotated[Sampling, typer.Option(help="How views are chosen.")]
+PerShard = Annotated[
+    int | None,
+    typer.Option(
+        help="Scenes of one file, one commit, one retry. [default: 8 on a GPU, 1 on a CPU]",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[int, typer.Option(help="Views a forward pass; fixed with the store.")]
+Threads = Annotated[int, typer.Option(help="CPU threads a worker; fixed with the store.")]
+DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
+) -> None:
+    """Posed scenes in, features in a sharded Zarr store out."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+@app.command()
+def run(
+    scenes: Scenes,
+    out: Out,
+    preset: PresetOption = Preset.WAN,
+    model: ModelOption = None,
+    blocks: Blocks = None,
+    timesteps: Timesteps = None,
+    resolution: ResolutionOption = None,
+    fit: FitOption = None,
+    context: ContextOption = None,
+    dtype: Dtype = None,
+    noise_seed: NoiseSeed = DEFAULT.noise_seed,
+    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    grid: Grid = "14x14",
+    store_dtype: StoreDtype = DEFAULT.store_dtype,
+    views: Views = DEFAULT.num_views,
+    sampling: SamplingOption = Sampling.UNIFORM,
+    scenes_per_shard: PerShard = None,
+    batch_size: BatchSize = NUMERICS.batch_size,
+    threads: Threads = NUMERICS.threads,
+    device: DeviceOption = Device.AUTO,
+    runner: Annotated[RunnerName, typer.Option(help="In this process, or on Ray.")] = (
+        RunnerName.INLINE
+    ),
+    address: Annotated[
+        str, typer.Option(help="Ray: local starts one, auto finds this node's, or ray://host:port.")
+    ] = RUN.address,
+    workers: Annotated[int, typer.Option(help="Ray: actors, each with a model.")] = RUN.workers,
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(help="Ray: GPUs an actor reserves. [default: 1 on cuda]", show_default=False),
+    ] = None,
+    cpus_per_worker: Annotated[
+        float, typer.Option(help="Ray: CPU cores an actor reserves; may be a fraction.")
+    ] = RUN.cpus_per_worker,
+    attempts: Annotated[
+        int, typer.Option(help="Ray: tries of a unit whose worker dies or hangs.")
+    ] = RUN.attempts,
+    unit_timeout_s: Annotated[
+        float, typer.Option(help="Ray: a worker silent for so long is restarted.")
+    ] = RUN.unit_timeout_s,
+    wheel: Annotated[
+        str, typer.Option(help="Ray: wheel of vega3d to ship to nodes that lack it.")
+    ] = RUN.wheel,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Extract the features of every scene; run the same command again to resume."""
+    asked = locals()
+    config, numerics = _configs(asked)
+    on_gpu = numerics.device == "cuda"
+    run_config = _checked(
+        RunConfig,
+        runner=runner.value,
+        address=address,
+        workers=workers,
+        gpus_per_worker=float(on_gpu) if gpus_per_worker is None else gpus_per_worker,
+        cpus_per_worker=cpus_per_worker,
+        attempts=attempts,
+        unit_timeout_s=unit_timeout_s,
+        wheel=wheel,
+    )
+    if dry_run:
+        _print(_estimated(scenes, config, {"workers": workers}))
+        return
+    summary = _extract(scenes, out, config, numerics, run_config, retry_failed)
+    _report(summary)
+    if summary["failures"]:
+        raise typer.Exit(FAILED_SCENES)
+
+
+@app.command()
+def plan(
+    scenes: Scenes,
+    preset: PresetOption = Preset.WAN,
+    model: ModelOption = None,
+    blocks: Blocks = None,
+    timesteps: Timesteps = None,
+    resolution: ResolutionOption = None,
+    fit: FitOption = None,
+    context: ContextOption = None,
+    dtype: Dtype = None,
+    noise_seed: NoiseSeed = DEFAULT.noise_seed,
+    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    grid: Grid = "14x14",
+    store_dtype: StoreDtype = DEFAULT.store_dtype,
+    views: Views = DEFAULT.num_views,
+    sampling: SamplingOption = Sampling.UNIFORM,
+    scenes_per_shard: PerShard = None,
+    batch_size: BatchSize = NUMERICS.batch_size,
+    threads: Threads = NUMERICS.threads,
+    device: DeviceOption = Device.AUTO,
+    workers: Annotated[int, typer.Option(help="GPUs, or CPU workers.")] = 1,
+    tflops: Annotated[
+        float | None,
+        typer.Option(help="TFLOP/s a worker keeps up. [default: 400, an H100]", show_default=False),
+    ] = None,
+    price_per_hour: Annotated[float, typer.Option(help="Of one worker, in your currency.")] = 3.0,
+) -> None:
+    """Say what a run would do and cost, without touching a pixel or writing a file."""
+    config, _ = _configs(locals())
+    rates: dict[str, Any] = {"workers": workers, "price_per_worker_hour": price_per_hour}
+    _print(
+        _estimated(scenes, config, {**rates, **({"tflops_per_worker": tflops} if tflops else {})})
+    )
+
+
+@app.command()
+def status(
+    store: Annotated[str, typer.Argument(help="Folder or URL of the store.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until it is done.")] = False,
+    every_s: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
+) -> None:
+    """Say how far a store is, and which scenes failed for what reason."""
+    from vega3d.pipeline.verify import status as read_status
+
+    while True:
+        found = read_status(store)
+        print(
+            f"{found['committed']} committed, {len(found['failures'])} failed, "
+            f"{found['pending']} pending of {found['scenes']} scenes, "
+            f"{found['stored_bytes'] / 1e6:.1f} MB",
+            file=sys.stderr,
+        )
+        if not watch or found["complete"]:
+            break
+        time.sleep(every_s)
+    _print(found)
+
+
+@app.command()
+def verify(
+    store: Annotated[str, typer.Argument(help="Folder or URL of the store.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also compute some scenes anew; needs --scenes.")
+    ] = False,
+    scenes: Annotated[str, typer.Option(help="Where the scenes are, for --deep.")] = "",
+    model: ModelOption = None,
+    sample: Annotated[int, typer.Option(help="Scenes that --deep computes anew.")] = 2,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take damaged units back; the next run redoes them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before repairing.")] = False,
+) -> None:
+    """Read every object again and compare it with its checksum."""
+    from vega3d.pipeline.scenes import read_scenes
+    from vega3d.pipeline.verify import verify as verify_store
+    from vega3d.pipeline.verify import verify_deep
+
+    if deep and not scenes:
+        raise typer.BadParameter("--deep needs --scenes, where the store's scenes are")
+    if repair and not yes and sys.stdin.isatty():
+        question = "Take back damaged units and remove what was never committed?"
+        if not typer.confirm(question):
+            raise typer.Exit(USAGE)
+    found = asdict(verify_store(store, repair=repair))
+    if deep:
+        source = _usage(read_scenes, scenes)
+        checks = verify_deep(store, source, model=model, sample=sample)
+        found["deep"] = [asdict(check) for check in checks]
+    for key, reason in found["damaged"].items():
+        print(f"{key}: {reason}", file=sys.stderr)
+    if found["repaired_units"]:
+        print("now run the extraction again: it redoes these units", file=sys.stderr)
+    _print(found)
+    if found["damaged"] or not all(check["passed"] for check in found.get("deep", [])):
+        raise typer.Exit(FAILED_SCENES)
+
+
+@app.command()
+def pack(
+    scenes: Scenes,
+    out: Annotated[str, typer.Option(help="Folder for the shards and their index.")],
+    scenes_per_tar: Annotated[int, typer.Option(help="Scenes of one tar.")] = 8,
+    dry_run: DryRun = False,
+) -> None:
+    """Write scenes as WebDataset shards with an index, from any layout that can be read."""
+    from vega3d.pipeline.scenes import read_scenes
+    from vega3d.pipeline.tars import pack as pack_scenes
+
+    source = _usage(read_scenes, scenes)
+    if dry_run:
+        entries = source.entries()
+        _print({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
+        return
+    _print(dict(_usage(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)))
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(help="safetensors files, one a scene: features.<tap>, ...")
+    ],
+    out: Out,
+    source: Annotated[str, typer.Option(help="Name of what made them; part of the config.")],
+    scenes_per_shard: Annotated[int, typer.Option(help="Scenes of one file.")] = 1,
+    store_dtype: StoreDtype = DEFAULT.store_dtype,
+) -> None:
+    """Bring features that were computed elsewhere into a store of the same contract."""
+    from vega3d.pipeline.imports import import_arrays, read_scene_arrays
+    from vega3d.pipeline.verify import status as read_status
+
+    import_arrays(
+        out,
+        [read_scene_arrays(str(path)) for path in files],
+        model=source,
+        scenes_per_shard=scenes_per_shard,
+        store_dtype=store_dtype,
+    )
+    _print(read_status(out))
+
+
+@app.command()
+def pictures(
+    stores: Annotated[list[str], typer.Argument(help="Stores of the same scenes.")],
+    out: Annotated[str, typer.Option(help="Folder for the PNGs.")],
+    num_views: Annotated[int, typer.Option(help="Views of a picture at most.")] = 6,
+    num_scenes: Annotated[int, typer.Option(help="Scenes at most; 0: all.")] = 16,
+) -> None:
+    """Draw, for each scene, its views beside the joint PCA of their features."""
+    from vega3d.pipeline.pictures import write_pictures
+    from vega3d.pipeline.store import open_store
+
+    opened = [open_store(store) for store in stores]
+    written = write_pictures(opened, out, num_views=num_views, num_scenes=num_scenes)
+    _print({"pictures": [str(path) for path in written]})
+
+
+@app.command()
+def bench(
+    full: Annotated[
+        bool, typer.Option("--full", help="The published 1.3B sizes with random weights (8 GB).")
+    ] = False,
+    threads: Threads = NUMERICS.threads,
+    device: DeviceOption = Device.AUTO,
+    repeats: Annotated[int, typer.Option(help="Measured passes after one warm-up.")] = 3,
+) -> None:
+    """Measure this machine: seconds and peak memory a view, TFLOP/s for `plan --tflops`."""
+    from vega3d.pipeline.bench import bench as measure
+
+    numerics = _checked(Numerics, threads=threads, device=_device(device))
+    _print(measure(numerics, full=full, repeats=repeats))
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "demo-output",
+    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+) -> None:
+    """Run the whole job on procedural rooms with a tiny checkpoint; needs no download."""
+    from vega3d.pipeline.demo import run_demo
+
+    extract_on_ray = partial(
+        _extract,
+        run_config=RunConfig(runner="ray", workers=workers, cpus_per_worker=2 / max(workers, 2)),
+        retry_failed=False,
+    )
+    _print(run_demo(out, extract_on_ray))
+
+
+def main() -> None:
+    """Run the command line; maps our errors to exit codes."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app()
+    except (StoreError, CheckpointError, SceneError, UsageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def _on_sigterm(_signal: int, _frame: object) -> None:
+    print("terminated; run the same command again to go on", file=sys.stderr)
+    raise SystemExit(143)
+
+
+def _extract(
+    scenes: str,
+    out: str,
+    config: ExtractConfig,
+    numerics: Numerics,
+    run_config: RunConfig,
+    retry_failed: bool,
+) -> dict[str, Any]:
+    """Compose source, runner, progress and log, and extract."""
+    from vega3d.pipeline.extract import extract
+    from vega3d.pipeline.progress import Progress
+    from vega3d.pipeline.runlog import RunLog
+    from vega3d.pipeline.scenes import read_scenes
+
+    source = _usage(read_scenes, scenes)
+    settings = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run_config)}
+    log = RunLog(out, settings)
+    with Progress() as progress:
+
+        def on_result(result: "UnitResult", units: "Sequence[Unit]") -> None:
+            log.unit(result)
+            progress.show(result, units)
+
+        try:
+            summary = extract(
+                source,
+                out,
+                config,
+                numerics=numerics,
+                run=_runner(run_config),
+                retry_failed=retry_failed,
+                on_result=on_result,
+            )
+        except KeyboardInterrupt as error:
+            log.close(None, error)
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except (UsageError, StoreError, CheckpointError):
+            raise  # nothing was done, or nothing can be written: there is no run to speak of
+        except BaseException as error:
+            log.close(None, error)
+            raise
+    log.close(summary)
+    return asdict(summary)
+
+
+def _runner(config: RunConfig) -> "Runner":
+    from vega3d.pipeline.worker import run_inline
+
+    if config.runner == "inline":
+        return run_inline
+    from vega3d.cluster.ray_runner import run_ray
+
+    return partial(run_ray, config=config)
+
+
+def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dict[str, Any]:
+    from vega3d.pipeline.checkpoints import model_facts
+    from vega3d.pipeline.estimate import Rates, estimate
+    from vega3d.pipeline.plan import plan_units
+    from vega3d.pipeline.scenes import read_scenes
+
+    entries = _usage(read_scenes, scenes).entries()
+    planned = plan_units(
+        entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
+    )
+    return estimate(planned, config, model_facts(config), _checked(Rates, **rates))
+
+
+def _configs(asked: dict[str, Any]) -> tuple[ExtractConfig, Numerics]:
+    """Turn a command's options into the two configs; what was not given is the preset's."""
+    device = _device(asked["device"])
+    numerics = _checked(
+        Numerics, batch_size=asked["batch_size"], threads=asked["threads"], device=device
+    )
+    fields: dict[str, Any] = {
+        "model": asked["model"],
+        "blocks": _ints("--blocks", asked["blocks"]),
+        "timesteps": _ints("--timesteps", asked["timesteps"]),
+        "resolution": _resolution(asked["resolution"]),
+        "fit": asked["fit"] and asked["fit"].value,
+        "context": asked["context"] and asked["context"].value,
+        "dtype": asked["dtype"],
+        "scenes_per_shard": asked["scenes_per_shard"] or (8 if device == "cuda" else 1),
+        "noise_seed": asked["noise_seed"],
+        "noise_samples": asked["noise_samples"],
+        "grid": _size("--grid", asked["grid"]),
+        "store_dtype": asked["store_dtype"],
+        "num_views": asked["views"],
+        "sampling": asked["sampling"].value,
+    }
+    given = {name: value for name, value in fields.items() if value is not None}
+    return _checked(partial(replace, _PRESETS[asked["preset"]]()), **given), numerics
+
+
+def _device(device: Device) -> str:
+    if device is not Device.AUTO:
+        return device.value
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _ints(option: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{option} takes numbers such as 10,20, got {text!r}") from None
+
+
+def _resolution(text: str | None) -> Resolution | None:
+    if text is None:
+        return None
+    if text in ("auto", "native"):
+        return cast("Resolution", text)
+    return _size("--resolution", text)
+
+
+def _size(option: str, text: str) -> tuple[int, int]:
+    try:
+        rows, cols = (int(part) for part in text.replace(",", "x").split("x"))
+    except ValueError:
+        raise typer.BadParameter(f"{option} takes ROWSxCOLS, got {text!r}") from None
+    return rows, cols
+
+
+def _checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Make a config; its ValueError is wrong usage."""
+    try:
+        return make(*args, **kwargs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+_usage = _checked
+
+
+def _print(result: dict[str, Any]) -> None:
+    print(json.dumps(result))
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """Tell a person how it went, then print the summary."""
+    for scene_id, reason in list(summary["failures"].items())[:20]:
+        print(f"failed {scene_id}: {reason}", file=sys.stderr)
+    print(
+        f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
+        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
+        file=sys.stderr,
+    )
+    _print(summary)

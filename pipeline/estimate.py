@@ -1,0 +1,102 @@
+"""What a run will take before it starts: bytes, FLOPs, hours, money, and whether caching pays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vega3d.pipeline.checkpoints import ModelFacts, flops_per_view
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.layout import unit_arrays
+from vega3d.pipeline.plan import Plan
+
+SUSTAINED_TFLOPS: Mapping[str, float] = {"h200": 400.0, "h100": 400.0, "a100": 130.0, "cpu": 0.1}
+"""Dense bfloat16 TFLOP/s that a worker keeps up: about 40 % of a GPU's peak (published Wan runs
+reach 37 to 54 %), two cores of a server CPU. An assumption, printed with every estimate; `bench`
+measures yours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """What the estimate assumes of the machines and their price."""
+
+    tflops_per_worker: float = SUSTAINED_TFLOPS["h100"]
+    workers: int = 1
+    price_per_worker_hour: float = 3.0
+    price_per_gb_month: float = 0.023
+    read_gb_per_s: float = 1.0
+    """What a trainer reads from the store."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if min(self.tflops_per_worker, self.workers, self.read_gb_per_s) <= 0:
+            raise ValueError("tflops_per_worker, workers and read_gb_per_s must be positive")
+
+
+def estimate(
+    plan: Plan,
+    config: ExtractConfig,
+    facts: ModelFacts,
+    rates: Rates,
+    image_size: tuple[int, int] = (480, 640),
+) -> dict[str, Any]:
+    """Return the plan's numbers as plain JSON; pure.
+
+    Args:
+        plan: From `plan_units`.
+        config: Its resolution decides the tokens a view; `auto` is taken for `image_size`.
+        facts: Of the model.
+        rates: Assumptions on machines and prices.
+        image_size: Height and width of the images, px.
+    """
+    arrays = unit_arrays(plan, facts.taps, facts.channels, config.grid, config.store_dtype)
+    stored = sum(a.shard_bytes(plan.scenes_per_shard) for a in arrays) * len(plan.units)
+    views = sum(plan.num_views)
+    flops = flops_per_view(config, facts, image_size) * views
+    worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
+    return {
+        "scenes": len(plan.entries),
+        "empty_scenes": sum(count == 0 for count in plan.num_views),
+        "views": views,
+        "units": len(plan.units),
+        "scenes_per_shard": plan.scenes_per_shard,
+        "files": len(arrays) * len(plan.units),
+        "source_bytes": sum(entry.size_bytes for entry in plan.entries),
+        "stored_bytes": stored,
+        "tflop": flops / 1e12,
+        "worker_hours": worker_hours,
+        "wall_hours": worker_hours / rates.workers,
+        "price": worker_hours * rates.price_per_worker_hour,
+        "break_even": break_even(worker_hours, stored, rates),
+        "assumed": {
+            "tflops_per_worker": rates.tflops_per_worker,
+            "workers": rates.workers,
+            "price_per_worker_hour": rates.price_per_worker_hour,
+            "price_per_gb_month": rates.price_per_gb_month,
+            "read_gb_per_s": rates.read_gb_per_s,
+        },
+    }
+
+
+def break_even(worker_hours: float, stored_bytes: int, rates: Rates) -> dict[str, Any]:
+    """Return from how many epochs a month on the store is cheaper than computing online.
+
+    An epoch online costs the compute again; an epoch from the store costs the time to read it; the
+    store costs the compute once and its room for a month.
+    """
+    gigabytes = stored_bytes / 1e9
+    online = worker_hours * rates.price_per_worker_hour
+    read_hours = gigabytes / rates.read_gb_per_s / 3600
+    reading = read_hours * rates.price_per_worker_hour
+    storing = gigabytes * rates.price_per_gb_month
+    saved = online - reading
+    if saved <= 0:
+        return {
+            "epochs": None,
+            "verdict": "caching does not pay: reading an epoch takes longer than computing it; "
+            "compute online, or keep fewer taps",
+        }
+    epochs = (online + storing) / saved
+    return {
+        "epochs": epochs,
+        "verdict": f"caching pays from {epochs:.1f} epochs a month on; below that, compute online",
+    }

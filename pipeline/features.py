@@ -1,0 +1,177 @@
+"""One scene: from its source to pixels, from pixels to the arrays that the store keeps.
+
+Letters: V views, H W the images, gh gw the common token grid.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vega3d.pipeline.backbones import Backbone
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.geometry import TokenGeometry, token_positions
+from vega3d.pipeline.layout import PREVIEW_PX
+from vega3d.pipeline.sampling import drop_bad_poses, sample_views
+from vega3d.pipeline.scenes import SceneSource, View
+from vega3d.pipeline.writer import SceneArrays, SceneFailure
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedScene:
+    """The chosen views of a scene, decoded."""
+
+    scene_id: str
+    views: tuple[View, ...]
+    rgb: np.ndarray
+    """uint8 [V, H, W, 3]."""
+
+    depth_m: tuple[np.ndarray | None, ...]
+    content_sha256: str
+    dropped_views: int
+
+
+def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> DecodedScene:
+    """Read a scene, drop views without a finite pose, choose views and decode them.
+
+    Raises:
+        SceneError: It cannot be read, or no view is left, or its images differ in size.
+    """
+    scene, dropped = drop_bad_poses(source.read(scene_id))
+    if not scene.views:
+        raise SceneError(f"{scene_id}: no view has a finite pose ({dropped} dropped)")
+    views = sample_views(scene, config.num_views, config.sampling).views
+    rgb = [view.read_rgb() for view in views]
+    if len(sizes := {image.shape for image in rgb}) > 1:
+        raise SceneError(
+            f"{scene_id}: its images differ in size: {sorted(size[:2] for size in sizes)}; "
+            "resize them, or make a scene of each size"
+        )
+    depth_m = tuple(view.read_depth_m() if view.read_depth_m else None for view in views)
+    return DecodedScene(
+        scene_id, views, np.stack(rgb), depth_m, _content_sha256(views, rgb, depth_m), dropped
+    )
+
+
+def decode_ahead(
+    source: SceneSource, scene_ids: Sequence[str], config: ExtractConfig
+) -> Iterator[tuple[DecodedScene | SceneFailure, float]]:
+    """Yield each scene, decoded while the one before it is computed, and the seconds it took."""
+
+    def decode(scene_id: str) -> tuple[DecodedScene | SceneFailure, float]:
+        start = time.monotonic()
+        try:
+            decoded: DecodedScene | SceneFailure = decode_scene(source, scene_id, config)
+        except SceneError as error:
+            decoded = SceneFailure(scene_id, str(error))
+        except Exception as error:
+            error.add_note(f"while reading scene {scene_id}")
+            raise
+        return decoded, time.monotonic() - start
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = None
+        for scene_id in scene_ids:
+            following = thread.submit(decode, scene_id)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
+
+
+def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig) -> SceneArrays:
+    """Run the backbone on a decoded scene and bring everything to the common grid."""
+    count, height, width = scene.rgb.shape[:3]
+    view_ids = [view.view_id for view in scene.views]
+    tokens = backbone.encode(scene.rgb, scene_id=scene.scene_id, view_ids=view_ids)
+    features, coverage = {}, np.empty(config.grid, dtype=np.float32)
+    for tap, values in tokens.items():
+        pooled, covered = backbone.pool(values, height, width, config.grid)
+        features[tap] = pooled
+        coverage = np.asarray(covered, dtype=np.float32)
+    row_cells, col_cells = backbone.cells(height, width, config.grid)
+    geometry = [
+        _geometry(view, depth, (height, width), row_cells, col_cells)
+        for view, depth in zip(scene.views, scene.depth_m, strict=True)
+    ]
+    return SceneArrays(
+        scene_id=scene.scene_id,
+        features=features,
+        view_ids=tuple(view_ids),
+        world_xyz=np.stack([view.world_xyz for view in geometry]),
+        center_xyz=np.stack([view.center_xyz for view in geometry]),
+        depth_share=np.stack([view.depth_share for view in geometry]),
+        coverage=np.broadcast_to(coverage, (count, *config.grid)),
+        preview=_previews(scene.rgb, config.grid),
+        world_from_camera=_cameras([view.world_from_camera for view in scene.views], 4),
+        intrinsics=_cameras([view.K_color for view in scene.views], 3),
+        image_size=np.tile([height, width], (count, 1)),
+        content_sha256=scene.content_sha256,
+        dropped_views=scene.dropped_views,
+    )
+
+
+def _geometry(
+    view: View,
+    depth_m: np.ndarray | None,
+    image_size: tuple[int, int],
+    row_cells: np.ndarray,
+    col_cells: np.ndarray,
+) -> TokenGeometry:
+    known = (view.K_depth, view.K_color, view.world_from_camera)
+    if depth_m is None or any(camera is None for camera in known):
+        cells = (len(row_cells), len(col_cells))
+        nowhere = np.full((*cells, 3), np.nan, dtype=np.float32)
+        share = np.full(cells, np.nan, dtype=np.float32)
+        return TokenGeometry(world_xyz=nowhere, center_xyz=nowhere, depth_share=share)
+    assert view.K_depth is not None  # for mypy: checked above
+    assert view.K_color is not None
+    assert view.world_from_camera is not None
+    return token_positions(
+        depth_m,
+        view.K_depth,
+        view.K_color,
+        view.world_from_camera,
+        image_size[0],
+        image_size[1],
+        row_cells,
+        col_cells,
+    )
+
+
+def _previews(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    size = (grid[1] * PREVIEW_PX, grid[0] * PREVIEW_PX)
+    pictures = [Image.fromarray(image).resize(size, Image.Resampling.BOX) for image in rgb]
+    return np.stack([np.asarray(picture) for picture in pictures])
+
+
+def _cameras(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:
+    unknown = np.full((size, size), np.nan)
+    return np.stack([unknown if m is None else np.asarray(m, np.float64) for m in matrices])
+
+
+def _content_sha256(
+    views: Sequence[View], rgb: Sequence[np.ndarray], depth_m: Sequence[np.ndarray | None]
+) -> str:
+    """Hash what the features come from: ids, decoded pixels, depths and cameras."""
+    digest = hashlib.sha256()
+
+    def update(name: str, values: np.ndarray | None) -> None:
+        shape = None if values is None else (values.dtype.str, values.shape)
+        digest.update(f"{name}{shape}".encode())
+        if values is not None:
+            digest.update(np.ascontiguousarray(values).data)
+
+    for view, image, depth in zip(views, rgb, depth_m, strict=True):
+        update(f"view {len(view.view_id)} {view.view_id}", image)
+        update("depth", depth)
+        for name in ("K_color", "K_depth", "world_from_camera"):
+            camera = getattr(view, name)
+            update(name, None if camera is None else np.asarray(camera, dtype=np.float64))
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""When, where and how runs were carried out: one JSON-lines file a run, beside the commits.
+
+Commit records say nothing of this, so that equal work gives equal bytes.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from vega3d.pipeline.commits import RUNS
+from vega3d.pipeline.extract import Summary
+from vega3d.pipeline.objects import open_objects
+from vega3d.pipeline.worker import UnitResult
+
+SUMMARY = "unit/summary.json"
+
+
+class RunLog:
+    """Collects the events of one run; written when it ends, however it ends."""
+
+    def __init__(self, out: str, settings: Mapping[str, Any]) -> None:
+        """Note the start.
+
+        Args:
+            out: Folder or URL of the store.
+            settings: How the run was asked for, as plain JSON.
+        """
+        self._out = out
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self._key = f"{RUNS}/{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
+        self._events: list[dict[str, Any]] = []
+        self.add("start", argv=sys.argv, host=socket.gethostname(), pid=os.getpid(),
+                 python=sys.version.split()[0], vega3d=version("vega3d"), **settings)  # fmt: skip
+
+    def add(self, event: str, **fields: object) -> None:
+        """Note an event with the time."""
+        self._events.append({"event": event, "time": time.time(), **fields})
+
+    def unit(self, result: UnitResult) -> None:
+        """Note a finished unit."""
+        self.add("unit", **asdict(result))
+
+    def close(self, summary: Summary | None, error: BaseException | None = None) -> None:
+        """Write the log, and the summary beside it where there is one."""
+        ended = f"{type(error).__name__}: {error}" if error else ""
+        self.add("end", error=ended, summary=asdict(summary) if summary else None)
+        objects = open_objects(self._out)
+        lines = "".join(json.dumps(event) + "\n" for event in self._events)
+        objects.create(self._key, [lines.encode()])
+        if summary is not None:
+            objects.replace(SUMMARY, [json.dumps(asdict(summary), indent=2).encode()])

@@ -1,0 +1,120 @@
+"""The worker: units in, committed shards out. The same one in this process and on Ray."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vega3d.pipeline.commits import Record
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.plan import Unit
+from vega3d.pipeline.scenes import SceneSource
+from vega3d.pipeline.writer import SceneArrays, SceneFailure, StoreWriter
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.backbones import Backbone
+    from vega3d.pipeline.features import DecodedScene
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitResult:
+    """What comes back from a worker: a few numbers."""
+
+    unit: int
+    scenes: int
+    failures: Mapping[str, str]
+    views: int
+    dropped_views: int
+    stored_bytes: int
+    seconds: Mapping[str, float]
+    """Of decoding (overlapped), computing and storing."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputedUnit:
+    """A unit's scenes, computed and not yet stored."""
+
+    scenes: Sequence[SceneArrays | SceneFailure]
+    seconds: Mapping[str, float]
+
+
+@dataclass
+class UnitWriter:
+    """Turns units into committed shards; picklable, loads the backbone on first use."""
+
+    source: SceneSource
+    config: ExtractConfig
+    store: StoreWriter
+    prompt_embeds: np.ndarray | None = field(repr=False)
+
+    def __call__(self, unit: Unit) -> UnitResult:
+        """Compute a unit and commit it."""
+        return self.commit(unit, self.compute(unit))
+
+    def compute(self, unit: Unit, beat: Callable[[], None] = lambda: None) -> ComputedUnit:
+        """Decode and encode a unit's scenes; `beat` is called after each, as a sign of life."""
+        from vega3d.pipeline.features import decode_ahead
+
+        scenes: list[SceneArrays | SceneFailure] = []
+        seconds = {"decode": 0.0, "compute": 0.0}
+        for decoded, took in decode_ahead(self.source, unit.scene_ids, self.config):
+            start = time.monotonic()
+            scenes.append(decoded if isinstance(decoded, SceneFailure) else self._encode(decoded))
+            seconds["decode"] += took
+            seconds["compute"] += time.monotonic() - start
+            beat()
+        return ComputedUnit(scenes, seconds)
+
+    def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
+        """Write a computed unit's shards and its commit record."""
+        from vega3d.pipeline.numerics import environment
+
+        start = time.monotonic()
+        found = environment(self.store.numerics.device)
+        record = self.store.write_unit(unit, computed.scenes, found)
+        return unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
+
+    def _encode(self, decoded: "DecodedScene") -> SceneArrays | SceneFailure:
+        from vega3d.pipeline.features import encode_scene
+
+        try:
+            return encode_scene(decoded, self._backbone, self.config)
+        except SceneError as error:
+            return SceneFailure(decoded.scene_id, str(error))
+        except Exception as error:
+            error.add_note(f"while computing scene {decoded.scene_id}")
+            raise
+
+    @cached_property
+    def _backbone(self) -> "Backbone":
+        from vega3d.pipeline.backbones import load_from_config
+        from vega3d.pipeline.numerics import apply_numerics
+
+        apply_numerics(self.store.numerics)
+        return load_from_config(self.config, self.store.numerics, self.prompt_embeds)
+
+
+Runner = Callable[[UnitWriter, Sequence[Unit]], Iterator[UnitResult]]
+
+
+def run_inline(worker: UnitWriter, units: Sequence[Unit]) -> Iterator[UnitResult]:
+    """Do the units one after the other in this process: the reference for every other runner."""
+    for unit in units:
+        yield worker(unit)
+
+
+def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:
+    """Return the few numbers of a commit record."""
+    return UnitResult(
+        unit=record.unit,
+        scenes=len(record.scenes),
+        failures={scene.scene_id: scene.failure for scene in record.scenes if scene.failure},
+        views=sum(len(scene.view_ids) for scene in record.scenes),
+        dropped_views=sum(scene.dropped_views for scene in record.scenes),
+        stored_bytes=sum(entry.size for entry in record.objects.values()),
+        seconds=seconds,
+    )
