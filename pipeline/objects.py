@@ -10,7 +10,9 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -127,6 +129,7 @@ class FolderObjects:
 
     def _write_temporary(self, path: Path, parts: Parts) -> str:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        written = False
         try:
             _make_folders(path.parent)
             with temporary.open("xb") as file:
@@ -134,12 +137,13 @@ class FolderObjects:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
+            written = True
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise _refused(path, error) from error
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        finally:
+            if not written:
+                with suppress(OSError):  # a read-only place has nothing to remove
+                    temporary.unlink()
         return str(temporary)
 
 
@@ -150,10 +154,8 @@ class BucketObjects:
     url: str
 
     def bucket(self) -> Any:  # noqa: ANN401 - one of obstore's store classes
-        """Return obstore's handle; made anew so that this value stays picklable."""
-        from obstore.store import from_url
-
-        return from_url(self.url)
+        """Return obstore's handle, one a process; kept outside so that this value is picklable."""
+        return _bucket(self.url)
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises FileNotFoundError."""
@@ -183,14 +185,22 @@ class BucketObjects:
         self.bucket().delete(key)
 
     def _put(self, key: str, parts: Parts, mode: str) -> None:
-        from obstore.exceptions import BaseError
+        from obstore.exceptions import AlreadyExistsError, BaseError
 
         try:
             self.bucket().put(key, b"".join(parts), mode=mode, use_multipart=False)
-        except FileExistsError:
+        except AlreadyExistsError:
             raise
         except BaseError as error:
-            raise StoreError(f"{self.url}/{key}: cannot write: {error}") from error
+            reason = str(error).splitlines()[0]
+            raise StoreError(f"{self.url}/{key}: cannot write: {reason}") from error
+
+
+@lru_cache(maxsize=16)
+def _bucket(url: str) -> Any:  # noqa: ANN401 - one of obstore's store classes
+    from obstore.store import from_url
+
+    return from_url(url)
 
 
 def _refused(path: Path, error: OSError) -> StoreError:

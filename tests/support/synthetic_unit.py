@@ -1,0 +1,120 @@
+"""A compute stage without a model: features that follow from the scene's id alone.
+
+It stores through the real writer, so that kills, resumes and runners can be tested in seconds.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vega3d.pipeline.config import Numerics
+from vega3d.pipeline.identity import FORMAT_VERSION
+from vega3d.pipeline.plan import Plan, Unit, plan_units
+from vega3d.pipeline.scenes import SceneEntry
+from vega3d.pipeline.worker import ComputedUnit, UnitResult, unit_result
+from vega3d.pipeline.writer import SceneArrays, SceneFailure, StoreWriter, create_or_resume
+
+GRID = (3, 4)
+CHANNELS = 6
+TAPS = ("k300_b1", "k300_b2")
+
+
+def identity(**config: object) -> dict[str, object]:
+    return {
+        "format": FORMAT_VERSION,
+        "config": {"model": "m", "grid": list(GRID), "store_dtype": "float16", **config},
+        "taps": list(TAPS),
+        "channels": CHANNELS,
+    }
+
+
+def entries(count: int, views: int = 3) -> list[SceneEntry]:
+    return [
+        SceneEntry(scene_id=f"hall/{i:03d} \u00fc", num_views=1 + i % views, size_bytes=10)
+        for i in range(count)
+    ]
+
+
+def make_plan(count: int, scenes_per_shard: int = 2) -> Plan:
+    return plan_units(entries(count), num_views=0, scenes_per_shard=scenes_per_shard)
+
+
+def make_store(url: str, plan: Plan, **config: object) -> StoreWriter:
+    return create_or_resume(url, plan, identity(**config), Numerics())
+
+
+def scene_arrays(scene_id: str, num_views: int) -> SceneArrays:
+    seed = int.from_bytes(hashlib.sha256(scene_id.encode()).digest()[:8], "little")
+    rng = np.random.default_rng(seed)
+    shape = (num_views, *GRID)
+    poses = np.tile(np.eye(4), (num_views, 1, 1))
+    poses[:, :3, 3] = rng.normal(size=(num_views, 3))
+    return SceneArrays(
+        scene_id=scene_id,
+        features={tap: rng.normal(size=(*shape, CHANNELS)).astype(np.float32) for tap in TAPS},
+        world_xyz=rng.normal(size=(*shape, 3)).astype(np.float32),
+        preview=rng.integers(0, 256, (num_views, 8 * GRID[0], 8 * GRID[1], 3), dtype=np.uint8),
+        world_from_camera=poses,
+        image_size=np.tile([30, 40], (num_views, 1)),
+        content_sha256=hashlib.sha256(scene_id.encode()).hexdigest(),
+    )
+
+
+@dataclass
+class SyntheticWorker:
+    """Looks like `UnitWriter` to a runner; misbehaves for chosen scenes when told to."""
+
+    store: StoreWriter
+    num_views: dict[str, int]
+    delay_s: float = 0.0
+    kill_on: Sequence[str] = ()
+    """Scenes at which the process dies; once each where `marks` is a folder, else every time."""
+
+    hang_on: Sequence[str] = ()
+    fail_on: Sequence[str] = ()
+    marks: str = ""
+    bug_on: Sequence[str] = ()
+
+    def __call__(self, unit: Unit) -> UnitResult:
+        return self.commit(unit, self.compute(unit))
+
+    def compute(self, unit: Unit, beat: Callable[[], None] = lambda: None) -> ComputedUnit:
+        scenes: list[SceneArrays | SceneFailure] = []
+        for scene_id in unit.scene_ids:
+            time.sleep(self.delay_s)
+            if scene_id in self.kill_on and self._first_time("kill", scene_id):
+                os.kill(os.getpid(), 9)
+            if scene_id in self.hang_on and self._first_time("hang", scene_id):
+                time.sleep(600)
+            if scene_id in self.bug_on:
+                raise ZeroDivisionError(f"a bug at {scene_id}")
+            if scene_id in self.fail_on:
+                scenes.append(SceneFailure(scene_id, "the JPEG is truncated"))
+            else:
+                scenes.append(scene_arrays(scene_id, self.num_views[scene_id]))
+            beat()
+        return ComputedUnit(scenes, {"compute": 0.0})
+
+    def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
+        return unit_result(self.store.write_unit(unit, computed.scenes, {"torch": "none"}), {})
+
+    def _first_time(self, what: str, scene_id: str) -> bool:
+        if not self.marks:
+            return True
+        mark = Path(self.marks) / hashlib.sha256(f"{what}{scene_id}".encode()).hexdigest()
+        if mark.exists():
+            return False
+        mark.touch()
+        return True
+
+
+def make_worker(url: str, count: int, scenes_per_shard: int = 2, **faults: object):
+    plan = make_plan(count, scenes_per_shard)
+    store = make_store(url, plan)
+    views = {entry.scene_id: entry.num_views for entry in plan.entries}
+    return plan, SyntheticWorker(store, views, **faults)
