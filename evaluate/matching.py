@@ -1,0 +1,204 @@
+"""Can a token find its counterpart? AUROC and 3D correspondence recall over view pairs.
+
+Unlike the means of pairs.py these need every pair's similarity, so they are computed for a capped
+number of view pairs, spread evenly over those that share a voxel. What comes back are counts, which
+merge by addition. Letters: P view pairs, B histogram bins, T thresholds, M cells, N tokens, C
+channels, S shared voxels of two views.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from vega3d.evaluate.cells import Cells, Tokens
+from vega3d.evaluate.config import Pairs, ScoreConfig
+
+RECALL_COUNTS = ("possible", "nearest", "mutual", "mutual_right", "chance")
+"""Of the tokens of one view that have a counterpart in the other within the threshold (possible):
+those whose nearest neighbour in feature space is one (nearest), whose neighbour is mutual (mutual),
+mutual and right (mutual_right), and the expected number right by blind choice (chance)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ViewPairs:
+    """View pairs that share a voxel, and how they are seen."""
+
+    first: Int[np.ndarray, " P"]
+    second: Int[np.ndarray, " P"]
+    overlap: Float[np.ndarray, " P"]
+    """Shared voxels over the voxels of the view that has fewer."""
+    rotation_deg: Float[np.ndarray, " P"]
+    """Angle between the two cameras; NaN where a pose is unknown."""
+    num_sharing: int
+    """Pairs that share a voxel, before the cap."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Separation:
+    """Histograms over [-1, 1] of the cosine of matching and of other cell pairs."""
+
+    matched: Int[np.ndarray, " B"]
+    other: Int[np.ndarray, " B"]
+
+    def __add__(self, other: "Separation") -> "Separation":
+        return Separation(self.matched + other.matched, self.other + other.other)
+
+    @property
+    def auroc(self) -> float | None:
+        """Chance that a matching pair is more alike than another; pairs of one bin count half."""
+        total = int(self.matched.sum()) * int(self.other.sum())
+        if not total:
+            return None
+        below = np.cumsum(self.other) - self.other
+        return float((self.matched * (below + 0.5 * self.other)).sum() / total)
+
+    @property
+    def auroc_error(self) -> float | None:
+        """Most by which binning can have moved the AUROC."""
+        total = int(self.matched.sum()) * int(self.other.sum())
+        if not total:
+            return None
+        return float((self.matched * 0.5 * self.other).sum() / total)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecallCounts:
+    """Counts of RECALL_COUNTS by bin and threshold; the last rotation bin is `pose unknown`."""
+
+    by_rotation: Float[np.ndarray, "R T 5"]
+    by_overlap: Float[np.ndarray, "O T 5"]
+
+    def __add__(self, other: "RecallCounts") -> "RecallCounts":
+        return RecallCounts(
+            self.by_rotation + other.by_rotation, self.by_overlap + other.by_overlap
+        )
+
+    @property
+    def overall(self) -> Float[np.ndarray, "T 5"]:
+        """Counts over all view pairs."""
+        counts: np.ndarray = self.by_overlap.sum(axis=0)
+        return counts
+
+
+def choose_view_pairs(
+    cells: Cells, num_views: int, poses: Float[np.ndarray, "V 4 4"], pairs: Pairs, limit: int
+) -> ViewPairs:
+    """Return at most `limit` view pairs that share a voxel, spread evenly in order (i, j), i < j.
+
+    Args:
+        cells: All cells of the scene.
+        num_views: Views of the scene.
+        poses: World-from-camera; NaN where unknown.
+        pairs: Every two views, or neighbours only.
+        limit: Most pairs returned.
+    """
+    seen = np.zeros((num_views, int(cells.voxel.max(initial=-1)) + 1), dtype=np.float32)
+    seen[cells.view, cells.voxel] = 1.0
+    shared = seen @ seen.T  # counts far below 2^24: exact in float32
+    wanted = np.triu(shared > 0, k=1)
+    if pairs == "adjacent":
+        wanted &= ~np.triu(wanted, k=2)
+    first, second = np.nonzero(wanted)
+    num_sharing = len(first)
+    if num_sharing > limit:
+        kept = np.arange(limit) * num_sharing // max(limit, 1)
+        first, second = first[kept], second[kept]
+    sizes = np.diag(shared)
+    return ViewPairs(
+        first,
+        second,
+        (shared[first, second] / np.minimum(sizes[first], sizes[second])).astype(np.float64),
+        _rotation_deg(poses[first, :3, :3], poses[second, :3, :3]),
+        num_sharing,
+    )
+
+
+def separation(
+    vectors: Float[np.ndarray, "M C"], cells: Cells, pairs: ViewPairs, bins: int
+) -> Separation:
+    """Count the cosines of all cell pairs of the chosen view pairs, matching ones apart."""
+    matched, every = np.zeros(bins, dtype=np.int64), np.zeros(bins, dtype=np.int64)
+    order = np.argsort(cells.view, kind="stable")  # keeps voxels rising within a view
+    bounds = np.searchsorted(cells.view[order], np.arange(int(cells.view.max(initial=-1)) + 2))
+    for i, j in zip(pairs.first, pairs.second, strict=True):
+        a, b = order[bounds[i] : bounds[i + 1]], order[bounds[j] : bounds[j + 1]]
+        bin_of = _bin(vectors[a] @ vectors[b].T, bins)
+        every += np.bincount(bin_of.ravel(), minlength=bins)
+        _, in_a, in_b = np.intersect1d(
+            cells.voxel[a], cells.voxel[b], assume_unique=True, return_indices=True
+        )
+        matched += np.bincount(bin_of[in_a, in_b], minlength=bins)
+    return Separation(matched, every - matched)
+
+
+def recall_counts(
+    unit: Float[np.ndarray, "N C"], tokens: Tokens, pairs: ViewPairs, config: ScoreConfig
+) -> RecallCounts:
+    """Count right correspondences of the chosen view pairs, both ways, by nearest neighbour.
+
+    Source: correspondence recall by relative rotation as in probe3d (mbanani/probe3d), with our
+    choice of queries: tokens that do have a counterpart within the threshold.
+    """
+    num_thresholds = len(config.recall_m)
+    by_rotation = np.zeros((len(config.rotation_edges_deg), num_thresholds, 5))
+    by_overlap = np.zeros((len(config.overlap_edges) - 1, num_thresholds, 5))
+    rotation_bin = bin_index(pairs.rotation_deg, config.rotation_edges_deg)
+    overlap_bin = bin_index(pairs.overlap, config.overlap_edges)
+    bounds = np.searchsorted(tokens.view, np.arange(tokens.num_views + 1))
+    for k, (i, j) in enumerate(zip(pairs.first, pairs.second, strict=True)):
+        a, b = slice(bounds[i], bounds[i + 1]), slice(bounds[j], bounds[j + 1])
+        likeness = unit[a] @ unit[b].T
+        error_m = np.linalg.norm(tokens.xyz[a, None] - tokens.xyz[None, b], axis=-1)
+        counts = _count_right(likeness, error_m, config.recall_m)
+        counts += _count_right(likeness.T, error_m.T, config.recall_m)
+        by_rotation[rotation_bin[k]] += counts
+        by_overlap[overlap_bin[k]] += counts
+    return RecallCounts(by_rotation, by_overlap)
+
+
+def bin_index(values: Float[np.ndarray, " P"], edges: tuple[float, ...]) -> Int[np.ndarray, " P"]:
+    """Return each value's bin (edges[k], edges[k + 1]]; ends are clipped, NaN is the bin after."""
+    last = len(edges) - 2
+    index = np.clip(np.searchsorted(edges, values, side="left") - 1, 0, last)
+    return np.where(np.isnan(values), last + 1, index)
+
+
+def _count_right(
+    likeness: Float[np.ndarray, "N K"],
+    error_m: Float[np.ndarray, "N K"],
+    thresholds_m: tuple[float, ...],
+) -> Float[np.ndarray, "T 5"]:
+    """Count RECALL_COUNTS for the queries of one view against the tokens of another."""
+    nearest = likeness.argmax(axis=1)
+    back = likeness.argmax(axis=0)
+    mutual = back[nearest] == np.arange(len(likeness))
+    error_of_match = error_m[np.arange(len(likeness)), nearest]
+    rows = []
+    for threshold in thresholds_m:
+        close = (error_m <= threshold).sum(axis=1)
+        possible, right = close > 0, error_of_match <= threshold
+        rows.append(
+            [
+                possible.sum(),
+                right.sum(),
+                (mutual & possible).sum(),
+                (mutual & right).sum(),
+                close.sum() / error_m.shape[1],
+            ]
+        )
+    return np.array(rows, dtype=np.float64)
+
+
+def _rotation_deg(
+    first: Float[np.ndarray, "P 3 3"], second: Float[np.ndarray, "P 3 3"]
+) -> Float[np.ndarray, " P"]:
+    """Return the angle of second_from_first, degrees."""
+    trace = np.einsum("pij,pij->p", first, second)
+    degrees: np.ndarray = np.degrees(np.arccos(np.clip((trace - 1.0) / 2.0, -1.0, 1.0)))
+    return degrees
+
+
+def _bin(cosine: Float[np.ndarray, "N K"], bins: int) -> Int[np.ndarray, "N K"]:
+    """Return the histogram bin of each cosine; rounding beyond [-1, 1] goes to the end bins."""
+    return np.clip(((cosine + 1.0) * (bins / 2)).astype(np.int64), 0, bins - 1)
