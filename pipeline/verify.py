@@ -6,18 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import zarr
 
-from vega3d.pipeline.commits import COMMITS, Record
+from vega3d.pipeline.commits import Record
 from vega3d.pipeline.config import ExtractConfig, Numerics
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.extract import prepare_model
 from vega3d.pipeline.features import decode_scene, encode_scene
 from vega3d.pipeline.identity import differing_fields, sha256_of
 from vega3d.pipeline.numerics import apply_numerics, environment
-from vega3d.pipeline.objects import TEMPORARY_SUFFIX, Objects, open_objects
+from vega3d.pipeline.objects import TEMPORARY_SUFFIX, Objects, open_objects, zarr_store
 from vega3d.pipeline.scenes import SceneSource
 from vega3d.pipeline.store import Store
-from vega3d.pipeline.writer import remove_leftovers, revoke
+from vega3d.pipeline.writer import revoke
 
 DEEP_TOLERANCE = 2e-3
 """Relative L2 between stored and recomputed features of another machine: float16 keeps 11 bits,
@@ -69,22 +70,24 @@ def verify(url: str, *, repair: bool = False) -> Verification:
         )
     damaged = {key: reason for key, (reason, _) in zip(committed, found, strict=True) if reason}
     keys = list(objects.keys(""))
-    uncommitted = [key for key in keys if _is_shard(key, store) and key not in committed]
+    sharded = _sharded_arrays(store)
+    shards = [key for key in keys if key.split("/")[0] in sharded and "/c/" in key]
+    leftovers = [key for key in keys if key.endswith(TEMPORARY_SUFFIX)]
+    uncommitted = [key for key in shards if key not in committed and key not in leftovers]
     repaired: list[int] = []
     if repair:
         repaired = sorted({committed[key][0] for key in damaged})
         for unit in repaired:
             revoke(objects, store.records[unit])
-        for key in uncommitted:
+        for key in (*uncommitted, *leftovers):
             objects.delete(key)
-        remove_leftovers(objects)
     return Verification(
         store=url,
         objects=len(committed),
         bytes=sum(size for _, size in found),
         damaged=damaged,
         uncommitted_shards=uncommitted,
-        leftovers=sum(key.endswith(TEMPORARY_SUFFIX) for key in keys),
+        leftovers=len(leftovers),
         environments=len(_environments(store.records.values())),
         repaired_units=repaired,
     )
@@ -192,12 +195,10 @@ def _reason(objects: Objects, key: str, sha256: str) -> tuple[str, int]:
     return ("" if sha256_of([raw]) == sha256 else "does not match its checksum"), len(raw)
 
 
-def _is_shard(key: str, store: Store) -> bool:
-    name, _, rest = key.partition("/")
-    sharded = {path.partition("/")[0] for r in store.records.values() for path in r.objects}
-    return (
-        name in sharded | set(store.taps) and rest.startswith("c/") and not key.startswith(COMMITS)
-    )
+def _sharded_arrays(store: Store) -> set[str]:
+    """Return the names of the arrays of which each unit writes a shard."""
+    arrays = zarr.open_group(zarr_store(store.url), mode="r").arrays()
+    return {name for name, array in arrays if array.shards is not None}
 
 
 def _environments(records: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - values of a dict

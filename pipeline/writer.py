@@ -237,14 +237,6 @@ def revoke(objects: Objects, record: Record) -> Record:
     return taken_back
 
 
-def remove_leftovers(objects: Objects) -> int:
-    """Remove temporary files of writers that died; returns how many there were."""
-    leftovers = [key for key in objects.keys("") if key.endswith(TEMPORARY_SUFFIX)]
-    for key in leftovers:
-        objects.delete(key)
-    return len(leftovers)
-
-
 def _refuse_foreign(objects: Objects) -> None:
     try:
         objects.read(ROOT)

@@ -1,0 +1,139 @@
+"""Ray against the inline runner: the same bytes, whatever dies, hangs or fails on the way."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+import synthetic_unit
+from ray import cloudpickle
+from synthetic_unit import make_worker
+
+from vega3d.cluster import ray_runner
+from vega3d.cluster.ray_runner import run_ray
+from vega3d.pipeline import open_store
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.merge import merge_commits
+from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.writer import uncommitted
+
+pytestmark = pytest.mark.slow
+SCENES = 10
+BAD = "hall/004 \u00fc"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_ray() -> Iterator[None]:
+    """Start Ray once; the runner uses the connection that is there."""
+    cloudpickle.register_pickle_by_value(synthetic_unit)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+    cloudpickle.unregister_pickle_by_value(synthetic_unit)
+
+
+@pytest.fixture(scope="module")
+def digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    plan, worker = make_worker(str(tmp_path_factory.mktemp("inline") / "s"), SCENES)
+    list(run_inline(worker, plan.units))
+    merge_commits(worker.store, plan)
+    return open_store(worker.store.url).digest()
+
+
+def config(**settings: object) -> RunConfig:
+    defaults = {"runner": "ray", "workers": 2, "cpus_per_worker": 0.5}
+    return RunConfig(**{**defaults, **settings})
+
+
+def run(url: Path, settings: RunConfig | None = None, **faults: object) -> list[int]:
+    plan, worker = make_worker(str(url), SCENES, **faults)
+    units = uncommitted(worker.store, plan)
+    results = list(run_ray(worker, units, settings or config()))
+    merge_commits(worker.store, plan)
+    return sorted(result.unit for result in results)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ray_stores_the_same_bytes_as_inline(tmp_path: Path, digest: str, workers: int) -> None:
+    assert run(tmp_path / "s", config(workers=workers)) == [0, 1, 2, 3, 4]
+    assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, digest: str) -> None:
+    assert run(tmp_path / "s", kill_on=(BAD,), marks=str(tmp_path)) == [0, 1, 2, 3, 4]
+    assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+def test_a_unit_that_kills_every_worker_is_quarantined_and_its_neighbours_are_not(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path / "s", config(workers=1), kill_on=(BAD,))
+    store = open_store(str(tmp_path / "s"))
+    assert set(store.failures) == {BAD, "hall/005 \u00fc"}  # the scenes of its unit
+    assert "died or hung 3 times" in store.failures[BAD]
+    assert "--retry-failed" in store.failures[BAD]
+    assert len(store.scene_ids) == SCENES - 2
+
+
+def test_a_hanging_worker_is_restarted(
+    tmp_path: Path, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_runner, "POLL_S", 0.5)
+    run(tmp_path / "s", config(unit_timeout_s=3), hang_on=(BAD,), marks=str(tmp_path))
+    assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+def test_a_bug_stops_the_run_and_names_the_unit(tmp_path: Path, digest: str) -> None:
+    with pytest.raises(ZeroDivisionError, match="a bug at hall/004") as caught:
+        run(tmp_path / "s", bug_on=(BAD,))
+    assert any("unit 2" in note for note in caught.value.__notes__)
+    run(tmp_path / "s")
+    assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+def test_failed_scenes_are_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
+    assert run(tmp_path / "s", fail_on=(BAD,)) == [0, 1, 2, 3, 4]
+    assert open_store(str(tmp_path / "s")).failures == {BAD: "the JPEG is truncated"}
+
+
+def test_more_than_this_machine_holds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"4 workers want 4 CPUs and Ray has 2.*--cpus-per-worker"):
+        run(tmp_path / "s", config(workers=4, cpus_per_worker=1))
+
+
+def test_a_killed_driver_leaves_a_store_that_goes_on(tmp_path: Path, digest: str) -> None:
+    """SIGKILL to the driver with its own Ray; its orphans may still be writing."""
+    support = Path(synthetic_unit.__file__).parent
+    script = (
+        "import sys; from ray import cloudpickle; import synthetic_unit;"
+        "cloudpickle.register_pickle_by_value(synthetic_unit);"
+        "from synthetic_unit import make_worker;"
+        "from vega3d.pipeline.config import RunConfig;"
+        "from vega3d.cluster.ray_runner import run_ray;"
+        f"plan, worker = make_worker(sys.argv[1], {SCENES}, delay_s=0.3);"
+        "[print(r.unit, flush=True) for r in run_ray(worker, plan.units,"
+        " RunConfig(runner='ray', workers=2, cpus_per_worker=0.5))]"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(support)}
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "s")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+    assert driver.stdout is not None
+    driver.stdout.readline()  # one unit is committed
+    driver.kill()
+    driver.wait(10)
+    driver.stdout.close()
+    done = len(open_store(str(tmp_path / "s")).records)
+    assert 1 <= done < 5
+    run(tmp_path / "s")
+    time.sleep(1)
+    assert open_store(str(tmp_path / "s")).digest() == digest

@@ -1,0 +1,38 @@
+"""A run in a process of its own, to be killed: `interrupted_run.py STORE SCENES DELAY_S [KEY]`.
+
+With KEY the process dies in the middle of writing that object: a temporary file is there, the
+name is not.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from synthetic_unit import make_worker
+
+from vega3d.pipeline.merge import merge_commits
+from vega3d.pipeline.objects import FolderObjects
+from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.writer import uncommitted
+
+
+def die_at(key: str) -> None:
+    write = FolderObjects._write_temporary
+
+    def die(objects: FolderObjects, path: Path, parts: list[bytes]) -> str:
+        if path != Path(objects.url, key):
+            return write(objects, path, parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f".{path.name}.0.partial").write_bytes(bytes(parts[0])[:3])
+        os._exit(9)
+
+    FolderObjects._write_temporary = die
+
+
+if __name__ == "__main__":
+    url, count, delay_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    for key in sys.argv[4:]:
+        die_at(key)
+    plan, worker = make_worker(url, count, delay_s=delay_s)
+    list(run_inline(worker, uncommitted(worker.store, plan)))
+    merge_commits(worker.store, plan)
