@@ -28,6 +28,7 @@ from vega3d.pipeline.config import (
     siglip_config,
 )
 from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, UsageError
+from vega3d.pipeline.origin import check_one_origin
 
 if TYPE_CHECKING:
     from vega3d.pipeline.plan import Unit
@@ -451,6 +452,7 @@ def main() -> None:
     """Run the command line; maps our errors to exit codes."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
+        check_one_origin()
         app()
     except (StoreError, CheckpointError, SceneError, UsageError) as error:
         print(f"error: {error}", file=sys.stderr)

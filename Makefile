@@ -1,0 +1,34 @@
+# `make demo` and `make test` do everything on a fresh machine with Python 3.11 or later.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= demo-output
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export RAY_AUTH_MODE := disabled
+
+.PHONY: demo test lint types tests clean
+
+demo: $(INSTALLED)
+	$(BIN)/vega3d-extract demo --out $(OUT)
+
+test: lint types tests
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+tests: $(INSTALLED)
+	$(BIN)/pytest -q --durations=15
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache
