@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -88,9 +89,35 @@ def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Ite
     """
     if not units:
         return
-    with _Cluster(config) as cluster:
-        team = [cluster.start(worker) for _ in range(min(config.workers, len(units)))]
-        yield from _Loop(worker, units, team, config).results()
+    with connection(config):
+        _check_room(config)
+        team = [_start(worker, config) for _ in range(min(config.workers, len(units)))]
+        try:
+            yield from _Loop(worker, units, team, config).results()
+        finally:
+            for member in team:
+                ray.kill(member.actor)
+
+
+@contextmanager
+def connection(config: RunConfig) -> Iterator[None]:
+    """Connect to Ray, or start it, and take it down again; does nothing where there is one."""
+    if ray.is_initialized():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    ray.init(
+        address=config.address,
+        runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @dataclass
@@ -200,65 +227,35 @@ class _Loop:
         member.heard = time.monotonic()
 
 
-class _Cluster:
-    """A connection to Ray, made and taken down here unless somebody made it before."""
-
-    def __init__(self, config: RunConfig) -> None:
-        self._config = config
-        self._ours = False
-
-    def __enter__(self) -> "_Cluster":
-        if not ray.is_initialized():
-            self._ours = True
-            handler = signal.getsignal(signal.SIGTERM)
-            ray.init(
-                address=self._config.address,
-                runtime_env=_runtime_env(self._config),
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-            )
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
-        self._check_room()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._ours:
-            ray.shutdown()
-
-    def start(self, worker: UnitWriter) -> _Member:
-        options = {
-            "num_cpus": self._config.cpus_per_worker,
-            "num_gpus": self._config.gpus_per_worker,
-            "max_restarts": -1,
-            "max_task_retries": 0,
-            "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
-        }
-        return _Member(ray.remote(Worker).options(**options).remote(worker))
-
-    def _check_room(self) -> None:
-        """Refuse what this machine alone can never hold; a cluster may still grow."""
-        config = self._config
-        there = ray.cluster_resources()
-        wanted = {
-            "CPU": config.cpus_per_worker * config.workers,
-            "GPU": config.gpus_per_worker * config.workers,
-        }
-        for kind, amount in wanted.items():
-            if amount <= there.get(kind, 0):
-                continue
-            told = (
-                f"{config.workers} workers want {amount:g} {kind}s and Ray has "
-                f"{there.get(kind, 0):g}; use fewer --workers or a smaller "
-                f"--{kind.lower()}s-per-worker (a fraction is allowed)"
-            )
-            if config.address == "local":
-                raise UsageError(told)
-            _log.warning("%s; waiting for the cluster to grow", told)
+def _start(worker: UnitWriter, config: RunConfig) -> _Member:
+    options = {
+        "num_cpus": config.cpus_per_worker,
+        "num_gpus": config.gpus_per_worker,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
+    }
+    return _Member(ray.remote(Worker).options(**options).remote(worker))
 
 
-def _runtime_env(config: RunConfig) -> dict[str, Any]:
-    return {"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {}
+def _check_room(config: RunConfig) -> None:
+    """Refuse what this machine alone can never hold; a cluster may still grow."""
+    there = ray.cluster_resources()
+    wanted = {
+        "CPU": config.cpus_per_worker * config.workers,
+        "GPU": config.gpus_per_worker * config.workers,
+    }
+    for kind, amount in wanted.items():
+        if amount <= there.get(kind, 0):
+            continue
+        told = (
+            f"{config.workers} workers want {amount:g} {kind}s and Ray has "
+            f"{there.get(kind, 0):g}; use fewer --workers or a smaller "
+            f"--{kind.lower()}s-per-worker (a fraction is allowed)"
+        )
+        if config.address == "local":
+            raise UsageError(told)
+        _log.warning("%s; waiting for the cluster to grow", told)
 
 
 def _original(error: RayTaskError, unit: Unit) -> BaseException:

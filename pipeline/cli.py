@@ -438,14 +438,15 @@ def demo(
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
 ) -> None:
     """Run the whole job on procedural rooms with a tiny checkpoint; needs no download."""
+    from vega3d.cluster.ray_runner import connection
     from vega3d.pipeline.demo import run_demo
 
-    extract_on_ray = partial(
-        _extract,
-        run_config=RunConfig(runner="ray", workers=workers, cpus_per_worker=2 / max(workers, 2)),
-        retry_failed=False,
-    )
-    _print(run_demo(out, extract_on_ray))
+    on_ray = _checked(RunConfig, runner="ray", workers=workers, cpus_per_worker=0.5)
+    with connection(on_ray):  # one start of Ray for both stores
+        made = run_demo(out, partial(_extract, run_config=on_ray, retry_failed=False))
+    for name, place in made.items():
+        print(f"{name}: {place}", file=sys.stderr)
+    _print(made)
 
 
 def main() -> None:

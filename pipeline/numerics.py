@@ -5,7 +5,7 @@ root), and this environment (kept in each commit record).
 """
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import metadata
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ def apply_numerics(numerics: Numerics) -> None:
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, instruction set and GPU: the rest of the numerics fingerprint."""
-    found: dict[str, Any] = {name: version(name) for name in _PACKAGES}
+    found: dict[str, Any] = {name: str(metadata(name)["Version"]) for name in _PACKAGES}
     found["machine"] = platform.machine()
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if device == "cuda":

@@ -1,4 +1,4 @@
-"""A writer killed with SIGKILL at any point loses nothing that was committed, and no bytes differ."""
+"""A writer killed at any point loses nothing that was committed, and no bytes differ."""
 
 import random
 import subprocess

@@ -25,7 +25,8 @@ def test_view_axis_is_the_longest_scene_up_to_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("counts", "wanted", "got"), [((8, 8, 3), 8, 8), ((6, 6), 4, 3), ((5, 7), 8, 5), ((5, 7, 1), 8, 1)]
+    ("counts", "wanted", "got"),
+    [((8, 8, 3), 8, 8), ((6, 6), 4, 3), ((5, 7), 8, 5), ((5, 7, 1), 8, 1)],
 )
 def test_no_unit_spans_two_tars(counts: tuple[int, ...], wanted: int, got: int) -> None:
     scenes = [

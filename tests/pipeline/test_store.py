@@ -11,8 +11,8 @@ import pytest
 import tensorstore
 import xarray
 import zarr
-
 from synthetic_unit import CHANNELS, GRID, TAPS, make_plan, make_store, make_worker, scene_arrays
+
 from vega3d.pipeline import open_store
 from vega3d.pipeline.config import Numerics
 from vega3d.pipeline.errors import StoreError
@@ -47,9 +47,7 @@ def test_what_was_written_is_what_is_read(url: str) -> None:
             np.testing.assert_array_equal(stored, expected.features[tap].astype(np.float16))
         np.testing.assert_array_equal(store.world_xyz(scene_id), expected.world_xyz)
         np.testing.assert_array_equal(store.preview(scene_id), expected.preview)
-        np.testing.assert_array_equal(
-            store.world_from_camera(scene_id), expected.world_from_camera
-        )
+        np.testing.assert_array_equal(store.world_from_camera(scene_id), expected.world_from_camera)
         assert store.depth_share(scene_id).min() == 1
         assert np.isnan(store.intrinsics(scene_id)).all()
         assert store.image_size(scene_id).tolist() == [[30, 40]] * store.num_views(scene_id)
@@ -149,7 +147,9 @@ def test_retry_failed_recomputes_only_units_with_failures(url: str, tmp_path: Pa
 
 
 def test_another_config_is_refused_with_both_digests_and_the_field(url: str) -> None:
-    with pytest.raises(StoreError, match=r"[0-9a-f]{12} there, [0-9a-f]{12} asked.*store_dtype") as e:
+    with pytest.raises(
+        StoreError, match=r"[0-9a-f]{12} there, [0-9a-f]{12} asked.*store_dtype"
+    ) as e:
         make_store(url, make_plan(5), store_dtype="float32")
     assert '"float16" -> "float32"' in str(e.value)
     make_store(url, make_plan(5), model="the same weights by another name")

@@ -113,7 +113,9 @@ class SyntheticWorker:
         return True
 
 
-def make_worker(url: str, count: int, scenes_per_shard: int = 2, **faults: object):
+def make_worker(
+    url: str, count: int, scenes_per_shard: int = 2, **faults: object
+) -> tuple[Plan, SyntheticWorker]:
     plan = make_plan(count, scenes_per_shard)
     store = make_store(url, plan)
     views = {entry.scene_id: entry.num_views for entry in plan.entries}

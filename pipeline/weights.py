@@ -1,0 +1,75 @@
+"""Loading weights with the class that wrote them: strictly, from safetensors, without chatter.
+
+No diffusers or transformers import at the top: the caller's class says which library it is.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from vega3d.pipeline.errors import CheckpointError
+
+_NOTHING = re.compile(r"(?!)")
+
+
+def load_strictly(
+    cls: Any,  # noqa: ANN401 - a diffusers or transformers model class
+    place: Path,
+    dtype: torch.dtype,
+    *,
+    may_miss: re.Pattern[str] = _NOTHING,
+    may_skip: re.Pattern[str] = _NOTHING,
+) -> Any:  # noqa: ANN401
+    """Return the model in `place`; any tensor missing, left over or misshapen is an error.
+
+    Args:
+        cls: The class, with a `from_pretrained`.
+        place: The folder with config.json and .safetensors.
+        dtype: Type of the weights in memory.
+        may_miss: Tensors that the caller fills in.
+        may_skip: Tensors of the file that this class has no use for.
+    """
+    dtype_option = "torch_dtype" if cls.__module__.startswith("diffusers.") else "dtype"
+    options = {dtype_option: dtype, "use_safetensors": True, "local_files_only": True}
+    try:
+        with quiet():
+            model, info = cls.from_pretrained(str(place), output_loading_info=True, **options)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{place}: cannot load as {cls.__name__}: {error}") from error
+    wrong = {
+        "missing": [key for key in info["missing_keys"] if not may_miss.fullmatch(key)],
+        "unexpected": [key for key in info["unexpected_keys"] if not may_skip.fullmatch(key)],
+        "of another shape": list(info["mismatched_keys"]),
+        "errors": list(info.get("error_msgs") or ()),
+    }
+    if any(wrong.values()):
+        told = "; ".join(
+            f"{kind}: {sorted(map(str, keys))[:5]} ({len(keys)} in all)"
+            for kind, keys in wrong.items()
+            if keys
+        )
+        raise CheckpointError(f"{place}: the weights do not fit {cls.__name__}: {told}")
+    return model.requires_grad_(False).eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and load report off stderr; we check the keys ourselves."""
+    from transformers.utils import logging as chatter
+
+    logger = logging.getLogger("transformers")
+    level, bars = logger.level, chatter.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    chatter.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if bars:
+            chatter.enable_progress_bar()

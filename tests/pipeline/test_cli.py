@@ -1,0 +1,305 @@
+"""The command line as a user meets it: exit codes, messages, the last line on stdout."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+from PIL import Image
+
+from vega3d.pipeline import open_store
+
+ROOMS = "rooms:2?views=3&height=96&width=128"
+SMALL = ("--resolution", "96x128", "--threads", "1")
+
+
+def command(*args: object, code: int = 0, **options: object) -> tuple[dict, str]:
+    """Run a command; return the JSON of its last line and what it told on stderr."""
+    script = Path(sys.executable).with_name("vega3d-extract")
+    done = subprocess.run(
+        [script, *map(str, args)], capture_output=True, text=True, check=False, **options
+    )
+    assert done.returncode == code, done.stderr
+    told = " ".join(done.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in told
+    lines = done.stdout.strip().splitlines()
+    return (json.loads(lines[-1]) if lines and code in (0, 3) else {}), told
+
+
+@pytest.fixture(scope="module")
+def rooms(tmp_path_factory: pytest.TempPathFactory, tiny_wan: Path) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("rooms") / "prior.zarr"
+    summary, _ = command("run", ROOMS, "--out", out, "--model", tiny_wan, *SMALL)
+    return out, summary
+
+
+@pytest.mark.slow
+def test_run_writes_a_store_and_a_summary(rooms: tuple[Path, dict]) -> None:
+    out, summary = rooms
+    assert (summary["committed"], summary["pending"], summary["failures"]) == (2, 0, {})
+    assert summary["views"] == 6
+    assert json.loads((out / "unit" / "summary.json").read_text()) == summary
+    store = open_store(str(out))
+    assert store.digest() == summary["digest"]
+    assert store.features(store.scene_ids[0]).shape == (3, 14, 14, 48)
+    labelled = xarray.open_zarr(out)
+    assert np.isfinite(labelled["k300_b20"].values).all()
+    assert labelled["depth_share"].values.min() == 1
+    assert np.isfinite(labelled["world_xyz"].values).all()
+    (log,) = (out / "unit" / "runs").iterdir()
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
+    assert events == ["start", "unit", "unit", "end"]
+
+
+@pytest.mark.slow
+def test_running_again_does_nothing(rooms: tuple[Path, dict], tiny_wan: Path) -> None:
+    out, before = rooms
+    summary, _ = command("run", ROOMS, "--out", out, "--model", tiny_wan, *SMALL)
+    assert summary["units_this_run"] == 0
+    assert summary["digest"] == before["digest"]
+
+
+@pytest.mark.slow
+def test_several_taps_come_from_one_pass_and_agree_with_one_tap(
+    rooms: tuple[Path, dict], tiny_wan: Path, tmp_path: Path
+) -> None:
+    taps = ("--blocks", "5,20", "--timesteps", "100,300", "--store-dtype", "float32")
+    command("run", ROOMS, "--out", tmp_path / "s", "--model", tiny_wan, *SMALL, *taps)
+    store = open_store(str(tmp_path / "s"))
+    assert store.taps == ("k100_b5", "k100_b20", "k300_b5", "k300_b20")
+    name = store.scene_ids[0]
+    alone = open_store(str(rooms[0])).features(name)
+    np.testing.assert_array_equal(store.features(name, "k300_b20").astype(np.float16), alone)
+
+
+@pytest.mark.slow
+def test_status_verify_and_pictures(
+    rooms: tuple[Path, dict], tmp_path: Path, tiny_wan: Path
+) -> None:
+    out, summary = rooms
+    found, told = command("status", out)
+    assert found["complete"]
+    assert found["digest"] == summary["digest"]
+    assert "2 committed, 0 failed, 0 pending of 2 scenes" in told
+    found, _ = command("verify", out, "--deep", "--scenes", ROOMS, "--sample", 1)
+    assert found["damaged"] == {}
+    assert [check["passed"] for check in found["deep"]] == [True]
+    assert found["deep"][0]["same_bytes"]
+    drawn, _ = command("pictures", out, "--out", tmp_path)
+    assert len(drawn["pictures"]) == 2
+    for picture in drawn["pictures"]:
+        with Image.open(picture) as image:
+            assert image.size[0] > 600
+
+
+@pytest.mark.slow
+def test_verify_reports_damage_with_exit_code_3(
+    rooms: tuple[Path, dict], tmp_path: Path, tiny_wan: Path
+) -> None:
+    copy = shutil.copytree(rooms[0], tmp_path / "s")
+    shard = copy / "k300_b20" / "c/1/0/0/0/0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    _, told = command("verify", copy, code=3)
+    assert "k300_b20/c/1/0/0/0/0: does not match its checksum" in told
+    command("verify", copy, "--repair", "--yes", code=3)
+    summary, _ = command("run", ROOMS, "--out", copy, "--model", tiny_wan, *SMALL)
+    assert summary["units_this_run"] == 1
+    assert summary["digest"] == rooms[1]["digest"]
+
+
+@pytest.mark.slow
+def test_plan_touches_nothing(tmp_path: Path, tiny_wan: Path) -> None:
+    found, _ = command("plan", ROOMS, "--model", tiny_wan, *SMALL, "--tflops", 0.05)
+    assert (found["scenes"], found["views"], found["units"]) == (2, 6, 2)
+    assert found["tflop"] > 0
+    assert found["worker_hours"] == pytest.approx(found["tflop"] / 0.05 / 3600)
+    assert "caching" in found["break_even"]["verdict"]
+    same, _ = command(
+        "run", ROOMS, "--out", tmp_path / "s", "--model", tiny_wan, *SMALL, "--dry-run"
+    )
+    assert same["stored_bytes"] == found["stored_bytes"]
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan: Path) -> None:
+    found, _ = command("plan", ROOMS, "--model", tiny_wan, *SMALL)
+    assert found["stored_bytes"] == rooms[1]["stored_bytes"]
+    records = open_store(str(rooms[0])).records.values()
+    assert found["files"] == sum(len(record.objects) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("run", "nowhere", "--out", "s"), "nowhere: there is no such file or folder"),
+        (("run", ROOMS), "Missing option '--out'"),
+        (("run", ROOMS, "--out", "s", "--timesteps", "1300"), "timesteps must lie in 0..1000"),
+        (("run", ROOMS, "--out", "s", "--blocks", "twenty"), "takes numbers such as 10,20"),
+        (("run", ROOMS, "--out", "s", "--resolution", "481x640"), "multiples of 16"),
+        (("run", ROOMS, "--out", "s", "--model", "/no/model"), "neither a folder nor a hub id"),
+        (("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"), "no diffusion"),
+        (("run", ROOMS, "--out", "s", "--device", "cuda"), "no GPU here"),
+        (("status", "nowhere"), "nowhere: there is no vega3d store here"),
+        (("verify", "nowhere"), "there is no vega3d store here"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_a_remedy(
+    args: tuple[str, ...], told: str, tmp_path: Path, tiny_wan: Path
+) -> None:
+    model = (
+        () if "--model" in args or "run" not in args or "siglip" in args else ("--model", tiny_wan)
+    )
+    _, stderr = command(*args, *model, code=2, cwd=tmp_path)
+    assert told in stderr
+    assert not (tmp_path / "s").exists() or "cuda" in args
+
+
+@pytest.mark.slow
+def test_another_config_for_a_store_ends_with_2(rooms: tuple[Path, dict], tiny_wan: Path) -> None:
+    _, told = command(
+        "run", ROOMS, "--out", rooms[0], "--model", tiny_wan, *SMALL, "--blocks", "7", code=2
+    )
+    assert "was made with another config" in told
+    assert "config.blocks: [20] -> [7]" in told
+
+
+@pytest.mark.slow
+def test_bad_scenes_are_listed_and_the_others_stored(
+    data: Path, tiny_wan: Path, tmp_path: Path
+) -> None:
+    """Truncated JPEG, NaN and singular poses, missing intrinsics, odd names, an empty scene."""
+    source = data / "chair_lidar"
+    scenes = tmp_path / "scenes"
+
+    def capture(name: str, views: int = 2) -> Path:
+        folder = scenes / name
+        for part in ("color", "depth", "pose", "intrinsic"):
+            (folder / part).mkdir(parents=True)
+        for file in (source / "intrinsic").iterdir():
+            shutil.copyfile(file, folder / "intrinsic" / file.name)
+        for i in range(views):
+            for part, end in (("color", "jpg"), ("depth", "png"), ("pose", "txt")):
+                shutil.copyfile(source / part / f"{i}.{end}", folder / part / f"{i}.{end}")
+        return folder
+
+    capture("good")
+    capture("floor 2/k\u00fcche")
+    truncated = capture("truncated") / "color" / "1.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:2000])
+    (capture("lost pose", 3) / "pose" / "1.txt").write_text("nan " * 16)
+    (capture("singular") / "pose" / "0.txt").write_text("0 0 0 0\n" * 3 + "0 0 0 1")
+    (capture("no intrinsics") / "intrinsic" / "intrinsic_color.txt").unlink()
+    capture("empty", views=0)
+    depth = capture("odd depth") / "depth" / "1.png"
+    Image.fromarray(np.full((48, 64), 1000, np.uint16)).save(depth)
+    summary, told = command(
+        "run", scenes, "--out", tmp_path / "s", "--model", tiny_wan, *SMALL, code=3
+    )
+    assert set(open_store(str(tmp_path / "s")).scene_ids) == {
+        "good", "floor 2/k\u00fcche", "lost pose",
+    }  # fmt: skip
+    assert summary["dropped_views"] == 1
+    assert set(summary["failures"]) == {
+        "truncated", "singular", "no intrinsics", "empty", "odd depth",
+    }  # fmt: skip
+    for scene_id, words in {
+        "truncated": "truncated/view 1: .*truncated",
+        "singular": "singular/view 0: ",
+        "no intrinsics": "intrinsic_color.txt",
+        "empty": "empty holds no colour images",
+        "odd depth": "48x64",
+    }.items():
+        assert re.search(words, summary["failures"][scene_id]), summary["failures"][scene_id]
+    assert "failed truncated: " in told
+    mended = source / "color" / "1.jpg"
+    shutil.copyfile(mended, truncated)
+    again, _ = command(
+        "run",
+        scenes,
+        "--out",
+        tmp_path / "s",
+        "--model",
+        tiny_wan,
+        *SMALL,
+        "--retry-failed",
+        code=3,
+    )
+    assert "truncated" not in again["failures"]
+    assert again["units_this_run"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_runs_end_cleanly_and_go_on(
+    tiny_wan: Path, tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "s"
+    many = "rooms:12?views=3&height=96&width=128"
+    script = Path(sys.executable).with_name("vega3d-extract")
+    args = [script, "run", many, "--out", out, "--model", tiny_wan, *SMALL]
+    process = subprocess.Popen([*map(str, args)], stderr=subprocess.PIPE, text=True)
+    commits = out / "unit" / "commits"
+    until = time.monotonic() + 60
+    while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, sent)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
+    assert "run the same command again to go on" in told
+    assert "Traceback" not in told
+    assert not list(out.rglob("*.partial"))
+    assert 1 <= len(list(commits.iterdir())) < 12
+    summary, _ = command(*args[1:])
+    assert summary["committed"] == 12
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_with_the_remedy_and_the_run_goes_on_later(
+    rooms: tuple[Path, dict], tiny_wan: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=350k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        args = ("run", ROOMS, "--out", disk / "s", "--model", tiny_wan, *SMALL)
+        _, told = command(*args, code=2)
+        assert "No space left on device; nothing committed is lost; free some space" in told
+        subprocess.run(["mount", "-o", "remount,size=8M", str(disk)], check=True)
+        summary, _ = command(*args)
+        assert summary["digest"] == rooms[1]["digest"]
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_import_brings_foreign_features_in(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    values = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    for name in ("a", "b"):
+        save_file(
+            {"features.b0": values, "world_xyz": values[..., :3].copy()},
+            tmp_path / f"{name}.safetensors",
+        )
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    found, _ = command("import", *files, "--out", tmp_path / "s", "--source", "probe3d")
+    assert found["committed"] == 2
+    np.testing.assert_array_equal(
+        open_store(str(tmp_path / "s")).features("b"), values.astype(np.float16)
+    )
+    save_file({"labels": values}, tmp_path / "c.safetensors")
+    _, told = command(
+        "import", tmp_path / "c.safetensors", "--out", tmp_path / "t", "--source", "x", code=2
+    )
+    assert "unknown tensor 'labels'" in told
