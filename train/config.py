@@ -96,6 +96,10 @@ class TrainConfig:
     num_classes: int = 0
     """Classes of the label store; only for the task `classes`."""
 
+    shards_in_flight: int = 4
+    """Shards whose samples are shuffled together: more is a better shuffle, fewer is a more
+    sequential read."""
+
     seed: int = 0
     """Of the weights, the order, the pairs and the dropout."""
 
@@ -130,7 +134,14 @@ class TrainConfig:
         self._check_ranges()
 
     def _check_ranges(self) -> None:
-        at_least_one = ("heads", "steps", "batch_size", "views_per_sample", "accumulate")
+        at_least_one = (
+            "heads",
+            "steps",
+            "batch_size",
+            "views_per_sample",
+            "accumulate",
+            "shards_in_flight",
+        )
         if bad := [name for name in at_least_one if getattr(self, name) < 1]:
             raise ValueError(f"{bad[0]} must be >= 1, got {getattr(self, bad[0])}")
         shares = ("dropout", "warmup", "ema", "min_depth_share")
@@ -163,10 +174,6 @@ class RunConfig:
     cache_bytes: int = 0
     """Features kept in RAM once read, at most; 0 keeps none."""
 
-    blocks_in_flight: int = 4
-    """Shards whose samples are shuffled together: more is a better shuffle, fewer is a longer
-    sequential read. Decides the order, so it is kept with the run."""
-
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
 
@@ -188,7 +195,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check every field once."""
         floors = {"workers": 0, "cache_bytes": 0, "report_scenes": 0}
-        positive = ("prefetch", "blocks_in_flight", "log_every", "eval_every", "checkpoint_every")
+        positive = ("prefetch", "log_every", "eval_every", "checkpoint_every")
         for name, floor in (floors | dict.fromkeys(positive, 1)).items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name} must be >= {floor}, got {getattr(self, name)}")

@@ -1,0 +1,309 @@
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vega3d.pipeline import open_store
+from vega3d.pipeline.errors import UsageError
+from vega3d.train import GatedFusion, RunConfig, TrainConfig, ablate, fit
+from vega3d.train.ablation import compare, paired_p
+from vega3d.train.charts import Curve, histogram, line_chart
+from vega3d.train.cli import main
+from vega3d.train.evaluation import evaluate_run
+from vega3d.train.export import export_fusion, export_webdataset
+from vega3d.train.gates import GENERATIVE_RGB, SEMANTIC_RGB, gate_range, overlay
+from vega3d.train.pairing import pair_stores
+from vega3d.train.rundir import read_record, recorded_model
+
+CONFIG = TrainConfig(tasks=("depth",), hidden_dim=8, heads=2, steps=4, batch_size=4)
+QUICK = RunConfig(log_every=2, eval_every=4, checkpoint_every=4, workers=1)
+
+
+@pytest.fixture(scope="module")
+def run_dir(stores: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run")
+    fit(stores.prior, stores.semantic, path, replace(CONFIG, steps=20), QUICK)
+    return path
+
+
+# Ablation
+
+
+def summary(score: float, **scenes: float) -> dict[str, object]:
+    return {"metrics": {"depth/delta125": score}, "score": score, "scene_scores": scenes}
+
+
+def test_table_by_hand() -> None:
+    runs = {
+        "semantic": [summary(0.50, a=0.4, b=0.6), summary(0.54, a=0.5, b=0.6)],
+        "adaptive": [summary(0.60, a=0.8, b=0.4), summary(0.66, a=0.8, b=0.4)],
+    }
+    best, base = compare(runs, "semantic")
+    assert (best.variant, base.variant) == ("adaptive", "semantic")
+    assert best.means["score"] == pytest.approx(0.63)
+    assert best.deviations["score"] == pytest.approx(0.06 / 2**0.5)
+    assert best.gain == pytest.approx((0.10 + 0.12) / 2)
+    # Differences 0.10, 0.12: t = 0.11 / 0.01 = 11 with one degree: p = 1 - 2/pi atan(11).
+    assert best.p == pytest.approx(1 - 2 / np.pi * np.arctan(11))
+    assert (best.scenes_better, best.scenes) == (1, 2)
+    assert base.p is None
+
+
+def test_p_is_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    rng = np.random.default_rng(0)
+    for size in range(2, 12):
+        values = rng.normal(0.3, 1, size)
+        assert paired_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-12)
+    assert paired_p([0.1]) is None
+    assert paired_p([0.0, 0.0]) == 1
+    assert paired_p([0.1, 0.1]) == 0
+
+
+def test_holm_holds_back_what_one_test_alone_would_call_sure() -> None:
+    base = [summary(0.5, a=0.5) for _ in range(4)]
+    differences = (0.02, 0.03, 0.012, 0.04)  # p = 0.025: sure alone, not among five
+    one = [summary(0.5 + d, a=0.5) for d in differences]
+    alone = compare({"semantic": base, "adaptive": one}, "semantic")[0]
+    assert alone.p < 0.05
+    assert alone.sure
+    others = {name: one for name in ("add", "concat", "channel", "weighted")}
+    assert not any(
+        row.sure for row in compare({"semantic": base, "adaptive": one, **others}, "semantic")
+    )
+
+
+def test_ablation_trains_all_writes_the_table_and_does_not_train_twice(
+    stores: object, tmp_path: Path
+) -> None:
+    arguments = (stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
+    options = {"variants": ("semantic", "adaptive", "blind"), "seeds": (0, 1)}
+    result = ablate(*arguments, **options)
+    assert result["finished"]
+    assert {row["variant"] for row in result["table"]} == set(options["variants"])
+    text = (tmp_path / "ablation.md").read_text()
+    assert "Split by scene: 3 train, 1 are scored" in text
+    assert "It speaks of the noise of training, not of other scenes" in text
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
+    assert len(rows) == 3
+    assert (tmp_path / "report.html").exists()
+    checkpoint = tmp_path / "adaptive" / "seed1" / "checkpoint.pt"
+    before = checkpoint.stat().st_mtime_ns
+    assert ablate(*arguments, **options)["table"] == result["table"]
+    assert checkpoint.stat().st_mtime_ns == before
+    # All runs share one split.
+    splits = {
+        json.dumps(read_record(path.parent)["split"]) for path in tmp_path.glob("*/seed*/run.json")
+    }
+    assert len(splits) == 1
+
+
+def test_ablation_refuses_what_it_cannot_compare(stores: object, tmp_path: Path) -> None:
+    arguments = (stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
+    with pytest.raises(UsageError, match=r"unknown variants \['gated'\]"):
+        ablate(*arguments, variants=("semantic", "gated"))
+    with pytest.raises(UsageError, match="baseline 'semantic' must be one of"):
+        ablate(*arguments, variants=("adaptive",))
+    with pytest.raises(UsageError, match="seeds must be one or more different"):
+        ablate(*arguments, seeds=(1, 1))
+
+
+# Evaluation and export
+
+
+def test_evaluating_a_run_again_gives_its_scores(run_dir: Path) -> None:
+    written = json.loads((run_dir / "summary.json").read_text())
+    again = evaluate_run(run_dir, replace(QUICK, workers=0))
+    assert again["metrics"] == written["metrics"]
+    assert evaluate_run(run_dir, force_gate=1.0)["gate_mean"] == 1.0
+
+
+def test_other_stores_are_scored_whole_and_must_have_the_same_channels(
+    run_dir: Path, make_stores: Callable[..., object]
+) -> None:
+    other = make_stores(num_scenes=2, num_views=6, seed=5)
+    found = evaluate_run(run_dir, prior=other.prior, semantic=other.semantic)
+    assert found["scenes"] == 2
+    wide = make_stores(gen_dim=16)
+    with pytest.raises(
+        UsageError, match=r"trained on 12 prior and 10 semantic .* these stores have 16, 10"
+    ):
+        evaluate_run(run_dir, prior=wide.prior, semantic=wide.semantic)
+    with pytest.raises(UsageError, match="both --prior and --semantic"):
+        evaluate_run(run_dir, prior=other.prior)
+    with pytest.raises(UsageError, match=r"holds no run: there is no run\.json"):
+        evaluate_run(run_dir / "tensorboard")
+
+
+def test_exported_fusion_takes_features_as_stored(
+    run_dir: Path, stores: object, tmp_path: Path
+) -> None:
+    export_fusion(run_dir, tmp_path / "fusion")
+    fusion = GatedFusion.from_pretrained(tmp_path / "fusion")
+    model = recorded_model(read_record(run_dir))
+    from vega3d.train.checkpoint import load_weights
+
+    load_weights(run_dir / "last.safetensors", model)
+    gen, sem = (
+        torch.from_numpy(open_store(url).features("scene0").reshape(8, 20, -1))
+        for url in (stores.prior, stores.semantic)
+    )
+    valid = torch.ones(8, 20, dtype=torch.bool)
+    standard = model.standardize_gen(gen, valid), model.standardize_sem(sem, valid)
+    want, want_gate = model.fusion(*standard)
+    fused, gate = fusion(gen, sem)
+    torch.testing.assert_close(fused, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gate, want_gate, rtol=1e-4, atol=1e-5)
+
+
+def test_webdataset_holds_every_view_as_stored(
+    stores: object, tmp_path: Path, make_stores: Callable[..., object]
+) -> None:
+    import webdataset
+
+    pairing = pair_stores(stores.prior, stores.semantic, labels=stores.labels)
+    result = export_webdataset(pairing, tmp_path, views_per_tar=10)
+    assert result == {"out": str(tmp_path), "tars": 4, "samples": 32}
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert [tar["samples"] for tar in index["tars"]] == [10, 10, 10, 2]
+    urls = [str(tmp_path / tar["name"]) for tar in index["tars"]]
+    seen = 0
+    for sample in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False):
+        about = json.loads(sample["json"])
+        view = pairing.prior.view_ids(about["scene_id"]).index(about["view_id"])
+        want = pairing.prior.features(about["scene_id"])[view].reshape(20, 12)
+        np.testing.assert_array_equal(np.load(io.BytesIO(sample["gen.npy"])), want)
+        with np.load(io.BytesIO(sample["geometry.npz"])) as geometry:
+            assert geometry["xyz_camera"].shape == (20, 3)
+            assert geometry["labels"].shape == (20,)
+        seen += 1
+    assert seen == 32
+    # The same stores give the same bytes.
+    export_webdataset(pairing, tmp_path / "again", views_per_tar=10)
+    for url in urls:
+        assert Path(url).read_bytes() == (tmp_path / "again" / Path(url).name).read_bytes()
+    with tarfile.open(urls[0]) as tar:
+        assert tar.getnames()[0].startswith("scene0/00000.")
+
+
+# Report
+
+
+def test_gate_colours_are_blue_for_generative_orange_for_semantic_clear_for_unseen() -> None:
+    gate = np.array([0.2, 0.8, np.nan, 0.5], dtype=np.float32)
+    pixels = overlay(gate, (2, 2), (0.2, 0.8))
+    assert tuple(pixels[0, 0]) == (*GENERATIVE_RGB, 255)
+    assert tuple(pixels[0, 1]) == (*SEMANTIC_RGB, 255)
+    assert pixels[1, 0, 3] == 0
+    assert tuple(pixels[1, 1]) == (240, 240, 240, 255)
+
+
+def test_gate_range_is_never_too_narrow_to_read() -> None:
+    same = {("a", 0): np.full(9, 0.5, dtype=np.float32)}
+    assert gate_range(same) == pytest.approx((0.49, 0.51))
+
+
+def test_charts_stand_flat_and_empty_data() -> None:
+    assert "nothing to draw" in line_chart([], "step", None)
+    assert "nothing to draw" in histogram((0, 0), "gate")
+    flat = line_chart([Curve("a & b", [1, 2], [3.0, 3.0])], "step", None)
+    assert "a &amp; b" in flat
+    assert "nan" not in flat
+
+
+# Commands
+
+
+def run_main(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return int(caught.value.code or 0)
+
+
+def test_fit_prints_one_json_object_and_resumes(
+    stores: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--prior", stores.prior, "--semantic", stores.semantic, "--out", str(tmp_path / "r")]
+    options += ["--hidden-dim", "8", "--heads", "2", "--steps", "3", "--batch-size", "4"]
+    assert run_main("fit", *options, "--task", "depth,matching") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 3
+    assert {"depth/absrel", "matching/recall"} <= set(result["metrics"])
+    assert run_main("fit", *options, "--task", "depth,matching") == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == result["metrics"]
+    assert run_main("eval", str(tmp_path / "r")) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == result["metrics"]
+    assert run_main("export", str(tmp_path / "r"), "--out", str(tmp_path / "f")) == 0
+    assert "model.safetensors" in json.loads(capsys.readouterr().out)["files"]
+
+
+def test_dry_run_says_what_would_happen_and_writes_nothing(
+    stores: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--prior", stores.prior, "--semantic", stores.semantic, "--out", str(tmp_path / "r")]
+    assert run_main("fit", *both, "--steps", "6", "--batch-size", "2", "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out)["epochs"] == 2  # 3 scenes of 8 views by 4 views
+    assert run_main("ablate", *both, "--dry-run", "--seeds", "0,1", "--variants", "add") == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == 2
+    assert run_main("export", "webdataset", *both, "--dry-run") == 0
+    assert json.loads(capsys.readouterr().out) == {"samples": 32, "tars": 1}
+    assert not (tmp_path / "r").exists()
+
+
+def test_wrong_use_exits_2_with_the_message_alone(
+    stores: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "r")]
+    assert run_main("fit", "--prior", "/nowhere", "--semantic", stores.semantic, *out) == 2
+    assert "there is no vega3d store here" in capsys.readouterr().err
+    both = ["--prior", stores.prior, "--semantic", stores.semantic, *out]
+    assert run_main("fit", *both, "--task", "colour") == 2
+    assert "tasks must be different names" in capsys.readouterr().err
+    assert run_main("fit", *both, "--prior-tap", "k300_b20") == 2
+    assert "error: " in (error := capsys.readouterr().err)
+    assert "['b0']" in error
+    assert run_main("ablate", *both, "--seeds", "a") == 2
+    assert run_main("export", "webdataset", *out) == 2
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["ablate"], ["eval"], ["export"]])
+def test_help_is_light(command: list[str]) -> None:
+    heavy = ("numpy", "torch", "ray", "zarr", "jaxtyping", "jinja2", "PIL")
+    script = (
+        "import sys\nfrom vega3d.train.cli import main\n"
+        f"try:\n    main({[*command, '--help']!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"assert not [name for name in {heavy!r} if name in sys.modules]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_training_loads_no_ray_no_diffusers_no_decoder(stores: object, tmp_path: Path) -> None:
+    script = (
+        "import sys\nfrom vega3d.train.cli import main\n"
+        f"try:\n    main(['fit', '--prior', {stores.prior!r}, '--semantic', {stores.semantic!r}, "
+        f"'--out', {str(tmp_path)!r}, '--steps', '1', '--batch-size', '2', '--hidden-dim', '8'])\n"
+        "except SystemExit as end:\n    assert not end.code\n"
+        "bad = ('ray', 'diffusers', 'av', 'transformers', 'dask', 'vega3d.evaluate', "
+        "'vega3d.cluster')\n"
+        "assert not [name for name in bad if name in sys.modules]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

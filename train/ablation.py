@@ -1,0 +1,259 @@
+"""Every fusion on the same split and seeds, in one table: `vega3d-train ablate`.
+
+The question of Table 5, asked without a language model. The table says how sure one can be: mean
+and deviation over seeds, a paired test over seeds against one baseline (is the difference more
+than the noise of training?), and on how many of the scored scenes the variant is better.
+"""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from vega3d.pipeline.errors import UsageError
+from vega3d.train.checkpoint import write_atomically, write_json
+from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
+
+Fit = Callable[[Path, TrainConfig], dict[str, Any]]
+"""Trains one run in a folder and returns its summary."""
+
+_SURE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One variant of the table."""
+
+    variant: str
+    means: dict[str, float]
+    """Of every metric and of `score`, over the seeds."""
+    deviations: dict[str, float]
+    """Sample standard deviations; 0 for one seed."""
+    gain: float
+    """Mean difference of the score from the baseline's with the same seed."""
+    p: float | None
+    """Two-sided, paired over seeds; None for the baseline and for fewer than two seeds."""
+    sure: bool
+    """True where p is below 0.05 after Holm's correction for the number of variants."""
+    scenes_better: int
+    """Scored scenes whose mean over seeds is above the baseline's."""
+    scenes: int
+
+
+def ablate(
+    prior: str | Sequence[str],
+    semantic: str | Sequence[str],
+    out: str | Path,
+    config: TrainConfig,
+    run: RunConfig | None = None,
+    *,
+    variants: Sequence[str] = VARIANTS,
+    seeds: Sequence[int] = (0, 1, 2),
+    baseline: str = "semantic",
+    prior_tap: str | None = None,
+    semantic_tap: str | None = None,
+    labels: str | Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Train all variants with all seeds below `out`, and write their table.
+
+    Repeat the call to resume: runs that are finished are not trained again.
+
+    Raises:
+        UsageError: A variant is unknown or the baseline is not among them; and whatever `fit`
+            raises.
+    """
+    from vega3d.train.fitting import fit
+
+    def train(run_dir: Path, one: TrainConfig) -> dict[str, Any]:
+        return fit(
+            prior,
+            semantic,
+            run_dir,
+            one,
+            run,
+            prior_tap=prior_tap,
+            semantic_tap=semantic_tap,
+            labels=labels,
+        )
+
+    _check(variants, seeds, baseline)
+    summaries: dict[str, list[dict[str, Any]]] = {}
+    for variant in variants:
+        for seed in seeds:
+            run_dir = Path(out) / variant / f"seed{seed}"
+            summary = train(run_dir, replace(config, variant=variant, seed=seed))
+            summaries.setdefault(variant, []).append(summary)
+            if not summary["finished"]:
+                return {"out": str(out), "finished": False}
+    rows = compare(summaries, baseline)
+    return _write(Path(out), rows, summaries, baseline, len(seeds))
+
+
+def compare(summaries: dict[str, list[dict[str, Any]]], baseline: str) -> list[Row]:
+    """Return the rows of the table, best score first."""
+    base = summaries[baseline]
+    rows = []
+    for variant, runs in summaries.items():
+        names = sorted(set.intersection(*({*run["metrics"]} for run in runs)))
+        values = {name: [run["metrics"][name] for run in runs] for name in names}
+        values["score"] = [_number(run["score"]) for run in runs]
+        gains = [a - _number(b["score"]) for a, b in zip(values["score"], base, strict=True)]
+        better = [a > b for a, b in _scene_pairs(runs, base)]
+        rows.append(
+            Row(
+                variant=variant,
+                means={name: statistics.fmean(found) for name, found in values.items()},
+                deviations={name: _deviation(found) for name, found in values.items()},
+                gain=statistics.fmean(gains),
+                p=None if variant == baseline else paired_p(gains),
+                sure=False,
+                scenes_better=sum(better),
+                scenes=len(better),
+            )
+        )
+    return sorted(_with_holm(rows), key=lambda row: -row.means["score"])
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """Return the two-sided p of a paired t-test that the mean difference is zero.
+
+    None for fewer than two differences; 0 where all are one and the same number but zero.
+
+    Source: Student's distribution for whole degrees of freedom, Abramowitz and Stegun, 26.7.3-4.
+    """
+    n = len(differences)
+    if n < 2 or not all(math.isfinite(d) for d in differences):
+        return None
+    mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    return 1 - _within(abs(mean) / (deviation / math.sqrt(n)), n - 1)
+
+
+def _within(t: float, freedom: int) -> float:
+    """Return the probability that Student's |T| is at most t."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine2 = math.cos(angle) ** 2
+    term = total = 1.0
+    odd = freedom % 2
+    for k in range(1, (freedom - odd) // 2):
+        # 2/3, 4/5 .. for odd degrees of freedom, 1/2, 3/4 .. for even ones.
+        term *= cosine2 * ((2 * k) / (2 * k + 1) if odd else (2 * k - 1) / (2 * k))
+        total += term
+    if not odd:
+        return math.sin(angle) * total
+    series = math.sin(angle) * math.cos(angle) * total if freedom > 1 else 0.0
+    return 2 / math.pi * (angle + series)
+
+
+def _with_holm(rows: list[Row]) -> list[Row]:
+    tested = sorted((row for row in rows if row.p is not None), key=lambda row: row.p or 0.0)
+    sure: set[str] = set()
+    for rank, row in enumerate(tested):
+        if (row.p or 0.0) * (len(tested) - rank) >= _SURE:
+            break
+        sure.add(row.variant)
+    return [replace(row, sure=row.variant in sure) for row in rows]
+
+
+def _scene_pairs(
+    runs: list[dict[str, Any]], base: list[dict[str, Any]]
+) -> list[tuple[float, float]]:
+    def means(found: list[dict[str, Any]]) -> dict[str, float]:
+        scenes = found[0]["scene_scores"]
+        return {
+            s: statistics.fmean(_number(run["scene_scores"][s]) for run in found) for s in scenes
+        }
+
+    ours, theirs = means(runs), means(base)
+    pairs = [(ours[scene], theirs[scene]) for scene in ours]
+    return [(a, b) for a, b in pairs if math.isfinite(a) and math.isfinite(b)]
+
+
+def _write(
+    out: Path,
+    rows: list[Row],
+    summaries: dict[str, list[dict[str, Any]]],
+    baseline: str,
+    seeds: int,
+) -> dict[str, Any]:
+    first = summaries[baseline][0]
+    note = (
+        f"{first['split_note']} {seeds} seeds. p: paired t-test of the score over seeds against "
+        f"`{baseline}`; * where it is below 0.05 after Holm's correction. It speaks of the noise "
+        "of training, not of other scenes; `scenes` counts the scored scenes on which a variant "
+        "is better. `blind` sees no feature: what it can do is position in the image."
+    )
+    table = _table(rows)
+    text = _markdown(table) + "\n\n" + note + "\n"
+    write_atomically(out / "ablation.md", lambda path: path.write_text(text))
+    write_atomically(out / "ablation.csv", lambda path: path.write_text(_csv(rows)))
+    result = {
+        "finished": True,
+        "out": str(out),
+        "baseline": baseline,
+        "seeds": seeds,
+        "note": note,
+        "table": [dict(zip(table[0], line, strict=True)) for line in table[1:]],
+        "best": rows[0].variant,
+    }
+    write_json(out / "ablation.json", result)
+    from vega3d.train.report import write_table_report
+
+    write_table_report(out, table, note)
+    return result
+
+
+def _table(rows: list[Row]) -> list[list[str]]:
+    shown = [
+        name
+        for name in rows[0].means
+        if not name.endswith("/loss") and "_rot" not in name and name != "score"
+    ]
+    head = ["variant", "score", *shown, "gain", "p", "scenes"]
+    lines = [head]
+    for row in rows:
+        p = "" if row.p is None else f"{row.p:.3f}{' *' if row.sure else ''}"
+        cells = [f"{row.means[n]:.3f} +- {row.deviations[n]:.3f}" for n in ("score", *shown)]
+        better = f"{row.scenes_better}/{row.scenes}" if row.p is not None else ""
+        lines.append([row.variant, *cells, f"{row.gain:+.3f}", p, better])
+    return lines
+
+
+def _markdown(table: list[list[str]]) -> str:
+    head, *lines = table
+    rule = ["---"] * len(head)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+
+
+def _csv(rows: list[Row]) -> str:
+    names = sorted({name for row in rows for name in row.means})
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    pairs = [f"{name} {kind}" for name in names for kind in ("mean", "sd")]
+    writer.writerow(["variant", *pairs, "gain", "p", "scenes better", "scenes"])
+    for row in rows:
+        values = [value.get(name, "") for name in names for value in (row.means, row.deviations)]
+        writer.writerow([row.variant, *values, row.gain, row.p, row.scenes_better, row.scenes])
+    return text.getvalue()
+
+
+def _check(variants: Sequence[str], seeds: Sequence[int], baseline: str) -> None:
+    if unknown := [name for name in variants if name not in VARIANTS]:
+        raise UsageError(f"unknown variants {unknown}; there are {list(VARIANTS)}")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds must be one or more different numbers, got {list(seeds)}")
+    if baseline not in variants:
+        raise UsageError(f"the baseline {baseline!r} must be one of the variants {list(variants)}")
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

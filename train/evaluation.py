@@ -1,0 +1,129 @@
+"""Score a finished run again, on its own held-out views or on other stores: `vega3d-train eval`."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vega3d.pipeline.errors import UsageError
+from vega3d.train.checkpoint import load_weights
+from vega3d.train.config import RunConfig
+from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.order import Sample, SceneViews, scoring_samples
+from vega3d.train.pairing import Pairing, pair_stores
+from vega3d.train.processes import join_processes
+from vega3d.train.rundir import (
+    LAST,
+    plan_run,
+    read_record,
+    recorded_config,
+    recorded_model,
+    recorded_pairing,
+)
+from vega3d.train.scoring import score_model
+
+
+def evaluate_run(
+    run_dir: str | Path,
+    run: RunConfig | None = None,
+    *,
+    prior: str | Sequence[str] | None = None,
+    semantic: str | Sequence[str] | None = None,
+    labels: str | Sequence[str] | None = None,
+    weights: str = LAST,
+    force_gate: float | None = None,
+) -> dict[str, Any]:
+    """Return the scores of a run's weights.
+
+    Args:
+        run_dir: The run.
+        run: Device and workers.
+        prior: Another prior store, all of whose scenes are scored; with `semantic`.
+        semantic: Its semantic store.
+        labels: Its label store.
+        weights: `last.safetensors` or `best.safetensors`.
+        force_gate: Weight of the semantic tokens in place of the learned gate.
+
+    Raises:
+        UsageError: There is no run, or the stores have other channels or another grid.
+    """
+    run = RunConfig() if run is None else run
+    record = read_record(Path(run_dir))
+    config = recorded_config(record)
+    if (prior is None) != (semantic is None):
+        raise UsageError("other stores come in pairs: give both --prior and --semantic")
+    if prior is None or semantic is None:
+        pairing = recorded_pairing(record)
+        samples: Sequence[Sample] = plan_run(pairing, config).scoring
+        what = record["split"]["note"]
+    else:
+        taps = {name: record["identity"]["stores"][name]["tap"] for name in ("prior", "semantic")}
+        pairing = pair_stores(
+            prior,
+            semantic,
+            prior_tap=taps["prior"],
+            semantic_tap=taps["semantic"],
+            labels=labels,
+            allow_partial=run.allow_partial,
+        )
+        samples = _all_views(pairing, config.views_per_sample)
+        what = "All views of other stores."
+    _check_dims(pairing, record)
+    model = recorded_model(record)
+    load_weights(Path(run_dir) / weights, model)
+    with join_processes(run.device) as processes:
+        loader = Loader(
+            pairing,
+            min_depth_share=config.min_depth_share,
+            seed=config.split_seed,
+            workers=run.workers,
+            prefetch=run.prefetch,
+            cache=FeatureCache(run.cache_bytes),
+            device=processes.device,
+        )
+        scores = score_model(
+            model.to(processes.device),
+            loader,
+            samples,
+            processes,
+            batch_size=max(1, config.batch_size // config.accumulate),
+            amp=config.amp,
+            force_gate=force_gate,
+        )
+    score = scores.score()
+    return {
+        "run": str(run_dir),
+        "weights": weights,
+        "scored": what,
+        "scenes": len(scores.scenes),
+        "score": score if math.isfinite(score) else None,
+        "metrics": scores.metrics(),
+        "gate_mean": scores.gate_mean if math.isfinite(scores.gate_mean) else None,
+    }
+
+
+def _all_views(pairing: Pairing, views_per_sample: int) -> list[Sample]:
+    counts = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
+    scenes = [
+        SceneViews(name, tuple(range(count)))
+        for name, count in counts.items()
+        if count >= views_per_sample
+    ]
+    if not scenes:
+        raise UsageError(f"no scene has the {views_per_sample} views that a sample needs")
+    return scoring_samples(scenes, views_per_sample)
+
+
+def _check_dims(pairing: Pairing, record: dict[str, Any]) -> None:
+    dims = record["dims"]
+    found = {
+        "gen": int(pairing.prior.num_channels(pairing.prior_tap)),
+        "sem": int(pairing.semantic.num_channels(pairing.semantic_tap)),
+        "grid": list(pairing.grid),
+    }
+    if found != dims:
+        raise UsageError(
+            f"the run was trained on {dims['gen']} prior and {dims['sem']} semantic channels and a "
+            f"{dims['grid']} grid, these stores have {found['gen']}, {found['sem']} and "
+            f"{found['grid']}; use stores of the same backbones and taps"
+        )

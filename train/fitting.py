@@ -1,0 +1,122 @@
+"""Train one fusion on cached features: the whole story of `vega3d-train fit`."""
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vega3d.train.checkpoint import write_json
+from vega3d.train.config import RunConfig, TrainConfig
+from vega3d.train.pairing import pair_stores
+from vega3d.train.processes import join_processes
+from vega3d.train.report import write_report
+from vega3d.train.rundir import SUMMARY, RunPlan, plan_run, write_record
+from vega3d.train.scoring import Scores
+from vega3d.train.trainer import Trainer
+
+
+def fit(
+    prior: str | Sequence[str],
+    semantic: str | Sequence[str],
+    out: str | Path,
+    config: TrainConfig,
+    run: RunConfig | None = None,
+    *,
+    prior_tap: str | None = None,
+    semantic_tap: str | None = None,
+    labels: str | Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Train on two stores, leave the run in `out`, and return its summary.
+
+    Repeat the call to resume: the same config and stores go on after the last checkpoint, and the
+    remaining losses are those of the undisturbed run, bit for bit (same device and threads).
+
+    Args:
+        prior: Store of generative features, or several to read as one; it has the geometry.
+        semantic: Store of recognition features of the same views.
+        out: The run's folder.
+        config: Decides the numbers.
+        run: How it is carried out.
+        prior_tap: Name of the prior's features, where the store has several.
+        semantic_tap: Likewise.
+        labels: Store of token classes, for the task `classes`.
+
+    Raises:
+        UsageError: The stores do not fit together, or `out` holds another run.
+        NonFiniteLossError: The loss is NaN or infinite.
+    """
+    run = RunConfig() if run is None else run
+    run_dir = Path(out)
+    pairing = pair_stores(
+        prior,
+        semantic,
+        prior_tap=prior_tap,
+        semantic_tap=semantic_tap,
+        labels=labels,
+        allow_partial=run.allow_partial,
+    )
+    plan = plan_run(pairing, config)
+    with join_processes(run.device) as processes, _deterministic(run):
+        if processes.is_first:
+            write_record(run_dir, plan, run)
+        trainer = Trainer(plan, run_dir, run, processes)
+        finished = trainer.train()
+        scores = (trainer.scores or trainer.score()) if finished else None
+        summary = _summary(plan, trainer, scores)
+        if processes.is_first:
+            write_json(run_dir / SUMMARY, summary)
+            if scores is not None:
+                write_report(
+                    run_dir,
+                    trainer.scored_model,
+                    trainer.scoring_loader,
+                    plan,
+                    scores,
+                    num_scenes=run.report_scenes,
+                )
+    return summary
+
+
+def _summary(plan: RunPlan, trainer: Trainer, scores: Scores | None) -> dict[str, Any]:
+    summary = {
+        "run": str(trainer.run_dir),
+        "variant": plan.config.variant,
+        "seed": plan.config.seed,
+        "steps": trainer.done,
+        "finished": scores is not None,
+        "tokens_per_s": round(trainer.tokens_per_s, 1),
+        "split": plan.split.kind,
+        "split_note": plan.split.note,
+        "notes": list(plan.pairing.notes),
+    }
+    if scores is None:
+        return summary
+    return summary | {
+        "score": _finite(scores.score()),
+        "metrics": scores.metrics(),
+        "gate_mean": _finite(scores.gate_mean),
+        "scene_scores": {name: _finite(value) for name, value in scores.scene_scores().items()},
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+@contextmanager
+def _deterministic(run: RunConfig) -> Iterator[None]:
+    """Ask CUDA for repeatable kernels while a run lasts; a CPU's are repeatable by themselves."""
+    if not (run.deterministic and run.device.startswith("cuda")):
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first starts
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

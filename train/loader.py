@@ -1,0 +1,220 @@
+"""Batches of aligned tokens, read ahead by threads, in an order that the caller decides.
+
+Every batch in flight has a buffer of its own that is used again and again: features are read from
+disk straight into it (pinned where the batch goes to a GPU), so nothing is copied on the way. A
+batch on the CPU is therefore valid only until a later one is asked for. Threads are enough: reading
+leaves the interpreter's lock, and the rest of a batch is small.
+
+Letters: B samples, V views of a sample, N tokens of a view, C channels.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vega3d.pipeline.store import Store
+from vega3d.train.batch import Batch
+from vega3d.train.chunks import ChunkReader, open_chunks
+from vega3d.train.order import Sample
+from vega3d.train.pairing import AnyStore, Pairing
+from vega3d.train.randomness import seed_of
+
+
+class FeatureCache:
+    """Features kept in RAM once read, up to a limit; what came first stays.
+
+    Nothing is thrown out: an epoch visits every view once, so the view that would be dropped is
+    needed as soon as the one that would replace it.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        """Keep at most so many bytes; 0 keeps nothing."""
+        self.limit_bytes = limit_bytes
+        self.size_bytes = 0
+        self._kept: dict[tuple[str, str, int], np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, str, int]) -> np.ndarray | None:
+        """Return a view's features, or None."""
+        return self._kept.get(key)
+
+    def offer(self, key: tuple[str, str, int], features: np.ndarray) -> None:
+        """Keep a copy if there is room."""
+        with self._lock:
+            if key in self._kept or self.size_bytes + features.nbytes > self.limit_bytes:
+                return
+            self.size_bytes += features.nbytes
+            self._kept[key] = features.copy()
+
+
+class Stream:
+    """One tap of a store, or of several read as one: views into buffers, by way of the cache."""
+
+    def __init__(self, store: AnyStore, tap: str, name: str, cache: FeatureCache) -> None:
+        """Open it; `name` tells the streams apart in the cache."""
+        self._store, self._tap, self._name, self._cache = store, tap, name, cache
+        self._readers: dict[str, ChunkReader] = {}
+        self.num_channels = int(store.num_channels(tap))
+        first = self._reader(self._home(store.scene_ids[0]))
+        self.dtype = first.dtype
+
+    def read_into(self, scene_id: str, view: int, out: np.ndarray) -> None:
+        """Fill `out`, tokens by channels, with the features of one view."""
+        key = (self._name, scene_id, view)
+        kept = self._cache.get(key)
+        if kept is not None:
+            np.copyto(out, kept)
+            return
+        home = self._home(scene_id)
+        self._reader(home).read_into(home.row(scene_id), view, out)
+        self._cache.offer(key, out)
+
+    def _home(self, scene_id: str) -> Store:
+        return self._store if isinstance(self._store, Store) else self._store.home[scene_id]
+
+    def _reader(self, store: Store) -> ChunkReader:
+        if store.url not in self._readers:
+            self._readers[store.url] = open_chunks(store, self._tap)
+        return self._readers[store.url]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The buffers of one batch in flight."""
+
+    gen: Tensor
+    sem: Tensor
+
+
+class Loader:
+    """Turns lists of samples into batches."""
+
+    def __init__(
+        self,
+        pairing: Pairing,
+        *,
+        min_depth_share: float,
+        seed: int = 0,
+        workers: int = 2,
+        prefetch: int = 4,
+        cache: FeatureCache | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Open both streams; no feature is read yet.
+
+        Args:
+            pairing: The aligned stores.
+            min_depth_share: Tokens with less of their pixels measured have no depth.
+            seed: Of the batches' per-view seeds.
+            workers: Threads; 0 reads in the caller's.
+            prefetch: Batches read ahead at most.
+            cache: Shared by loaders of the same stores; None keeps nothing.
+            device: Where batches go; with `cuda` by way of pinned buffers.
+        """
+        cache = FeatureCache(0) if cache is None else cache
+        self._pairing = pairing
+        self._gen = Stream(pairing.prior, pairing.prior_tap, "prior", cache)
+        self._sem = Stream(pairing.semantic, pairing.semantic_tap, "semantic", cache)
+        self._min_depth_share = min_depth_share
+        self._seed = seed
+        self._workers = workers
+        self._prefetch = prefetch if workers else 0
+        self._device = torch.device(device)
+        self._slots: dict[tuple[int, int], list[_Slot]] = {}
+
+    def batches(
+        self, requests: Iterable[Sequence[Sample]], *, hold: int = 1
+    ) -> Generator[Batch, None, None]:
+        """Yield the batch of every request, in order.
+
+        A batch is valid until `hold` more are asked for: with 1, until the next.
+        """
+        held: deque[_Slot] = deque()
+        for slot, batch in self._filled(iter(requests)):
+            held.append(slot)
+            yield batch
+            if len(held) == hold:
+                if self._device.type == "cuda":
+                    torch.cuda.current_stream().synchronize()
+                self._give_slot(held.popleft())
+
+    def _filled(self, requests: Iterator[Sequence[Sample]]) -> Iterator[tuple[_Slot, Batch]]:
+        if not self._workers:
+            for request in requests:
+                slot = self._take_slot(request)
+                yield slot, self._fill(slot, request).to(self._device)
+            return
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="vega3d-loader")
+        try:
+            waiting: deque[tuple[_Slot, Future[Batch]]] = deque()
+            while True:
+                for request in islice(requests, self._prefetch - len(waiting)):
+                    slot = self._take_slot(request)
+                    waiting.append((slot, pool.submit(self._fill, slot, request)))
+                if not waiting:
+                    return
+                slot, future = waiting.popleft()
+                yield slot, future.result().to(self._device)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take_slot(self, request: Sequence[Sample]) -> _Slot:
+        size = (len(request), len(request[0].views))
+        free = self._slots.setdefault(size, [])
+        return free.pop() if free else self._new_slot(*size)
+
+    def _give_slot(self, slot: _Slot) -> None:
+        self._slots[(slot.gen.shape[0], slot.gen.shape[1])].append(slot)
+
+    def _new_slot(self, samples: int, views: int) -> _Slot:
+        tokens = self._pairing.grid[0] * self._pairing.grid[1]
+        buffers = [
+            torch.empty(
+                (samples, views, tokens, stream.num_channels),
+                dtype=torch.from_numpy(np.empty(0, stream.dtype)).dtype,
+                pin_memory=self._device.type == "cuda",
+            )
+            for stream in (self._gen, self._sem)
+        ]
+        return _Slot(*buffers)
+
+    def _fill(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
+        for stream, buffer in ((self._gen, slot.gen.numpy()), (self._sem, slot.sem.numpy())):
+            for b, sample in enumerate(request):
+                for v, view in enumerate(sample.views):
+                    stream.read_into(sample.scene_id, view, buffer[b, v])
+        return self._with_geometry(slot, request)
+
+    def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
+        scenes = [self._pairing.geometry(s.scene_id, self._min_depth_share) for s in request]
+
+        def stacked(name: str) -> Tensor:
+            rows = zip(scenes, request, strict=True)
+            return torch.from_numpy(
+                np.stack([getattr(scene, name)[list(sample.views)] for scene, sample in rows])
+            )
+
+        asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])[..., None]
+        has_labels = self._pairing.labels is not None
+        return Batch(
+            scene_ids=tuple(sample.scene_id for sample in request),
+            views=torch.tensor([sample.views for sample in request]),
+            gen=slot.gen,
+            sem=slot.sem,
+            valid=stacked("valid"),
+            xyz_world=stacked("xyz_world"),
+            xyz_camera=stacked("xyz_camera"),
+            has_depth=stacked("has_depth") & asked,
+            world_from_camera=stacked("world_from_camera"),
+            seeds=torch.tensor(
+                [[seed_of(self._seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
+            ),
+            labels=torch.where(asked, stacked("labels"), -1) if has_labels else None,
+        )

@@ -1,0 +1,212 @@
+"""A prior and a semantic store, aligned by scene, view and token, with the geometry of each scene.
+
+Letters: V views, N tokens of a view (row by row). Cameras are OpenCV cameras, metres.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.store import JoinedStore, Store, open_store
+
+AnyStore = Store | JoinedStore
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where a scene's tokens are, and which of them take part."""
+
+    valid: Bool[np.ndarray, "V N"]
+    """True where both streams saw some of the token."""
+
+    has_depth: Bool[np.ndarray, "V N"]
+    """True where besides enough of its pixels were measured and the pose is known."""
+
+    xyz_world: Float32[np.ndarray, "V N 3"]
+    """Metres; NaN where `has_depth` is False."""
+
+    xyz_camera: Float32[np.ndarray, "V N 3"]
+    """The same point in its view's camera."""
+
+    world_from_camera: Float32[np.ndarray, "V 4 4"]
+    """Poses; NaN where unknown."""
+
+    labels: Int64[np.ndarray, "V N"] | None
+    """Class of a token, -1 for none; None without a label store."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two stores that look at the same tokens; a third may hold their labels."""
+
+    prior: AnyStore
+    semantic: AnyStore
+    prior_tap: str
+    semantic_tap: str
+    scene_ids: tuple[str, ...]
+    """In both stores (and in the label store), in the prior's order."""
+    labels: AnyStore | None = None
+    notes: tuple[str, ...] = ()
+    """What was left out, for people to read."""
+    _geometry: dict[tuple[str, float], Geometry] = field(default_factory=dict, repr=False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a view's tokens."""
+        return self.prior.grid
+
+    @cached_property
+    def units(self) -> tuple[tuple[str, ...], ...]:
+        """The shared scenes of every shard of the prior: what is read and shuffled together."""
+        shared = set(self.scene_ids)
+        units = (tuple(name for name in unit if name in shared) for unit in self.prior.units)
+        return tuple(unit for unit in units if unit)
+
+    def geometry(self, scene_id: str, min_depth_share: float) -> Geometry:
+        """Return a scene's geometry; kept in memory (about 5 KB a view of 196 tokens)."""
+        key = (scene_id, min_depth_share)
+        if key not in self._geometry:
+            self._geometry[key] = _read_geometry(self, scene_id, min_depth_share)
+        return self._geometry[key]
+
+
+def pair_stores(
+    prior: str | Sequence[str],
+    semantic: str | Sequence[str],
+    *,
+    prior_tap: str | None = None,
+    semantic_tap: str | None = None,
+    labels: str | Sequence[str] | None = None,
+    allow_partial: bool = False,
+) -> Pairing:
+    """Open two stores and check that their tokens are of the same scenes, views and cells.
+
+    Raises:
+        UsageError: They are not, or one is not finished and `allow_partial` is False.
+    """
+    first, second = open_store(prior), open_store(semantic)
+    third = None if labels is None else open_store(labels)
+    taps = _tap(first, prior_tap, "--prior-tap"), _tap(second, semantic_tap, "--semantic-tap")
+    stores = {"prior": first, "semantic": second} | ({"label": third} if third else {})
+    notes = [note for name, store in stores.items() for note in _unfinished(name, store)]
+    if notes and not allow_partial:
+        raise UsageError(
+            f"{'; '.join(notes)}. Finish with the same `vega3d-extract run` command, or pass "
+            "--allow-partial to train on what is committed"
+        )
+    shared = _shared_scenes(stores)
+    notes += [
+        f"{len(extra)} scenes are in the {name} store alone, such as {sorted(extra)[:3]}"
+        for name, store in stores.items()
+        if (extra := set(store.scene_ids) - set(shared))
+    ]
+    for name, store in stores.items():
+        _check_aligned(first, store, name, shared)
+    if third is not None and third.num_channels(_tap(third, None, "--labels")) != 1:
+        raise UsageError("a label store has one channel, the class of a token (NaN for none)")
+    for note in notes:
+        _log.warning("%s", note)
+    return Pairing(first, second, *taps, shared, third, tuple(notes))
+
+
+def parts(store: AnyStore) -> tuple[Store, ...]:
+    """Return the stores that are read as one; a single store is its own part."""
+    return (store,) if isinstance(store, Store) else store.stores
+
+
+def _tap(store: AnyStore, tap: str | None, option: str) -> str:
+    if tap is None and len(store.taps) == 1:
+        return str(store.taps[0])
+    if tap not in store.taps:
+        asked = "several taps" if tap is None else f"no tap {tap!r}"
+        raise UsageError(f"{_place(store)} has {asked}; give {option} one of {list(store.taps)}")
+    return str(tap)
+
+
+def _unfinished(name: str, store: AnyStore) -> list[str]:
+    if not store.pending:
+        return []
+    done = len(store.scene_ids) + len(store.failures)
+    return [
+        f"the {name} store {_place(store)} is half-extracted: {done} of "
+        f"{done + len(store.pending)} scenes are committed"
+    ]
+
+
+def _shared_scenes(stores: dict[str, AnyStore]) -> tuple[str, ...]:
+    first, *others = stores.values()
+    sets = [set(store.scene_ids) for store in others]
+    shared = tuple(name for name in first.scene_ids if all(name in names for names in sets))
+    if not shared:
+        held = "; ".join(
+            f"{name} has {len(store.scene_ids)}, such as {list(store.scene_ids[:3])}"
+            for name, store in stores.items()
+        )
+        raise UsageError(f"the stores share no scene: {held}. Extract both from the same SCENES")
+    return shared
+
+
+def _check_aligned(prior: AnyStore, other: AnyStore, name: str, scene_ids: tuple[str, ...]) -> None:
+    if other.grid != prior.grid:
+        raise UsageError(
+            f"the {name} store has {other.grid} tokens a view, the prior {prior.grid}; "
+            "extract both with the same --grid"
+        )
+    for scene_id in scene_ids:
+        ours, theirs = prior.view_ids(scene_id), other.view_ids(scene_id)
+        if ours != theirs:
+            raise UsageError(
+                f"{scene_id} has other views in the {name} store: {_short(theirs)} there, "
+                f"{_short(ours)} in the prior; extract both with the same --views and --sampling"
+            )
+        pixels = prior.content_sha256(scene_id), other.content_sha256(scene_id)
+        if all(pixels) and pixels[0] != pixels[1]:
+            raise UsageError(
+                f"{scene_id} was extracted from other pixels in the {name} store than in the "
+                "prior: the scene's files changed in between; extract one of them again"
+            )
+
+
+def _read_geometry(pairing: Pairing, scene_id: str, min_depth_share: float) -> Geometry:
+    prior, semantic = pairing.prior, pairing.semantic
+    num_views = len(prior.view_ids(scene_id))
+    shape = (num_views, -1)
+    valid = (prior.coverage(scene_id) > 0) & (semantic.coverage(scene_id) > 0)
+    poses = prior.world_from_camera(scene_id)
+    world = prior.world_xyz(scene_id).reshape(num_views, -1, 3).astype(np.float64)
+    camera = _to_cameras(world, poses)
+    known = np.isfinite(camera).all(axis=-1)  # NaN poses and NaN positions both end here
+    share = prior.depth_share(scene_id).reshape(shape)
+    has_depth = valid.reshape(shape) & known & (share >= min_depth_share)
+    labels = None
+    if pairing.labels is not None:
+        raw = pairing.labels.features(scene_id).reshape(shape)
+        labels = np.where(np.isfinite(raw), raw, -1).astype(np.int64)
+    return Geometry(
+        valid=valid.reshape(shape),
+        has_depth=has_depth,
+        xyz_world=np.where(has_depth[..., None], world, np.nan).astype(np.float32),
+        xyz_camera=np.where(has_depth[..., None], camera, np.nan).astype(np.float32),
+        world_from_camera=poses.astype(np.float32),
+        labels=labels,
+    )
+
+
+def _to_cameras(world: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """Return R^T (x - t) for every view; no inverse, so that a NaN pose gives NaN."""
+    rotation, translation = poses[:, :3, :3], poses[:, None, :3, 3]
+    return np.asarray((world - translation) @ rotation)
+
+
+def _place(store: AnyStore) -> str:
+    return ", ".join(part.url for part in parts(store))
+
+
+def _short(view_ids: Sequence[str]) -> str:
+    return f"{len(view_ids)} views {list(view_ids[:4])}"

@@ -1,0 +1,61 @@
+"""The processes of a data-parallel run: one alone, or those that torchrun started."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from vega3d.pipeline.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Who this process is among its peers."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """True for the process that writes files."""
+        return self.rank == 0
+
+    def total(self, values: Tensor) -> Tensor:
+        """Return the sum of the processes' values, the same on each of them."""
+        summed = values.detach().clone()
+        if self.count > 1:
+            dist.all_reduce(summed)
+        return summed
+
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401 - any picklable value
+        """Return every process's value, in order of rank."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did, and leave them at the end."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("device is cuda, and torch sees no GPU here; pass --device cpu")
+    if count == 1:
+        yield Processes(0, 1, torch.device(device))
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count, torch.device(device))
+    finally:
+        dist.destroy_process_group()

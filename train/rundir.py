@@ -1,0 +1,188 @@
+"""What a run is: its plan, made from stores and config alone, and the record kept in its folder."""
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vega3d.pipeline.errors import UsageError
+from vega3d.train.checkpoint import write_json
+from vega3d.train.config import RunConfig, TrainConfig, digest, to_json, train_config_from_json
+from vega3d.train.model import SpatialModel, build_model
+from vega3d.train.order import Sample, Split, TrainOrder, scoring_samples, split_scenes
+from vega3d.train.pairing import AnyStore, Pairing, pair_stores, parts
+from vega3d.train.spatial import MatchingTask
+
+RECORD = "run.json"
+SUMMARY = "summary.json"
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+_VERSIONS = ("vega3d", "torch", "numpy", "zarr", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """Everything about a run that is known before its first step."""
+
+    pairing: Pairing
+    config: TrainConfig
+    split: Split
+    order: TrainOrder
+    scoring: tuple[Sample, ...]
+    gen_dim: int
+    sem_dim: int
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the numbers: config, and the stores by content."""
+        pairing = self.pairing
+        stores = {
+            "prior": _store_identity(pairing.prior, pairing.prior_tap),
+            "semantic": _store_identity(pairing.semantic, pairing.semantic_tap),
+        }
+        if pairing.labels is not None:
+            stores["labels"] = _store_identity(pairing.labels, pairing.labels.taps[0])
+        return {"train": to_json(self.config), "stores": stores}
+
+    def build_model(self) -> SpatialModel:
+        """Return the model with its first weights and the stores' channel statistics."""
+        pairing = self.pairing
+        model = build_model(self.gen_dim, self.sem_dim, pairing.grid, self.config)
+        for standardize, store, tap in (
+            (model.standardize_gen, pairing.prior, pairing.prior_tap),
+            (model.standardize_sem, pairing.semantic, pairing.semantic_tap),
+        ):
+            stats = store.channel_stats(tap)
+            standardize.set_stats(
+                torch.from_numpy(stats["mean"]).float(), torch.from_numpy(stats["std"]).float()
+            )
+        return model
+
+
+def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
+    """Split the scenes, order the samples; raises UsageError where there is too little to train."""
+    if "classes" in config.tasks and pairing.labels is None:
+        raise UsageError("the task classes needs a label store: pass --labels STORE")
+    num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
+    split = split_scenes(num_views, config)
+    adjacent = MatchingTask.name in config.tasks
+    return RunPlan(
+        pairing=pairing,
+        config=config,
+        split=split,
+        order=TrainOrder(split.train, pairing.units, config, adjacent=adjacent),
+        scoring=tuple(scoring_samples(split.val, config.views_per_sample)),
+        gen_dim=pairing.prior.num_channels(pairing.prior_tap),
+        sem_dim=pairing.semantic.num_channels(pairing.semantic_tap),
+    )
+
+
+def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
+    """Write what the run is, or check that the folder holds the same run.
+
+    Raises:
+        UsageError: The folder holds another run; the message names the fields that differ.
+    """
+    identity = plan.identity()
+    before = _read_record(run_dir)
+    if before is not None:
+        if before["digest"] != digest(identity):
+            fields = _differences(before["identity"], identity)
+            raise UsageError(
+                f"{run_dir} holds another run: {'; '.join(fields[:6])}. Choose another --out, or "
+                "repeat the command of that run to resume it"
+            )
+        write_json(run_dir / RECORD, {**before, "where": _where(plan.pairing)})
+        return
+    pairing = plan.pairing
+    record = {
+        "digest": digest(identity),
+        "identity": identity,
+        "dims": {"gen": plan.gen_dim, "sem": plan.sem_dim, "grid": list(pairing.grid)},
+        "split": {
+            "kind": plan.split.kind,
+            "note": plan.split.note,
+            "train": [scene.scene_id for scene in plan.split.train],
+            "val": [scene.scene_id for scene in plan.split.val],
+        },
+        "notes": list(pairing.notes),
+        "where": _where(pairing),
+        "run": to_json(run),
+        "versions": {name: version(name) for name in _VERSIONS}
+        | {"python": platform.python_version()},
+    }
+    write_json(run_dir / RECORD, record)
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """Return what a run's folder says it is; raises UsageError where there is no run."""
+    record = _read_record(run_dir)
+    if record is None:
+        raise UsageError(f"{run_dir} holds no run: there is no {RECORD} in it")
+    return record
+
+
+def recorded_config(record: dict[str, Any]) -> TrainConfig:
+    """Return the config of a run."""
+    return train_config_from_json(record["identity"]["train"])
+
+
+def recorded_pairing(record: dict[str, Any]) -> Pairing:
+    """Open the stores of a run, from where they were when it last ran."""
+    stores, where = record["identity"]["stores"], record["where"]
+    return pair_stores(
+        where["prior"],
+        where["semantic"],
+        prior_tap=stores["prior"]["tap"],
+        semantic_tap=stores["semantic"]["tap"],
+        labels=where.get("labels"),
+        allow_partial=True,
+    )
+
+
+def recorded_model(record: dict[str, Any]) -> SpatialModel:
+    """Return a model of a run's shapes; its weights are not read yet."""
+    dims = record["dims"]
+    rows, cols = dims["grid"]
+    return build_model(dims["gen"], dims["sem"], (rows, cols), recorded_config(record))
+
+
+def _read_record(run_dir: Path) -> dict[str, Any] | None:
+    path = run_dir / RECORD
+    if not path.exists():
+        return None
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
+
+
+def _store_identity(store: AnyStore, tap: str) -> dict[str, Any]:
+    return {"tap": tap, "config_digest": store.config_digest, "digest": store.digest()}
+
+
+def _where(pairing: Pairing) -> dict[str, list[str]]:
+    stores = {"prior": pairing.prior, "semantic": pairing.semantic, "labels": pairing.labels}
+    return {
+        name: [_absolute(one.url) for one in parts(store)]
+        for name, store in stores.items()
+        if store is not None
+    }
+
+
+def _absolute(url: str) -> str:
+    return url if "://" in url else str(Path(url).absolute())
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:  # noqa: ANN401 - plain JSON
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [
+            difference
+            for key in keys
+            for difference in _differences(
+                before.get(key), now.get(key), f"{path}.{key}".strip(".")
+            )
+        ]
+    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]
