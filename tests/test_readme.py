@@ -1,0 +1,58 @@
+"""The README's commands run, its Python runs, and the options it names exist."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
+BIN = Path(sys.executable).parent
+
+
+@pytest.mark.slow
+def test_blocks_run_in_order(tmp_path: Path) -> None:
+    """`make demo` is what it calls; blocks marked `text` need a cluster, weights or a clone."""
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    script = ["set -e", "vega3d-extract demo --out demo-output"]
+    for number, (language, text) in enumerate(BLOCKS):
+        if language == "bash":
+            script.append(text)
+        elif language == "python":
+            file = tmp_path / f"block{number}.py"
+            file.write_text(text)
+            script.append(f"python {file.name}")
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "('scene', 'view', 'row', 'col', 'channel')" in done.stdout
+    assert "{'k300_b10': (2, 6, 8, 48), 'k300_b20': (2, 6, 8, 48)}" in done.stdout
+    assert len(list((tmp_path / "demo-output" / "pictures").glob("*.png"))) == 3
+
+
+def test_options_exist() -> None:
+    text = "\n".join(text for language, text in BLOCKS if language in ("bash", "text"))
+    asked: dict[tuple[str, str], set[str]] = {}
+    for line in text.splitlines():
+        if found := re.match(r"(vega3d-[a-z]+)\s+([a-z]+)", line):
+            asked.setdefault(found.groups(), set()).update(re.findall(r"--[a-z-]+", line))
+    assert len(asked) >= 5
+    for (script, command), options in asked.items():
+        shown = subprocess.run(
+            [BIN / script, command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "COLUMNS": "200"},
+        ).stdout
+        missing = {option for option in options if option not in shown}
+        assert not missing, f"{script} {command}: {missing}"
