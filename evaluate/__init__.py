@@ -1,7 +1,7 @@
 """Stage 2: how well features agree across views, and what that is worth (`vega3d-consistency`).
 
 Open `scores.py` first: arrays in, scores out. `pairs.py` has the sums, `treatments.py` and
-`matching.py` the controls. Names load on first use.
+`matching.py` the controls; `report.py` tells the story of a report. Names load on first use.
 """
 
 from importlib import import_module

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from vega3d.evaluate.config import Anchor, check_voxel
+from vega3d.pipeline.errors import SceneError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,12 +74,12 @@ def gather_tokens(
     Features of float64 stay so; any other type is computed in float32.
 
     Raises:
-        ValueError: A valid token has a position or feature that is not finite.
+        SceneError: A valid token has a position or feature that is not finite.
     """
     view, row, col = np.nonzero(valid)
     xyz = world_xyz[valid].astype(np.float64)
     if bad := int((~np.isfinite(xyz).all(axis=1)).sum()):
-        raise ValueError(
+        raise SceneError(
             f"{bad} of {len(xyz)} valid tokens have no finite world position; "
             "clear `valid` where there is no depth"
         )
@@ -90,7 +91,7 @@ def gather_tokens(
         unit[start:stop] = _widened(features[v][valid[v]])
         bad += normalise(unit[start:stop])
     if bad:
-        raise ValueError(
+        raise SceneError(
             f"{bad} of {len(unit)} valid tokens have features that are not finite; "
             "clear `valid` where the coverage is 0, or extract in a wider type"
         )
@@ -130,7 +131,7 @@ def find_cells(
     """Sort tokens into cells: voxel = floor((xyz - anchor) / voxel_m) in float64.
 
     Raises:
-        ValueError: The positions span more voxels than 62 bits can number.
+        SceneError: The positions span more voxels than 62 bits can number.
     """
     check_voxel(voxel_m)
     if not len(xyz):
@@ -141,7 +142,7 @@ def find_cells(
     sides = voxel.max(axis=0) + 1
     num_views = int(view.max()) + 1
     if float(np.prod(sides)) * num_views > 2.0**62:
-        raise ValueError(
+        raise SceneError(
             f"positions span {sides.tolist()} voxels of {voxel_m} m; are they in metres?"
         )
     x, y, z = voxel.astype(np.int64).T

@@ -54,7 +54,8 @@ class ScoreConfig:
     """Edges of the bins of overlap: shared voxels over the smaller view's; upper edges included."""
 
     histogram_bins: int = 8192
-    """Equal bins over [-1, 1] of the similarity histograms that AUROC is read from."""
+    """Bins of the similarity histograms that AUROC is read from: equal in the distance of unit
+    vectors, so finer near cosine 1."""
 
     def __post_init__(self) -> None:
         """Check every field once."""

@@ -19,6 +19,9 @@ RECALL_COUNTS = ("possible", "nearest", "mutual", "mutual_right", "chance")
 those whose nearest neighbour in feature space is one (nearest), whose neighbour is mutual (mutual),
 mutual and right (mutual_right), and the expected number right by blind choice (chance)."""
 
+ONE_BIN = 1e-6
+"""Cosines this close to 1 are alike: the difference is rounding error of float32."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ViewPairs:
@@ -36,7 +39,7 @@ class ViewPairs:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Separation:
-    """Histograms over [-1, 1] of the cosine of matching and of other cell pairs."""
+    """Histograms of the cosine of matching and of other cell pairs, in the bins of bin_edges."""
 
     matched: Int[np.ndarray, " B"]
     other: Int[np.ndarray, " B"]
@@ -199,6 +202,17 @@ def _rotation_deg(
     return degrees
 
 
+def bin_edges(bins: int) -> Float[np.ndarray, " edges"]:
+    """Return the cosines at the edges of the histogram bins, rising from -1 to 1."""
+    chord = np.linspace(2.0, 0.0, bins + 1)
+    edges: np.ndarray = np.clip(1.0 - chord**2 / 2.0, -1.0, 1.0)
+    return edges
+
+
 def _bin(cosine: Float[np.ndarray, "N K"], bins: int) -> Int[np.ndarray, "N K"]:
-    """Return the histogram bin of each cosine; rounding beyond [-1, 1] goes to the end bins."""
-    return np.clip(((cosine + 1.0) * (bins / 2)).astype(np.int64), 0, bins - 1)
+    """Return the histogram bin of each cosine, rising: equal bins of the distance on the sphere.
+
+    Those are finer near 1, where the cosines of features with a common offset crowd.
+    """
+    chord = np.sqrt(np.maximum(2.0 * (1.0 - ONE_BIN - cosine), 0.0))
+    return np.maximum(bins - 1 - (chord * (bins / 2)).astype(np.int64), 0)

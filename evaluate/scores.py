@@ -153,7 +153,7 @@ def consistency(
         `reason`; a NaN never comes back.
 
     Raises:
-        ValueError: A valid token is not finite, or the positions cannot be metres.
+        SceneError: A valid token is not finite, or the positions cannot be metres (a ValueError).
 
     Source: VEGA-3D, arXiv 2603.19235v2, Eq. 3; the controls are ours (DESIGN.md, section 10).
     """

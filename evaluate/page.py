@@ -1,0 +1,330 @@
+"""The HTML page: charts, tables and sentences put into the template."""
+
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from types import SimpleNamespace
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from vega3d.evaluate.figures import (
+    MOST_SERIES,
+    Axis,
+    Line,
+    lines_chart,
+    recall_chart,
+    relation_chart,
+    separation_chart,
+)
+from vega3d.evaluate.intervals import Estimate
+from vega3d.evaluate.matching import Separation
+from vega3d.evaluate.panels import ScenePanel, heat_gradient
+from vega3d.evaluate.relations import PUBLISHED, Related
+from vega3d.evaluate.sources import Source
+from vega3d.evaluate.summary import Row, Summary
+from vega3d.evaluate.tables import (
+    controls,
+    count_table,
+    downstream_tables,
+    interval_text,
+    number,
+    recall_tables,
+    score_rows,
+)
+
+MOST_LISTED = 60
+"""Scenes named on the page; report.json names all."""
+
+
+def render_page(summary: Summary, related: Related | None, panels: Sequence[ScenePanel]) -> str:
+    """Return the page; it needs no network, no script and no other file."""
+    template = resources.files("vega3d.evaluate") / "templates" / "report.html"
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = SimpleNamespace(
+        subtitle=_subtitle(summary),
+        findings=_findings(summary),
+        notes=summary.notes,
+        refused=summary.refused,
+        rows=score_rows(summary),
+        score_caption=f"Mean over scenes; below it the {interval_text(summary.config)}.",
+        controls=controls(summary),
+        separation=_separation(summary),
+        separation_caption=_separation_caption(summary),
+        taps=list(_tap_charts(summary.rows)),
+        recall=_recall(summary),
+        recall_caption=_recall_caption(summary),
+        recall_tables=recall_tables(summary),
+        panels=panels,
+        panel_text=_panel_text(summary),
+        heat_gradient=heat_gradient(),
+        downstream=_downstream(related) if related else None,
+        settings=_settings(summary),
+        stores=[_store(source) for source in summary.comparison.sources],
+        counts=count_table(summary),
+        num_common=len(summary.common),
+        common=_listed(summary.common),
+        left_out=list(summary.left_out.items())[:MOST_LISTED],
+        num_left_out=len(summary.left_out),
+    )
+    return environment.from_string(template.read_text(encoding="utf-8")).render(page=page)
+
+
+def _subtitle(summary: Summary) -> str:
+    config = summary.config
+    return (
+        f"{len(summary.rows)} kinds of features, {len(summary.common)} scenes, voxels of "
+        f"{100 * config.voxel_m:g} cm, settings {config.digest}"
+    )
+
+
+def _findings(summary: Summary) -> list[str]:
+    """Say in words what the numbers say, and nothing more."""
+    scored = [row for row in summary.rows if row.mean("consistency") is not None]
+    if not scored:
+        reasons = set(summary.left_out.values()) or {reason for _, reason in summary.refused}
+        return [f"No scene has a score: {'; '.join(sorted(reasons))}."]
+    by_raw = max(scored, key=lambda row: row.mean("consistency") or 0.0)
+    best = scored[0]
+    found = [
+        f"Raw cosine puts {by_raw.name} first with {_told(by_raw.estimates['consistency'])}; "
+        f"pairs that do not match already have {number(by_raw.mean('random'))} there."
+    ]
+    if best.mean("above_chance") is not None:
+        found.append(
+            f"Above chance, {best.name} is first with {_told(best.estimates['above_chance'])}"
+            + (
+                "."
+                if best is by_raw
+                else f", and {by_raw.name} has {number(by_raw.mean('above_chance'))}."
+            )
+        )
+    leaky = [
+        row.name
+        for row in scored
+        if (row.mean("position_above_chance") or 0.0) >= (row.mean("above_chance") or 0.0) > 0
+    ]
+    if leaky:
+        found.append(
+            f"In {', '.join(leaky)}, tokens at one image position agree at least as well as tokens "
+            "of one 3D point: position alone could give such a score."
+        )
+    if len(summary.common) < 10:
+        found.append(
+            f"With {len(summary.common)} scenes the intervals are a hint at most."
+            if len(summary.common) > 1
+            else "With one scene there is no interval."
+        )
+    return found
+
+
+def _told(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return number(estimate.mean)
+    return f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)})"
+
+
+def _separation(summary: Summary) -> Markup | None:
+    rows = [row for row in summary.best_rows if row.separation][:MOST_SERIES]
+    columns: list[tuple[str, list[tuple[str, Separation]]]] = []
+    for treatment in summary.config.score.matching_treatments:
+        held = [(row.name, row.separation[treatment]) for row in rows]
+        if held:
+            columns.append((treatment, held))
+    return Markup(separation_chart(columns)) if columns else None
+
+
+def _separation_caption(summary: Summary) -> str:
+    errors = [
+        separation.auroc_error or 0.0
+        for row in summary.rows
+        for separation in row.separation.values()
+    ]
+    return (
+        "Cosines of cells in one voxel (matching) and of all other cells of the same two views, "
+        "pooled over scenes; each curve has area one and the axis spans 99.8 % of both. The AUROC "
+        f"here is the pooled one; {summary.config.score.histogram_bins} bins move it by "
+        f"{max(errors, default=0.0):.4f} at most. {_best_only(summary)}"
+    )
+
+
+def _best_only(summary: Summary) -> str:
+    if len(summary.best_rows) == len(summary.rows):
+        return ""
+    return "Drawn: the best tap above chance of each store."
+
+
+def _tap_charts(rows: Sequence[Row]) -> Iterable[tuple[Markup, str]]:
+    """Draw above chance against block and against timestep, where a store has several."""
+    for axis, other, x_label in (
+        ("block", "timestep", "block, from 0"),
+        ("timestep", "block", "timestep k (sigma = k / 1000)"),
+    ):
+        lines = []
+        for label in dict.fromkeys(row.source.label for row in rows):
+            held = [row for row in rows if row.source.label == label]
+            for value in sorted({getattr(row, other) for row in held} - {None}):
+                same = [r for r in held if getattr(r, other) == value]
+                placed = sorted(
+                    ((getattr(r, axis), r) for r in same if getattr(r, axis) is not None),
+                    key=lambda pair: int(pair[0]),
+                )
+                if len(placed) > 1:
+                    lines.append(_tap_line(f"{label}, {other} {value}", placed))
+        if lines:
+            ticks = [(x, f"{x:g}") for x in sorted({x for line in lines for x in line.x})]
+            drawn = "" if len(lines) <= MOST_SERIES else f" The first {MOST_SERIES} are drawn."
+            yield (
+                Markup(lines_chart(lines, Axis(x_label, "consistency above chance", ticks))),
+                f"Bars: intervals over scenes.{drawn}",
+            )
+
+
+def _tap_line(name: str, placed: Sequence[tuple[int, Row]]) -> Line:
+    found = [row.estimates["above_chance"] for _, row in placed]
+    return Line(
+        name,
+        [float(x) for x, _ in placed],
+        [estimate.mean for estimate in found],
+        [estimate.low for estimate in found],
+        [estimate.high for estimate in found],
+    )
+
+
+def _recall(summary: Summary) -> Markup | None:
+    series = [(row.name, row.recall) for row in summary.best_rows if row.recall]
+    if not series:
+        return None
+    score = summary.config.score
+    middle = len(score.recall_m) // 2
+    label = f"recall within {100 * score.recall_m[middle]:g} cm"
+    return Markup(recall_chart(series, score.rotation_edges_deg, middle, label))
+
+
+def _recall_caption(summary: Summary) -> str:
+    unknown = [
+        int(counts.by_rotation[-1, 0, 0]) for row in summary.rows for counts in row.recall.values()
+    ]
+    told = f" {unknown[0]:,} queries have no known pose." if unknown and unknown[0] else ""
+    return (
+        "Nearest neighbour by rotation between the two cameras; n is the number of queries. "
+        f"{_best_only(summary)}{told}"
+    )
+
+
+def _panel_text(summary: Summary) -> str:
+    return (
+        "Neighbouring views from the middle of each scene. Joint PCA: one colour means one thing "
+        "in all views of the scene. Below it each token's cosine with the next view's cell of its "
+        "voxel, put between the scene's random-pair mean (0) and 1, so that all kinds of features "
+        f"share one scale; the last view looks back. {_best_only(summary)}"
+    )
+
+
+def _downstream(related: Related) -> SimpleNamespace:
+    chart = None
+    if related.relations:
+        chart = Markup(relation_chart(related.relations))
+    return SimpleNamespace(
+        title=related.results.title,
+        source=related.results.source,
+        findings=list(_downstream_findings(related)),
+        chart=chart,
+        tables=downstream_tables(related),
+    )
+
+
+def _downstream_findings(related: Related) -> Iterable[str]:
+    for relation in related.relations:
+        p, s, n = relation.pearson, relation.spearman, len(relation.points)
+        yield (
+            f"NOS against {relation.score}, {n} models: Pearson {number(p.value)} "
+            f"({number(p.low)} to {number(p.high)}), Spearman {number(s.value)} "
+            f"({number(s.low)} to {number(s.high)})."
+        )
+    smallest = min((len(relation.points) for relation in related.relations), default=0)
+    if 0 < smallest < 10:
+        yield (
+            f"{smallest} models are few: a bootstrap interval over them is optimistic, and models "
+            "of one family are not independent points."
+        )
+    if any(r.score == PUBLISHED for r in related.relations):
+        missing = [m for m in related.overall if m not in related.results.published]
+        yield (
+            f"{len(missing)} of {len(related.overall)} rows have no published score and take no "
+            f"part in its correlation: {', '.join(missing)}."
+        )
+    yield (
+        f"Rows of this report that are models of the table: {len(related.matched)}"
+        + (
+            f" ({', '.join(related.matched)})."
+            if related.matched
+            else "; label a store with the model's name to place it, as in Wan2.1-T2V=STORE."
+        )
+    )
+
+
+def _settings(summary: Summary) -> list[tuple[str, str]]:
+    config, score = summary.config, summary.config.score
+    anchor = {
+        "origin": "the world's origin",
+        "minimum": "the smallest coordinate of the tokens compared",
+    }[score.anchor]
+    pairs = {
+        "all": "every two views; macro means are over voxels",
+        "adjacent": "neighbouring views only; macro means are over view pairs",
+    }[score.pairs]
+    place = "median over its pixels with depth" if config.position == "median" else "central pixel"
+    return [
+        ("settings digest", config.digest),
+        ("voxel", f"{config.voxel_m:g} m, counted from {anchor}"),
+        ("views compared", pairs),
+        (
+            "valid token",
+            f"at least {config.min_depth_share:g} of its pixels have depth, position and "
+            f"features are finite; its position: {place}",
+        ),
+        ("treatments", ", ".join(score.treatments) + "; each starts from tokens of length one"),
+        ("trimmed channels", f"{score.trim_channels}, never more than half"),
+        (
+            "AUROC and recall",
+            f"{', '.join(score.matching_treatments)}; at most {score.matching_view_pairs} view "
+            f"pairs a scene; {score.histogram_bins} bins over [-1, 1]",
+        ),
+        ("recall within", ", ".join(f"{100 * t:g} cm" for t in score.recall_m)),
+        ("rotation bins", _edges(score.rotation_edges_deg) + " degrees, upper edges included"),
+        ("overlap bins", _edges(score.overlap_edges) + ", upper edges included"),
+        ("intervals", interval_text(config)),
+        (
+            "arithmetic",
+            "unit tokens in float32 (float64 when the store is), every sum in float64; two passes "
+            "over the features, since treatments need the sums over the other scenes first",
+        ),
+    ]
+
+
+def _edges(edges: Sequence[float]) -> str:
+    return ", ".join(f"{edge:g}" for edge in edges)
+
+
+def _store(source: Source) -> list[tuple[str, str]]:
+    told = [("store", source.label), ("location", ", ".join(source.urls))]
+    hidden = {"grid", "blocks", "timesteps"}
+    config = {k: v for k, v in dict(source.config).items() if k not in hidden}
+    told += [("config", ", ".join(f"{key} {value}" for key, value in config.items()))]
+    rows, cols = source.grid
+    widths = sorted(set(source.channels.values()))
+    told.append(("tokens", f"{rows} x {cols} of {', '.join(map(str, widths))} channels"))
+    told.append(("taps", ", ".join(source.taps)))
+    if source.second:
+        told.append(("second noise sample of", ", ".join(source.second)))
+    if source.identity.get("weights_sha256"):
+        told.append(("weights sha256", str(source.identity["weights_sha256"])))
+    told += [("config digest", source.config_digest), ("digest", source.digest)]
+    return told
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    return ", ".join(names[:MOST_LISTED]) + more

@@ -1,0 +1,191 @@
+"""A report: stores in, report.html, report.json and scores.csv out. Open `report` first."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vega3d.evaluate.config import ReportConfig, RunConfig
+from vega3d.evaluate.downstream import Results, read_results
+from vega3d.evaluate.mapping import map_tasks
+from vega3d.evaluate.page import render_page
+from vega3d.evaluate.panels import ScenePanel, scene_panel
+from vega3d.evaluate.partials import Partial, Partials
+from vega3d.evaluate.plain import plain_report, scene_table
+from vega3d.evaluate.progress import Progress
+from vega3d.evaluate.relations import relate_rows
+from vega3d.evaluate.sources import Comparison, Source, open_sources, plan_comparison
+from vega3d.evaluate.summary import Summary, summarize
+from vega3d.evaluate.treatments import ChannelSums
+from vega3d.evaluate.units import UnitTask, plan_tasks, score_unit, sum_unit
+from vega3d.pipeline.errors import UsageError
+
+PANEL_ROWS = 3
+"""Kinds of features drawn for a scene at most: the best tap of each store, best store first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Where a report is and what it says."""
+
+    html: Path
+    json: Path
+    csv: Path
+    summary: Summary
+
+    def result(self) -> dict[str, Any]:
+        """Return the result of the command: where the report is, and its ranking."""
+        return {
+            "report": str(self.html),
+            "json": str(self.json),
+            "scores": str(self.csv),
+            "scenes": len(self.summary.common),
+            "above_chance": {row.name: row.mean("above_chance") for row in self.summary.rows},
+            "consistency": {row.name: row.mean("consistency") for row in self.summary.rows},
+            "refused": dict(self.summary.refused),
+            "left_out": len(self.summary.left_out),
+        }
+
+
+def report(
+    stores: Sequence[str],
+    out: str,
+    config: ReportConfig | None = None,
+    run: RunConfig | None = None,
+    *,
+    downstream: str = "",
+    scenes: Sequence[str] = (),
+) -> Report:
+    """Score every store beside the others and write the report to the folder `out`.
+
+    A second call goes on where an interrupted one stopped.
+
+    Args:
+        stores: Folders or URLs, each alone or as `label=url`; one label given twice is one store.
+        out: Folder of report.html, report.json, scores.csv and partials/.
+        config: What decides the numbers.
+        run: Where they are computed.
+        downstream: Path of a results table, or `paper`.
+        scenes: Scenes to be drawn; the first few without it.
+
+    Raises:
+        UsageError: Nothing can be scored or compared; the message says why.
+        StoreError: A store cannot be read.
+    """
+    config, run = config or ReportConfig(), run or RunConfig()
+    results = read_results(downstream) if downstream else None
+    comparison = plan_comparison(open_sources(stores))
+    _check_scenes(scenes, comparison)
+    partials = Partials(Path(out) / "partials")
+    keys = {s.label: score_store(s, comparison, config, run, partials) for s in comparison.sources}
+    summary = summarize(comparison, keys, partials, config)
+    panels = draw_scenes(summary, scenes or _spread(summary.common, run.scenes_shown), run)
+    return write_report(Path(out), summary, results, panels)
+
+
+def score_store(
+    source: Source, comparison: Comparison, config: ReportConfig, run: RunConfig, partials: Partials
+) -> list[str]:
+    """Score the units of a store that have no partial result yet; return the keys of all."""
+    tasks = plan_tasks(source, comparison, config)
+    first = [task.key("sums") for task in tasks]
+    _map(sum_unit, tasks, first, f"{source.label}, pass 1 of 2", run, partials)
+    totals = _add_sums(source, first, partials)
+    second = [task.key("scores", after=_digest(totals)) for task in tasks]
+    score = partial(score_unit, totals=totals)
+    _map(score, tasks, second, f"{source.label}, pass 2 of 2", run, partials)
+    return second
+
+
+def _map(
+    function: Callable[[UnitTask], Partial],
+    tasks: Sequence[UnitTask],
+    keys: Sequence[str],
+    label: str,
+    run: RunConfig,
+    partials: Partials,
+) -> None:
+    """Compute and keep the partial results that are not there yet."""
+    missing = [k for k, key in enumerate(keys) if not partials.has(key)]
+    with Progress(label, len(missing)) as progress:
+
+        def keep(index: int, result: Partial) -> None:
+            partials.write(keys[missing[index]], result)
+            progress.step()
+
+        map_tasks(function, [tasks[k] for k in missing], run, keep)
+
+
+def _add_sums(source: Source, keys: Sequence[str], partials: Partials) -> dict[str, ChannelSums]:
+    """Add the channel sums of all units, in the order of the units."""
+    totals = {
+        tap: ChannelSums(0, np.zeros(source.channels[tap]), np.zeros(source.channels[tap]))
+        for tap in source.taps
+    }
+    for key in keys:
+        counts, arrays = partials.plain(key)["counts"], partials.arrays(key)
+        for tap in source.taps:
+            if counts[tap]:
+                total, squares = arrays[f"{tap}/total"], arrays[f"{tap}/squares"]
+                totals[tap] += ChannelSums(counts[tap], total, squares)
+    return totals
+
+
+def _digest(totals: Mapping[str, ChannelSums]) -> str:
+    held = hashlib.sha256()
+    for tap, sums in totals.items():
+        held.update(f"{tap} {sums.count}\n".encode())
+        held.update(sums.total.tobytes() + sums.squares.tobytes())
+    return held.hexdigest()
+
+
+def _check_scenes(scenes: Sequence[str], comparison: Comparison) -> None:
+    if unknown := [scene for scene in scenes if scene not in comparison.views]:
+        raise UsageError(
+            f"no scene {unknown[0]!r} in all stores; there are {len(comparison.views)}, "
+            f"such as {list(comparison.views)[:3]}"
+        )
+
+
+def _spread(scenes: Sequence[str], most: int) -> list[str]:
+    """Choose scenes spread evenly over all."""
+    chosen = np.unique(np.linspace(0, len(scenes) - 1, min(most, len(scenes))).astype(int))
+    return [scenes[k] for k in chosen]
+
+
+def draw_scenes(summary: Summary, scenes: Sequence[str], run: RunConfig) -> list[ScenePanel]:
+    """Draw scenes for the best tap of each store."""
+    rows = summary.best_rows[:PANEL_ROWS]
+    return [
+        scene_panel(
+            rows, scene_id, summary.comparison.views[scene_id], run.views_shown, summary.config
+        )
+        for scene_id in scenes
+        if rows
+    ]
+
+
+def write_report(
+    out: Path, summary: Summary, results: Results | None, panels: Sequence[ScenePanel]
+) -> Report:
+    """Write the three files."""
+    out.mkdir(parents=True, exist_ok=True)
+    related = relate_rows(summary, results) if results else None
+    written = Report(
+        html=out / "report.html",
+        json=out / "report.json",
+        csv=out / "scores.csv",
+        summary=summary,
+    )
+    plain = plain_report(summary, related)
+    written.json.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with written.csv.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(scene_table(summary))
+    written.html.write_text(render_page(summary, related, panels), encoding="utf-8")
+    return written

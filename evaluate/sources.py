@@ -1,0 +1,235 @@
+"""The stores of a report: what each one is, and which scenes and views can be compared.
+
+A store is named `label=url` or just by its url; one label given to several stores reads them as
+one. Nothing here touches features.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.store import JoinedStore, Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One store, or several read as one, by one label."""
+
+    label: str
+    urls: tuple[str, ...]
+    digest: str
+    """Of config, scenes and stored bytes."""
+    config_digest: str
+    identity: Mapping[str, Any]
+    taps: tuple[str, ...]
+    """Those that are scored: the first noise sample of each."""
+    second: Mapping[str, str]
+    """Tap -> the tap of its second noise sample, where the store has one."""
+    grid: tuple[int, int]
+    channels: Mapping[str, int]
+    units: tuple[tuple[str, ...], ...]
+    scene_ids: tuple[str, ...]
+    failures: Mapping[str, str]
+    num_pending: int
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The settings that made the features."""
+        found: Mapping[str, Any] = self.identity["config"]
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What is scored: the same scenes and the same views of every store that can take part."""
+
+    sources: tuple[Source, ...]
+    views: Mapping[str, tuple[str, ...]]
+    """Scene -> the ids of the views that all stores hold, in the first store's order."""
+    refused: tuple[tuple[str, str], ...]
+    """Label and reason of stores that cannot be compared."""
+    left_out: Mapping[str, str]
+    """Scene -> reason."""
+    notes: tuple[str, ...]
+    """What a reader has to know before comparing rows."""
+
+
+def open_sources(stores: Sequence[str]) -> list[Source]:
+    """Open every store named; stores of one label are read as one.
+
+    Raises:
+        UsageError: There is nothing to open, or two stores without a label end in one name.
+        StoreError: A store cannot be read.
+    """
+    by_label: dict[str, list[str]] = {}
+    for text in stores:
+        given, url = split_label(text)
+        label = given or _last_part(url)
+        if given is None and label in by_label:
+            raise UsageError(
+                f"two stores would be called {label!r}; name them, as in wan={url} other=..."
+            )
+        by_label.setdefault(label, []).append(url)
+    if not by_label:
+        raise UsageError("name at least one store")
+    return [_describe(label, tuple(urls)) for label, urls in by_label.items()]
+
+
+def split_label(text: str) -> tuple[str | None, str]:
+    """Split `label=url`; without a label the first part is None."""
+    label, equals, url = text.partition("=")
+    named = bool(equals) and bool(label.strip()) and "/" not in label
+    return (label.strip(), url) if named else (None, text)
+
+
+@lru_cache(maxsize=64)
+def opened(urls: tuple[str, ...], digest: str) -> Store | JoinedStore:
+    """Return the open store, once a process; the digest keeps a changed store apart."""
+    del digest
+    return open_store(list(urls))
+
+
+def plan_comparison(sources: Sequence[Source]) -> Comparison:
+    """Choose the scenes and views that all stores hold; refuse a store that shares no scene.
+
+    Raises:
+        UsageError: Nothing is left to score.
+    """
+    accepted: list[Source] = []
+    refused: list[tuple[str, str]] = []
+    common: list[str] = []
+    for source in sources:
+        both = [s for s in common if s in set(source.scene_ids)] if accepted else source.scene_ids
+        if not source.scene_ids:
+            refused.append((source.label, f"it has no scene ({_pending(source)})"))
+        elif not both:
+            labels = ", ".join(other.label for other in accepted)
+            refused.append((source.label, f"it shares no scene with {labels}; report it alone"))
+        else:
+            accepted.append(source)
+            common = list(both)
+    if not accepted:
+        raise UsageError(f"nothing to score: {'; '.join(': '.join(pair) for pair in refused)}")
+    views, left_out, notes = _common_views(accepted, common)
+    for source in accepted:
+        for scene_id in source.scene_ids:
+            if scene_id not in views and scene_id not in left_out:
+                left_out[scene_id] = "not in all stores"
+        for scene_id, reason in source.failures.items():
+            left_out[scene_id] = f"failed in {source.label}: {reason}"
+    return Comparison(
+        sources=tuple(accepted),
+        views=views,
+        refused=tuple(refused),
+        left_out=left_out,
+        notes=tuple(_notes(accepted) + notes),
+    )
+
+
+def tap_numbers(tap: str) -> tuple[int | None, int | None]:
+    """Return block and timestep of a tap such as k300_b20; None for what its name does not say."""
+    block, timestep = re.search(r"(?:^|_)b(-?\d+)", tap), re.search(r"(?:^|_)k(\d+)", tap)
+    return (
+        int(block.group(1)) if block else None,
+        int(timestep.group(1)) if timestep else None,
+    )
+
+
+def _describe(label: str, urls: tuple[str, ...]) -> Source:
+    store = open_store(list(urls))
+    second = {
+        tap: f"{tap}_n1"
+        for tap in store.taps
+        if not re.search(r"_n\d+$", tap) and f"{tap}_n1" in store.taps
+    }
+    samples = {tap for tap in store.taps if re.sub(r"_n\d+$", "", tap) in second}
+    taps = tuple(tap for tap in store.taps if tap not in samples or tap in second)
+    return Source(
+        label=label,
+        urls=urls,
+        digest=store.digest(),
+        config_digest=store.config_digest,
+        identity=store.identity,
+        taps=taps,
+        second=second,
+        grid=store.grid,
+        channels={tap: store.num_channels(tap) for tap in taps},
+        units=store.units,
+        scene_ids=store.scene_ids,
+        failures=dict(store.failures),
+        num_pending=len(store.pending),
+    )
+
+
+def _common_views(
+    sources: Sequence[Source], scenes: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str], list[str]]:
+    """Return the views of each scene that all stores hold, and what does not agree."""
+    stores = [opened(source.urls, source.digest) for source in sources]
+    views: dict[str, tuple[str, ...]] = {}
+    left_out: dict[str, str] = {}
+    fewer, changed = [], []
+    for scene_id in scenes:
+        held = [store.view_ids(scene_id) for store in stores]
+        both = tuple(view for view in held[0] if all(view in set(ids) for ids in held[1:]))
+        if len(both) < 2:
+            left_out[scene_id] = f"{len(both)} views are in all stores, 2 are needed"
+            continue
+        views[scene_id] = both
+        if any(len(ids) > len(both) for ids in held):
+            fewer.append(scene_id)
+        elif len({store.content_sha256(scene_id) for store in stores} - {""}) > 1:
+            changed.append(scene_id)
+    notes = []
+    if fewer:
+        notes.append(
+            f"The stores hold different views of {len(fewer)} scenes ({_some(fewer)}); these are "
+            "scored on the views that all stores hold."
+        )
+    if changed:
+        notes.append(
+            f"The stores were made from different pictures, depths or cameras of {len(changed)} "
+            f"scenes ({_some(changed)}): their rows differ by more than the features."
+        )
+    if not views:
+        raise UsageError(
+            f"no scene has two views in all stores: {_some(list(left_out))}; report them alone"
+        )
+    return views, left_out, notes
+
+
+def _notes(sources: Sequence[Source]) -> list[str]:
+    """Say which differences between stores change what a score means."""
+    notes = []
+    grids = {source.grid for source in sources}
+    if len(grids) > 1:
+        sizes = ", ".join(f"{s.label} {s.grid[0]} x {s.grid[1]}" for s in sources)
+        notes.append(
+            f"The token grids differ ({sizes}): a coarse token averages more of the image, and "
+            "more fine tokens are averaged in a voxel, so such rows compare only roughly."
+        )
+    for source in sources:
+        if source.num_pending:
+            notes.append(
+                f"{source.label}: {source.num_pending} planned scenes are not committed yet."
+            )
+        if source.failures:
+            notes.append(f"{source.label}: {len(source.failures)} scenes failed in extraction.")
+    return notes
+
+
+def _pending(source: Source) -> str:
+    return f"{len(source.failures)} failed, {source.num_pending} not committed"
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _last_part(url: str) -> str:
+    name = url.rstrip("/").rsplit("/", 1)[-1]
+    return name.removesuffix(".zarr") or url
