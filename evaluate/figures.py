@@ -142,6 +142,7 @@ def recall_chart(
         label: Of the y axis.
     """
     num_bins = len(edges_deg) - 1
+    places = [float(k) for k in range(num_bins)]
     asked, lines = np.zeros(num_bins), []
     blind: list[float | None] = [None] * num_bins
     for k, (name, by_treatment) in enumerate(series[: MOST_SERIES - 1]):
@@ -151,13 +152,11 @@ def recall_chart(
             )
             shares = _shares(table["nearest"], table["possible"])
             style = "-" if t == 0 else "--"
-            lines.append(
-                Line(f"{name}, {treatment}", range(num_bins), shares, style=style, color=k)
-            )
+            lines.append(Line(f"{name}, {treatment}", places, shares, style=style, color=k))
             if not lines[1:]:
                 asked, blind = table["possible"], _shares(table["chance"], table["possible"])
     lines = lines[: MOST_SERIES - 1]
-    lines.append(Line("blind choice", range(num_bins), blind, style=":", color=MOST_SERIES - 1))
+    lines.append(Line("blind choice", places, blind, style=":", color=MOST_SERIES - 1))
     ticks = [
         (float(k), f"{edges_deg[k]:g} to {edges_deg[k + 1]:g}\nn = {int(n):,}")
         for k, n in enumerate(asked)

@@ -7,6 +7,9 @@ taken for another; writing is to a temporary name and a rename, so a half-writte
 import json
 import os
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +34,11 @@ class Partials:
     folder: Path
 
     def has(self, key: str) -> bool:
-        """Tell whether the unit is done; a damaged file counts as not done."""
+        """Tell whether the unit is done; a file that cannot be read whole counts as not done."""
         try:
             self.plain(key)
-        except (FileNotFoundError, KeyError, ValueError, zipfile.BadZipFile, EOFError):
+            self.arrays(key)
+        except (FileNotFoundError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             return False
         return True
 
@@ -51,14 +55,20 @@ class Partials:
 
     def plain(self, key: str) -> dict[str, Any]:
         """Read the JSON values of a unit, and none of its arrays."""
-        with np.load(self._path(key), allow_pickle=False) as held:
+        with self._opened(key) as held:
             found: dict[str, Any] = json.loads(held[_PLAIN].tobytes())
         return found
 
     def arrays(self, key: str) -> dict[str, np.ndarray]:
         """Read the arrays of a unit."""
-        with np.load(self._path(key), allow_pickle=False) as held:
+        with self._opened(key) as held:
             return {name: held[name] for name in held.files if name != _PLAIN}
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[np.lib.npyio.NpzFile]:
+        """Open a file and close it whatever it holds: numpy leaves a damaged one open."""
+        with self._path(key).open("rb") as file, np.load(file, allow_pickle=False) as held:
+            yield held
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.npz"

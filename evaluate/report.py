@@ -18,7 +18,7 @@ from vega3d.evaluate.page import render_page
 from vega3d.evaluate.panels import ScenePanel, scene_panel
 from vega3d.evaluate.partials import Partial, Partials
 from vega3d.evaluate.plain import plain_report, scene_table
-from vega3d.evaluate.progress import Progress
+from vega3d.evaluate.progress import progress
 from vega3d.evaluate.relations import relate_rows
 from vega3d.evaluate.sources import Comparison, Source, open_sources, plan_comparison
 from vega3d.evaluate.summary import Summary, summarize
@@ -113,11 +113,11 @@ def _map(
 ) -> None:
     """Compute and keep the partial results that are not there yet."""
     missing = [k for k, key in enumerate(keys) if not partials.has(key)]
-    with Progress(label, len(missing)) as progress:
+    with progress(label, len(missing)) as step:
 
         def keep(index: int, result: Partial) -> None:
             partials.write(keys[missing[index]], result)
-            progress.step()
+            step()
 
         map_tasks(function, [tasks[k] for k in missing], run, keep)
 

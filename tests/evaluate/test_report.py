@@ -1,0 +1,380 @@
+"""Reports over real stores: same numbers everywhere, resumed, refused with a reason."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vega3d.evaluate import consistency
+from vega3d.evaluate.config import ReportConfig, RunConfig, ScoreConfig
+from vega3d.evaluate.report import Report, report
+from vega3d.evaluate.treatments import ChannelSums, channel_sums
+from vega3d.evaluate.units import score_unit, sum_unit
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.imports import SceneArrays, import_arrays
+
+GRID, VIEWS, CHANNELS = (4, 5), 5, 12
+CONFIG = ReportConfig(bootstrap_samples=50)
+HERE = RunConfig(scheduler="synchronous", scenes_shown=1, views_shown=3)
+
+
+def scene(seed: int, *, views: int = VIEWS, grid: tuple[int, int] = GRID, **kwargs: object) -> dict:
+    """Arrays of a scene in a small room; the feature is the voxel's own noise plus a little."""
+    rng = np.random.default_rng(seed)
+    xyz = rng.uniform(-0.25, 0.25, (views, *grid, 3)).astype(np.float32)
+    voxel = np.floor(xyz.astype(np.float64) / 0.1).astype(np.int64) + 1000
+    own = [np.random.default_rng(v).standard_normal(CHANNELS) for v in voxel.reshape(-1, 3)]
+    features = np.reshape(own, (views, *grid, CHANNELS)) + 0.3 * rng.standard_normal(
+        (views, *grid, CHANNELS)
+    )
+    poses = np.tile(np.eye(4), (views, 1, 1))
+    preview = rng.integers(0, 255, (views, 8 * grid[0], 8 * grid[1], 3), dtype=np.uint8)
+    arrays = {
+        "scene_id": f"scene{seed}",
+        "features": {"k300_b20": features.astype(np.float32)},
+        "world_xyz": xyz,
+        "world_from_camera": poses,
+        "preview": preview,
+        "image_size": np.tile([240, 320], (views, 1)),
+    }
+    return {**arrays, **kwargs}
+
+
+def store(path: Path, scenes: list[dict], **kwargs: object) -> str:
+    import_arrays(
+        str(path),
+        [SceneArrays(**arrays) for arrays in scenes],
+        **{"model": path.name, "store_dtype": "float32", **kwargs},
+    )
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of three scenes in two units, one of two scenes."""
+    folder = tmp_path_factory.mktemp("stores")
+    return store(folder / "three", [scene(seed) for seed in (1, 2, 3)], scenes_per_shard=2)
+
+
+def numbers(written: Report) -> dict[str, dict[str, float | None]]:
+    rows = json.loads(written.json.read_text())["rows"]
+    return {
+        f"{row['store']} {row['tap']} {name}": record["metrics"]
+        for row in rows
+        for name, record in row["scenes"].items()
+    }
+
+
+def test_the_report_says_what_the_arrays_say(three: str, tmp_path: Path) -> None:
+    written = report([three], str(tmp_path), CONFIG, HERE)
+    arrays = [scene(seed) for seed in (1, 2, 3)]
+    valid = np.ones((VIEWS, *GRID), dtype=bool)
+    units = []
+    for one in arrays:
+        flat = one["features"]["k300_b20"].reshape(-1, CHANNELS)
+        units.append(channel_sums(flat / np.linalg.norm(flat, axis=1, keepdims=True)))
+    found = numbers(written)
+    for k, one in enumerate(arrays):
+        others = units[(k + 1) % 3] + units[(k + 2) % 3]
+        expected = consistency(
+            one["features"]["k300_b20"],
+            one["world_xyz"],
+            valid,
+            world_from_camera=one["world_from_camera"],
+            others=others,
+        )
+        got = found[f"three k300_b20 scene{k + 1}"]
+        assert got["consistency"] == pytest.approx(expected.consistency, abs=1e-12)
+        assert got["random"] == pytest.approx(expected.random, abs=1e-12)
+        centred = expected.treatments["centred"].consistency
+        # statistics are sums of float32 unit tokens made in another order
+        assert got["centred_consistency"] == pytest.approx(centred, abs=1e-6)
+        assert got["auroc"] == expected.separation["raw"].auroc
+    row = json.loads(written.json.read_text())["rows"][0]
+    mean = np.mean([found[f"three k300_b20 scene{k}"]["consistency"] for k in (1, 2, 3)])
+    assert row["estimates"]["consistency"]["mean"] == pytest.approx(mean, abs=1e-14)
+    assert row["estimates"]["consistency"]["num_scenes"] == 3
+
+
+def test_every_scheduler_and_number_of_workers_gives_the_same_numbers(
+    three: str, tmp_path: Path
+) -> None:
+    expected = numbers(report([three], str(tmp_path / "one"), CONFIG, HERE))
+    for workers in (1, 3):
+        run = replace(HERE, scheduler="threads", workers=workers)
+        found = numbers(report([three], str(tmp_path / f"threads{workers}"), CONFIG, run))
+        assert_same(found, expected)
+
+
+@pytest.mark.slow
+def test_processes_and_a_cluster_give_the_same_numbers(three: str, tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
+    expected = numbers(report([three], str(tmp_path / "one"), CONFIG, HERE))
+    processes = replace(HERE, scheduler="processes", workers=2)
+    assert_same(numbers(report([three], str(tmp_path / "p"), CONFIG, processes)), expected)
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+    ) as cluster:
+        run = replace(HERE, dask_address=cluster.scheduler_address)
+        assert_same(numbers(report([three], str(tmp_path / "c"), CONFIG, run)), expected)
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, metrics in expected.items():
+        for metric, value in metrics.items():
+            assert (found[name][metric] is None) == (value is None)
+            assert value is None or abs(found[name][metric] - value) <= 1e-12, (name, metric)
+
+
+def test_an_interrupted_report_goes_on_from_its_units(
+    three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = report([three], str(tmp_path / "whole"), CONFIG, HERE)
+    scored: list[str] = []
+
+    def stops_at_the_second(task, totals):  # noqa: ANN001, ANN202
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(task.scenes[0][0])
+        return score_unit(task, totals)
+
+    out = tmp_path / "resumed"
+    monkeypatch.setattr("vega3d.evaluate.report.score_unit", stops_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        report([three], str(out), CONFIG, HERE)
+    assert not (out / "report.json").exists()
+    summed, rest = [], []
+    monkeypatch.setattr(
+        "vega3d.evaluate.report.sum_unit", lambda task: summed.append(task) or sum_unit(task)
+    )
+    monkeypatch.setattr(
+        "vega3d.evaluate.report.score_unit",
+        lambda task, totals: rest.append(task.scenes[0][0]) or score_unit(task, totals),
+    )
+    resumed = report([three], str(out), CONFIG, HERE)
+    assert not summed
+    assert len(rest) == 1
+    assert {*scored, *rest} == {"scene1", "scene3"}
+    assert resumed.json.read_bytes() == whole.json.read_bytes()
+    assert resumed.csv.read_bytes() == whole.csv.read_bytes()
+
+
+def test_a_damaged_partial_result_is_made_again(three: str, tmp_path: Path) -> None:
+    first = report([three], str(tmp_path), CONFIG, HERE).json.read_bytes()
+    for k, path in enumerate(sorted((tmp_path / "partials").iterdir())):
+        whole = path.read_bytes()
+        cut = len(whole) // 2
+        path.write_bytes(whole[:cut] if k % 2 else whole[:cut] + b"?" * 9 + whole[cut + 9 :])
+    assert report([three], str(tmp_path), CONFIG, HERE).json.read_bytes() == first
+
+
+def test_other_settings_take_no_old_partial_result(three: str, tmp_path: Path) -> None:
+    small = numbers(report([three], str(tmp_path), CONFIG, HERE))
+    large = numbers(report([three], str(tmp_path), replace(CONFIG, voxel_m=0.2), HERE))
+    assert small["three k300_b20 scene1"] != large["three k300_b20 scene1"]
+
+
+def test_stores_are_compared_on_common_scenes_and_views(three: str, tmp_path: Path) -> None:
+    fewer = scene(2, view_ids=["4", "1", "0", "7", "9"])
+    other = store(tmp_path / "other", [fewer, scene(3), scene(8)])
+    written = report([three, other], str(tmp_path / "out"), CONFIG, HERE)
+    plain = json.loads(written.json.read_text())
+    assert plain["common_scenes"] == ["scene2", "scene3"]
+    assert plain["left_out_scenes"] == {
+        "scene1": "not in all stores",
+        "scene8": "not in all stores",
+    }
+    assert "scored on the views that all stores hold" in plain["notes"][0]
+    for row in plain["rows"]:
+        assert row["scenes"]["scene2"]["counts"]["num_views"] == 3  # "0", "1" and "4"
+        assert row["estimates"]["consistency"]["num_scenes"] == 2
+
+
+def test_stores_that_cannot_be_compared_are_refused_with_the_reason(
+    three: str, tmp_path: Path
+) -> None:
+    blind = store(tmp_path / "blind", [scene(k, world_xyz=None) for k in (1, 2, 3)])
+    apart = store(tmp_path / "apart", [scene(40)])
+    written = report([three, blind, apart], str(tmp_path / "out"), CONFIG, HERE)
+    plain = json.loads(written.json.read_text())
+    assert [row["store"] for row in plain["rows"]] == ["three"]
+    assert "shares no scene with three" in plain["refused"]["apart"]
+    assert "no token has a world position" in plain["refused"]["blind"]
+    page = written.html.read_text()
+    assert "blind is not compared" in page
+    assert "apart is not compared" in page
+
+
+def test_different_grids_are_compared_with_a_warning(three: str, tmp_path: Path) -> None:
+    fine = store(tmp_path / "fine", [scene(k, grid=(6, 7)) for k in (1, 2, 3)])
+    written = report([three, fine], str(tmp_path / "out"), CONFIG, HERE)
+    assert {row.source.label for row in written.summary.rows} == {"three", "fine"}
+    assert any("token grids differ" in note for note in written.summary.notes)
+
+
+def test_no_overlap_anywhere_is_a_clear_result(tmp_path: Path) -> None:
+    apart = np.arange(VIEWS * GRID[0] * GRID[1], dtype=np.float32)
+    xyz = np.stack([apart, 0 * apart, 0 * apart], axis=-1).reshape(VIEWS, *GRID, 3)
+    path = store(tmp_path / "apart", [scene(1, world_xyz=xyz), scene(2, world_xyz=xyz)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE, downstream="paper")
+    page = written.html.read_text()
+    assert "No scene has a score: apart: no overlapping voxels." in page
+    assert_no_nan(written)
+    assert json.loads(written.json.read_text())["left_out_scenes"] == {
+        "scene1": "apart: no overlapping voxels",
+        "scene2": "apart: no overlapping voxels",
+    }
+
+
+def assert_no_nan(written: Report) -> None:
+    for path in (written.html, written.json, written.csv):
+        text = path.read_text()
+        for line in text.splitlines():
+            assert "base64" in line or "nan" not in line.lower().replace("finance", ""), line[:200]
+
+
+def test_a_scene_without_overlap_is_left_out_of_every_mean(tmp_path: Path) -> None:
+    far = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
+    path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=far.astype(np.float32)), scene(3)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE)
+    assert written.summary.common == ("scene1", "scene3")
+    with written.csv.open() as file:
+        rows = {row["scene"]: row for row in csv.DictReader(file)}
+    assert rows["scene2"]["reason"] == "no overlapping voxels"
+    assert rows["scene2"]["consistency"] == ""
+    assert rows["scene2"]["in_means"] == "False"
+    assert 0.5 < float(rows["scene1"]["consistency"]) < 1.0
+    assert_no_nan(written)
+
+
+def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scenes = []
+    for seed in (1, 2):
+        one = scene(seed)
+        base = one["features"]["k300_b20"]
+        noisy = {
+            f"k{k}_b{b}{n}": (base + (0.1 + k / 500) * rng.standard_normal(base.shape)).astype("f4")
+            for k in (100, 600)
+            for b in (3, 20)
+            for n in ("", "_n1")
+        }
+        share = np.ones((VIEWS, *GRID), dtype=np.float32)
+        share[0, 0, 0] = 0.09  # below the released threshold
+        scenes.append({**one, "features": noisy, "depth_share": share})
+    path = store(tmp_path / "taps", scenes)
+    written = report([f"wan={path}"], str(tmp_path / "out"), CONFIG, HERE, downstream="paper")
+    rows = {row.tap: row for row in written.summary.rows}
+    assert sorted(rows) == ["k100_b20", "k100_b3", "k600_b20", "k600_b3"]
+    assert rows["k100_b3"].mean("noise_floor") > rows["k600_b3"].mean("noise_floor")
+    assert rows["k100_b3"].mean("above_chance") > rows["k600_b3"].mean("above_chance")
+    assert rows["k100_b3"].counts["num_tokens"] == 2 * (VIEWS * 20 - 1)
+    page = written.html.read_text()
+    assert "Block and timestep" in page
+    assert "noise floor" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "<script" not in page
+
+
+def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
+    one = scene(1)
+    one["features"]["k300_b20"][:, 0] = np.nan
+    coverage = np.ones((VIEWS, *GRID), dtype=np.float32)
+    coverage[:, 0] = 0.0
+    path = store(tmp_path / "crop", [{**one, "coverage": coverage}, scene(2)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE)
+    record = written.summary.rows[0].records["scene1"]
+    assert record["counts"]["num_tokens"] == VIEWS * 15
+    assert record["counts"]["num_cells_of_grid"] == VIEWS * 20
+
+
+def test_one_label_for_two_stores_reads_them_as_one(tmp_path: Path) -> None:
+    for name, seeds in (("a", (1, 2)), ("b", (3,))):
+        store(tmp_path / name, [scene(seed) for seed in seeds], model="same")
+    written = report(
+        [f"both={tmp_path}/a", f"both={tmp_path}/b"], str(tmp_path / "out"), CONFIG, HERE
+    )
+    assert written.summary.common == ("scene1", "scene2", "scene3")
+    with pytest.raises(UsageError, match="two stores would be called 'a'; name them"):
+        report([f"{tmp_path}/a", f"{tmp_path}/a"], str(tmp_path / "out"), CONFIG, HERE)
+
+
+def test_the_ranking_is_by_above_chance_and_paired(three: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    loud = []
+    for seed in (1, 2, 3):
+        one = scene(seed)
+        noise = rng.standard_normal(one["features"]["k300_b20"].shape) + 30.0
+        loud.append({**one, "features": {"b0": noise.astype(np.float32)}})
+    flat = store(tmp_path / "flat", loud)
+    written = report([flat, three], str(tmp_path / "out"), CONFIG, HERE)
+    first, second = written.summary.rows
+    assert (first.source.label, second.source.label) == ("three", "flat")
+    assert second.mean("consistency") > first.mean("consistency")  # raw says the opposite
+    assert second.behind.high < 0
+    page = written.html.read_text()
+    assert "Raw cosine puts flat b0 first" in page
+    assert "Above chance, three k300_b20 is first" in page
+
+
+def test_names_are_escaped(three: str, tmp_path: Path) -> None:
+    page = report([f"<b>x={three}"], str(tmp_path), CONFIG, HERE).html.read_text()
+    assert "<b>x" not in page
+    assert "&lt;b&gt;x" in page
+
+
+def test_adjacent_pairs_and_the_scene_minimum_reach_the_report(three: str, tmp_path: Path) -> None:
+    config = replace(CONFIG, score=ScoreConfig(pairs="adjacent", anchor="minimum"))
+    written = report([three], str(tmp_path), config, HERE)
+    arrays = scene(1)
+    valid = np.ones((VIEWS, *GRID), dtype=bool)
+    expected = consistency(
+        arrays["features"]["k300_b20"], arrays["world_xyz"], valid, config=config.score
+    )
+    found = numbers(written)["three k300_b20 scene1"]
+    assert found["consistency_macro"] == pytest.approx(expected.consistency_macro, abs=1e-12)
+    assert config.digest in written.html.read_text()
+
+
+def test_channel_sums_merge_and_take_out() -> None:
+    rows = np.random.default_rng(0).standard_normal((50, 6))
+    whole, part = channel_sums(rows), channel_sums(rows[:20])
+    rest: ChannelSums = whole - part
+    np.testing.assert_allclose(rest.mean, rows[20:].mean(axis=0))
+    np.testing.assert_allclose(rest.std, rows[20:].std(axis=0))
+    assert rest.count == 30
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = "from vega3d.evaluate.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.slow
+def test_the_command(three: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run_cli("report", three, "--out", str(out), "--bootstrap-samples", "20")
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["scenes"] == 3
+    assert math.isfinite(line["above_chance"]["three k300_b20"])
+    assert "pass 2 of 2: 2/2 units" in done.stderr
+    plan = run_cli("report", three, "--out", str(tmp_path / "no"), "--dry-run")
+    assert json.loads(plan.stdout)["views"] == 3 * VIEWS
+    assert not (tmp_path / "no").exists()
+    wrong = run_cli("report", three, "--out", str(out), "--voxel-m", "-1")
+    assert wrong.returncode == 2
+    missing = run_cli("report", str(tmp_path / "none"), "--out", str(out))
+    assert missing.returncode == 2
+    assert "no vega3d store" in missing.stderr
