@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,12 +120,16 @@ class StoreWriter:
         last = read_record(objects, unit.index)
         if last is not None and last.kind == "commit":
             return last
-        names = {}
         scenes = [_checked(scene, self.arrays) for scene in scenes]
-        for spec in self.arrays:
-            block = _block(spec, scenes)
+
+        def write(spec: ArraySpec) -> tuple[str, ObjectRecord]:
             key = spec.shard_key(unit.index)
-            names[key] = self._write_shard(objects, spec, key, block, replace=last is not None)
+            block = _block(spec, scenes)
+            return key, self._write_shard(objects, spec, key, block, replace=last is not None)
+
+        # At once, because what takes long is waiting for the disk or the bucket.
+        with ThreadPoolExecutor(len(self.arrays)) as pool:
+            names = dict(pool.map(write, self.arrays))
         record = Record(
             kind="commit",
             unit=unit.index,

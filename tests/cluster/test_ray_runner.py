@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from synthetic_unit import make_worker
 
 from vega3d.cluster import ray_runner
 from vega3d.cluster.ray_runner import run_ray
-from vega3d.pipeline import open_store
-from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline import open_store, read_scenes
+from vega3d.pipeline.config import ExtractConfig, Numerics, RunConfig
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.extract import extract
 from vega3d.pipeline.merge import merge_commits
 from vega3d.pipeline.worker import run_inline
 from vega3d.pipeline.writer import uncommitted
@@ -62,6 +64,25 @@ def run(url: Path, settings: RunConfig | None = None, **faults: object) -> list[
 def test_ray_stores_the_same_bytes_as_inline(tmp_path: Path, digest: str, workers: int) -> None:
     assert run(tmp_path / "s", config(workers=workers)) == [0, 1, 2, 3, 4]
     assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_real_backbone_stores_the_same_bytes_on_ray(
+    tmp_path: Path, tiny_wan: Path, workers: int
+) -> None:
+    """Decoding, VAE, blocks, pooling and geometry: inline against actors, byte for byte."""
+    source = read_scenes("rooms:3?views=3&height=96&width=128")
+    wanted = ExtractConfig(
+        model=str(tiny_wan), resolution=(96, 128), timesteps=(300, 100), scenes_per_shard=1
+    )
+    runners = {"inline": run_inline, "ray": partial(run_ray, config=config(workers=workers))}
+    digests = {
+        name: extract(
+            source, str(tmp_path / name), wanted, numerics=Numerics(threads=2), run=runner
+        ).digest
+        for name, runner in runners.items()
+    }
+    assert digests["ray"] == digests["inline"]
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, digest: str) -> None:
