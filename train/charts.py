@@ -15,7 +15,7 @@ class Curve:
     """One line of a chart."""
 
     name: str
-    x: Sequence[float]
+    x: Sequence[int]
     y: Sequence[float]
 
 
@@ -25,12 +25,12 @@ def line_chart(curves: Sequence[Curve], x_label: str, y_range: tuple[float, floa
     if not points:
         return '<p class="none">nothing to draw</p>'
     low, high = y_range or _fit([y for _, y in points])
-    first, last = min(x for x, _ in points), max(x for x, _ in points)
+    first, last = float(min(x for x, _ in points)), float(max(x for x, _ in points))
     frame = _Frame(first, max(last, first + 1), low, high)
     parts = [*frame.axes(x_label)]
     for index, curve in enumerate(curves):
         pairs = zip(curve.x, curve.y, strict=True)
-        places = [(frame.x(x), frame.y(y)) for x, y in pairs if math.isfinite(y)]
+        places = [(frame.x(float(x)), frame.y(y)) for x, y in pairs if math.isfinite(y)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         colour = f"c{index % _COLOURS}"
         parts.append(f'<polyline class="line {colour}" points="{path}"/>')
@@ -71,7 +71,9 @@ def dot_chart(names: Sequence[str], means: Sequence[float], deviations: Sequence
     high = max(m + d for m, d in zip(means, deviations, strict=True))
     margin = 0.05 * max(high - low, 1e-6)
     height = row * len(names) + 34
-    frame = _Frame(low - margin, high + margin, 0, 1, left=170, width=720, height=height, bottom=26)
+    frame = _Frame(
+        low - margin, high + margin, 0.0, 1.0, left=170, width=720, height=height, bottom=26
+    )
     parts = [*frame.axes("score", y_ticks=False)]
     for index, (name, mean, deviation) in enumerate(zip(names, means, deviations, strict=True)):
         y = 12 + row * (index + 0.5)

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -24,17 +24,7 @@ _MISSING = 2**64 - 1
 _CRC_BYTES = 4
 
 
-class ChunkReader(Protocol):
-    """Fills a buffer with the features of one view."""
-
-    dtype: np.dtype[Any]
-
-    def read_into(self, row: int, view: int, out: np.ndarray) -> None:
-        """Read view `view` of scene row `row` into `out`, contiguous and of `dtype`."""
-        ...
-
-
-def open_chunks(store: Store, tap: str) -> ChunkReader:
+def open_chunks(store: Store, tap: str) -> "DirectChunks | ZarrChunks":
     """Return the fastest reader that this store's layout allows."""
     layout = _direct_layout(store.url, tap)
     return ZarrChunks(store, tap) if layout is None else DirectChunks(store.url, tap, layout)

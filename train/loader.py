@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vega3d.pipeline.store import Store
 from vega3d.train.batch import Batch
-from vega3d.train.chunks import ChunkReader, open_chunks
+from vega3d.train.chunks import DirectChunks, ZarrChunks, open_chunks
 from vega3d.train.order import Sample
 from vega3d.train.pairing import AnyStore, Pairing
 from vega3d.train.randomness import seed_of
@@ -60,7 +60,7 @@ class Stream:
     def __init__(self, store: AnyStore, tap: str, name: str, cache: FeatureCache) -> None:
         """Open it; `name` tells the streams apart in the cache."""
         self._store, self._tap, self._name, self._cache = store, tap, name, cache
-        self._readers: dict[str, ChunkReader] = {}
+        self._readers: dict[str, DirectChunks | ZarrChunks] = {}
         self.num_channels = int(store.num_channels(tap))
         first = self._reader(self._home(store.scene_ids[0]))
         self.dtype = first.dtype
@@ -79,7 +79,7 @@ class Stream:
     def _home(self, scene_id: str) -> Store:
         return self._store if isinstance(self._store, Store) else self._store.home[scene_id]
 
-    def _reader(self, store: Store) -> ChunkReader:
+    def _reader(self, store: Store) -> DirectChunks | ZarrChunks:
         if store.url not in self._readers:
             self._readers[store.url] = open_chunks(store, self._tap)
         return self._readers[store.url]
@@ -194,18 +194,20 @@ class Loader:
 
     def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
         scenes = [self._pairing.geometry(s.scene_id, self._min_depth_share) for s in request]
+        views = [list(sample.views) for sample in request]
 
         def stacked(name: str) -> Tensor:
-            rows = zip(scenes, request, strict=True)
-            return torch.from_numpy(
-                np.stack([getattr(scene, name)[list(sample.views)] for scene, sample in rows])
-            )
+            arrays = [getattr(scene, name) for scene in scenes]
+            out = np.empty((len(views), len(views[0]), *arrays[0].shape[1:]), arrays[0].dtype)
+            for row, array, chosen in zip(out, arrays, views, strict=True):
+                array.take(chosen, axis=0, out=row, mode="clip")  # "raise" would copy once more
+            return torch.from_numpy(out)
 
         asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])[..., None]
         has_labels = self._pairing.labels is not None
         return Batch(
             scene_ids=tuple(sample.scene_id for sample in request),
-            views=torch.tensor([sample.views for sample in request]),
+            views=torch.tensor(views),
             gen=slot.gen,
             sem=slot.sem,
             valid=stacked("valid"),

@@ -49,7 +49,8 @@ class Trainer:
         """Build the model and go back to the last checkpoint, if there is one.
 
         Raises:
-            UsageError: The batch cannot be shared among processes and accumulated parts.
+            UsageError: The batch cannot be shared among processes and accumulated parts, or the
+                processes see different checkpoints.
         """
         self.plan, self.config, self.run, self.processes = plan, plan.config, run, processes
         self.part_size = _part_size(plan, processes)
@@ -62,6 +63,11 @@ class Trainer:
         self.scores: Scores | None = None
         self.tokens_per_s = 0.0
         self._resume()
+        if len(set(processes.gather(self.done))) > 1:
+            raise UsageError(
+                f"the processes do not see the same checkpoint in {run_dir}: --out must lie on a "
+                "file system that all nodes share"
+            )
         self._net: nn.Module = self.model
         if processes.count > 1:
             self._net = DistributedDataParallel(self.model)

@@ -328,7 +328,7 @@ def test_nan_loss_stops_with_the_scenes_saved(
 ) -> None:
     # A non-finite feature cannot be stored, so the break is in the weights: a rate beyond reason.
     stores = make_stores()
-    config = replace(CONFIG, lr=1e30, warmup=0.0, clip_norm=0, steps=6)
+    config = replace(CONFIG, lr=1e30, warmup=0.0, clip_norm=0.0, steps=6)
     with pytest.raises(NonFiniteLossError, match=r"loss of step \d is not finite.*lower --lr"):
         fit(stores.prior, stores.semantic, tmp_path, config, QUICK)
     (path,) = tmp_path.glob("nonfinite_step_*.json")

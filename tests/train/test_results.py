@@ -1,4 +1,5 @@
 import csv
+import gc
 import io
 import json
 import os
@@ -63,7 +64,7 @@ def test_p_is_scipys() -> None:
     stats = pytest.importorskip("scipy.stats")
     rng = np.random.default_rng(0)
     for size in range(2, 12):
-        values = rng.normal(0.3, 1, size)
+        values = rng.normal(0.3, 1, size).tolist()
         assert paired_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-12)
     assert paired_p([0.1]) is None
     assert paired_p([0.0, 0.0]) == 1
@@ -77,12 +78,13 @@ def test_holm_holds_back_what_one_test_alone_would_call_sure() -> None:
     alone = compare({"semantic": base, "adaptive": one}, "semantic")[0]
     assert alone.p < 0.05
     assert alone.sure
-    others = {name: one for name in ("add", "concat", "channel", "weighted")}
+    others = dict.fromkeys(("add", "concat", "channel", "weighted"), one)
     assert not any(
         row.sure for row in compare({"semantic": base, "adaptive": one, **others}, "semantic")
     )
 
 
+@pytest.mark.slow
 def test_ablation_trains_all_writes_the_table_and_does_not_train_twice(
     stores: object, tmp_path: Path
 ) -> None:
@@ -166,6 +168,7 @@ def test_exported_fusion_takes_features_as_stored(
     torch.testing.assert_close(gate, want_gate, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset's reader leaves tars open
 def test_webdataset_holds_every_view_as_stored(
     stores: object, tmp_path: Path, make_stores: Callable[..., object]
 ) -> None:
@@ -188,6 +191,7 @@ def test_webdataset_holds_every_view_as_stored(
             assert geometry["labels"].shape == (20,)
         seen += 1
     assert seen == 32
+    gc.collect()
     # The same stores give the same bytes.
     export_webdataset(pairing, tmp_path / "again", views_per_tar=10)
     for url in urls:
@@ -282,7 +286,8 @@ def test_help_is_light(command: list[str]) -> None:
     heavy = ("numpy", "torch", "ray", "zarr", "jaxtyping", "jinja2", "PIL")
     script = (
         "import sys\nfrom vega3d.train.cli import main\n"
-        f"try:\n    main({[*command, '--help']!r})\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"try:\n    main({[*command, '--help']!r})\n"
+        "except SystemExit as end:\n    assert not end.code\n"
         f"assert not [name for name in {heavy!r} if name in sys.modules]\n"
     )
     done = subprocess.run(
@@ -295,6 +300,7 @@ def test_help_is_light(command: list[str]) -> None:
     assert "Usage" in done.stdout
 
 
+@pytest.mark.slow
 def test_training_loads_no_ray_no_diffusers_no_decoder(stores: object, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom vega3d.train.cli import main\n"
