@@ -106,12 +106,13 @@ def connection(config: RunConfig) -> Iterator[None]:
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
-    ray.init(
+    context = ray.init(
         address=config.address,
         runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
         log_to_driver=False,
         logging_level=logging.WARNING,
     )
+    _log.info("Ray dashboard: %s", context.dashboard_url or "none")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
     try:

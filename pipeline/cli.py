@@ -183,6 +183,7 @@ def _options(
         stream=sys.stderr,
         format="%(levelname)s %(name)s: %(message)s",
     )
+    logging.getLogger("vega3d").setLevel(logging.INFO)
 
 
 @app.command()
