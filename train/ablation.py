@@ -9,7 +9,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from typing import Any
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import write_atomically, write_json
 from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
-
-Fit = Callable[[Path, TrainConfig], dict[str, Any]]
-"""Trains one run in a folder and returns its summary."""
+from vega3d.train.fitting import fit
+from vega3d.train.processes import is_first_process
+from vega3d.train.report import write_table_report
 
 _SURE = 0.05
 
@@ -66,26 +66,20 @@ def ablate(
         UsageError: A variant is unknown or the baseline is not among them; and whatever `fit`
             raises.
     """
-    from vega3d.train.fitting import fit
-
-    def train(run_dir: Path, one: TrainConfig) -> dict[str, Any]:
-        return fit(
-            prior,
-            semantic,
-            run_dir,
-            one,
-            run,
-            prior_tap=prior_tap,
-            semantic_tap=semantic_tap,
-            labels=labels,
-        )
-
     _check(variants, seeds, baseline)
     summaries: dict[str, list[dict[str, Any]]] = {}
     for variant in variants:
         for seed in seeds:
-            run_dir = Path(out) / variant / f"seed{seed}"
-            summary = train(run_dir, replace(config, variant=variant, seed=seed))
+            summary = fit(
+                prior,
+                semantic,
+                Path(out) / variant / f"seed{seed}",
+                replace(config, variant=variant, seed=seed),
+                run,
+                prior_tap=prior_tap,
+                semantic_tap=semantic_tap,
+                labels=labels,
+            )
             summaries.setdefault(variant, []).append(summary)
             if not summary["finished"]:
                 return {"out": str(out), "finished": False}
@@ -182,16 +176,14 @@ def _write(
     seeds: int,
 ) -> dict[str, Any]:
     first = summaries[baseline][0]
+    streams = ", ".join(f"{name}: {text}" for name, text in first["streams"].items())
     note = (
-        f"{first['split_note']} {seeds} seeds. p: paired t-test of the score over seeds against "
-        f"`{baseline}`; * where it is below 0.05 after Holm's correction. It speaks of the noise "
-        "of training, not of other scenes; `scenes` counts the scored scenes on which a variant "
-        "is better. `blind` sees no feature: what it can do is position in the image."
+        f"{streams}. {first['split_note']} {seeds} seeds. p: paired t-test of the score over "
+        f"seeds against `{baseline}`, * where it is below 0.05 after Holm's correction. It speaks "
+        "of the noise of training, not of other scenes. `scenes` counts the scored scenes on which "
+        "a variant is better. `blind` sees no feature: what it can do is position in the image."
     )
     table = _table(rows)
-    text = _markdown(table) + "\n\n" + note + "\n"
-    write_atomically(out / "ablation.md", lambda path: path.write_text(text))
-    write_atomically(out / "ablation.csv", lambda path: path.write_text(_csv(rows)))
     result = {
         "finished": True,
         "out": str(out),
@@ -201,10 +193,12 @@ def _write(
         "table": [dict(zip(table[0], line, strict=True)) for line in table[1:]],
         "best": rows[0].variant,
     }
-    write_json(out / "ablation.json", result)
-    from vega3d.train.report import write_table_report
-
-    write_table_report(out, table, note)
+    if is_first_process():
+        text = _markdown(table) + "\n\n" + note + "\n"
+        write_atomically(out / "ablation.md", lambda path: path.write_text(text))
+        write_atomically(out / "ablation.csv", lambda path: path.write_text(_csv(rows)))
+        write_json(out / "ablation.json", result)
+        write_table_report(out, table, note)
     return result
 
 
@@ -212,15 +206,17 @@ def _table(rows: list[Row]) -> list[list[str]]:
     shown = [
         name
         for name in rows[0].means
-        if not name.endswith("/loss") and "_rot" not in name and name != "score"
+        if not name.endswith(("/loss", "_guess")) and "_rot" not in name and name != "score"
     ]
-    head = ["variant", "score", *shown, "gain", "p", "scenes"]
+    head = ["variant", "score", "gain", "p", "scenes", *shown]
     lines = [head]
     for row in rows:
         p = "" if row.p is None else f"{row.p:.3f}{' *' if row.sure else ''}"
-        cells = [f"{row.means[n]:.3f} +- {row.deviations[n]:.3f}" for n in ("score", *shown)]
+        score, *cells = [
+            f"{row.means[n]:.3f} +- {row.deviations[n]:.3f}" for n in ("score", *shown)
+        ]
         better = f"{row.scenes_better}/{row.scenes}" if row.p is not None else ""
-        lines.append([row.variant, *cells, f"{row.gain:+.3f}", p, better])
+        lines.append([row.variant, score, f"{row.gain:+.3f}", p, better, *cells])
     return lines
 
 

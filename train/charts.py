@@ -70,11 +70,9 @@ def dot_chart(names: Sequence[str], means: Sequence[float], deviations: Sequence
     low = min(m - d for m, d in zip(means, deviations, strict=True))
     high = max(m + d for m, d in zip(means, deviations, strict=True))
     margin = 0.05 * max(high - low, 1e-6)
-    height = row * len(names) + 34
-    frame = _Frame(
-        low - margin, high + margin, 0.0, 1.0, left=170, width=720, height=height, bottom=26
-    )
-    parts = [*frame.axes("score", y_ticks=False)]
+    height = row * len(names) + 12 + _BOTTOM
+    frame = _Frame(low - margin, high + margin, 0.0, 1.0, left=170, width=720, height=height)
+    parts = [*frame.axes("mean score, and one standard deviation over seeds", y_ticks=False)]
     for index, (name, mean, deviation) in enumerate(zip(names, means, deviations, strict=True)):
         y = 12 + row * (index + 0.5)
         left, right = frame.x(mean - deviation), frame.x(mean + deviation)
@@ -97,7 +95,6 @@ class _Frame:
     left: int = _LEFT
     width: int = _WIDTH
     height: int = _HEIGHT
-    bottom: int = _BOTTOM
 
     def x(self, value: float) -> float:
         share = (value - self.x_low) / (self.x_high - self.x_low)
@@ -105,10 +102,10 @@ class _Frame:
 
     def y(self, value: float) -> float:
         share = (min(max(value, self.y_low), self.y_high) - self.y_low) / (self.y_high - self.y_low)
-        return self.height - self.bottom - share * (self.height - self.bottom - _TOP)
+        return self.height - _BOTTOM - share * (self.height - _BOTTOM - _TOP)
 
     def axes(self, x_label: str, y_ticks: bool = True) -> list[str]:
-        floor, right = self.height - self.bottom, self.width - _RIGHT
+        floor, right = self.height - _BOTTOM, self.width - _RIGHT
         parts = []
         for value in _ticks(self.y_low, self.y_high) if y_ticks else []:
             y = self.y(value)

@@ -382,7 +382,9 @@ def _whole(text: str) -> int:
 
 
 def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
+    from vega3d.train.processes import is_first_process
+
+    return is_first_process()
 
 
 def _print(result: dict[str, Any]) -> None:

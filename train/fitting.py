@@ -89,6 +89,7 @@ def _summary(plan: RunPlan, trainer: Trainer, scores: Scores | None) -> dict[str
         "steps": trainer.done,
         "finished": scores is not None,
         "tokens_per_s": round(trainer.tokens_per_s, 1),
+        "streams": plan.streams(),
         "split": plan.split.kind,
         "split_note": plan.split.note,
         "notes": list(plan.pairing.notes),

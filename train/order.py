@@ -82,7 +82,7 @@ def split_scenes(
         )
         for scored in (False, True)
     ]
-    note += f"Split by scene: {len(sides[0])} train, {len(sides[1])} are scored."
+    note += f"Split by scene: {len(sides[0])} to train, {len(sides[1])} scored."
     return Split(sides[0], sides[1], "scene", note)
 
 

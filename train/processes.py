@@ -42,6 +42,11 @@ class Processes:
         return values
 
 
+def is_first_process() -> bool:
+    """Say whether this process writes files; also true where no torchrun is about."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and leave them at the end."""

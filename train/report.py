@@ -62,7 +62,7 @@ def write_report(
         kind="run",
         title=f"{plan.config.variant}: {', '.join(plan.config.tasks)}",
         subtitle=f"{plan.split.note} Seed {plan.config.seed}, {plan.config.steps} steps.",
-        notes=record["notes"],
+        notes=[f"{name}: {text}" for name, text in record["streams"].items()] + record["notes"],
         cards=_cards(scores, lines),
         metrics=_metric_rows(scores),
         curves=_curves(lines, scores.primaries),

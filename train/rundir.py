@@ -47,6 +47,14 @@ class RunPlan:
             stores["labels"] = _store_identity(pairing.labels, pairing.labels.taps[0])
         return {"train": to_json(self.config), "stores": stores}
 
+    def streams(self) -> dict[str, str]:
+        """Return what made the two streams, for people to read."""
+        pairing = self.pairing
+        return {
+            "prior": _origin(pairing.prior, pairing.prior_tap),
+            "semantic": _origin(pairing.semantic, pairing.semantic_tap),
+        }
+
     def build_model(self) -> SpatialModel:
         """Return the model with its first weights and the stores' channel statistics."""
         pairing = self.pairing
@@ -109,6 +117,7 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
             "val": [scene.scene_id for scene in plan.split.val],
         },
         "notes": list(pairing.notes),
+        "streams": plan.streams(),
         "where": _where(pairing),
         "run": to_json(run),
         "versions": {name: version(name) for name in _VERSIONS}
@@ -160,6 +169,11 @@ def _read_record(run_dir: Path) -> dict[str, Any] | None:
 
 def _store_identity(store: AnyStore, tap: str) -> dict[str, Any]:
     return {"tap": tap, "config_digest": store.config_digest, "digest": store.digest()}
+
+
+def _origin(store: AnyStore, tap: str) -> str:
+    config = store.identity["config"]
+    return f"{config['backbone']} ({config['model']}), tap {tap}"
 
 
 def _where(pairing: Pairing) -> dict[str, list[str]]:

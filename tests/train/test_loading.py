@@ -144,7 +144,7 @@ def test_split_is_by_scene_fixed_by_its_seed_and_independent_of_the_training_see
     assert not train & val
     assert split == split_scenes(views, replace(CONFIG, seed=5))
     assert {split_scenes(views, replace(CONFIG, split_seed=s)).val for s in range(9)} != {split.val}
-    assert "Split by scene: 6 train, 2 are scored" in split.note
+    assert "Split by scene: 6 to train, 2 scored" in split.note
 
 
 def test_one_scene_is_split_by_time_with_a_gap_and_says_so() -> None:

@@ -94,7 +94,7 @@ def test_ablation_trains_all_writes_the_table_and_does_not_train_twice(
     assert result["finished"]
     assert {row["variant"] for row in result["table"]} == set(options["variants"])
     text = (tmp_path / "ablation.md").read_text()
-    assert "Split by scene: 3 train, 1 are scored" in text
+    assert "Split by scene: 3 to train, 1 scored" in text
     assert "It speaks of the noise of training, not of other scenes" in text
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
     assert len(rows) == 3
