@@ -1,13 +1,14 @@
 """Dask, and nothing else: one function mapped over tasks, here or on a cluster.
 
-Every result goes to `on_result` as soon as it is there; the caller keeps what it needs, so nothing
-piles up. The order in which results come says nothing about the order in which they are reduced.
+Every result goes to `keep` as soon as it is there and is then dropped, so nothing piles up: on this
+machine in the worker that made it, from a cluster in this process, whose disk the workers need not
+see. The order in which results come says nothing about the order in which they are reduced.
 """
 
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from vega3d.evaluate.config import RunConfig
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-OnResult = Callable[[int, Result], None]
+Keep = Callable[[int, Result], None]
 
 WAVE = 256
 """Tasks of one graph; the next graph is built when they are done."""
@@ -27,21 +28,23 @@ def map_tasks(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
     run: RunConfig,
-    on_result: Callable[[int, Result], None],
+    keep: Keep[Result],
+    step: Callable[[], None],
 ) -> None:
-    """Call `function` on every task, and `on_result(index, result)` in this process.
+    """Call `function` on every task and `keep(index, result)` on what it gives.
 
     Args:
         function: Picklable where workers are processes.
         tasks: In the order of their indices.
         run: Where to compute.
-        on_result: Called in this thread, in the order in which results come.
+        keep: Safe to call from several threads; picklable where workers are processes.
+        step: Called in this thread after each task.
     """
     if run.dask_address:
-        _map_distributed(function, tasks, run.dask_address, on_result)
+        _map_distributed(function, tasks, run.dask_address, keep, step)
         return
     for start in range(0, len(tasks), WAVE):
-        _map_local(function, tasks[start : start + WAVE], run, partial(_shifted, on_result, start))
+        _map_local(function, list(enumerate(tasks))[start : start + WAVE], run, keep, step)
 
 
 @contextmanager
@@ -53,44 +56,44 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-def _shifted(on_result: OnResult[Result], start: int, index: int, result: Result) -> None:
-    on_result(start + index, result)
-
-
-def _alone(function: Callable[[Task], Result], task: Task, limit: bool) -> Result:
-    """Run one task; in a process of its own the BLAS limit is set there."""
-    with one_blas_thread() if limit else nullcontext():
-        return function(task)
-
-
 def _map_local(
     function: Callable[[Task], Result],
-    tasks: Sequence[Task],
+    tasks: Sequence[tuple[int, Task]],
     run: RunConfig,
-    on_result: OnResult[Result],
+    keep: Keep[Result],
+    step: Callable[[], None],
 ) -> None:
     import dask
     from dask.callbacks import Callback
 
     apart = run.scheduler == "processes"
-
-    def done(key: Any, value: Any, *_: object) -> None:  # noqa: ANN401 - dask's own types
-        on_result(int(str(key).removeprefix("unit-")), value)
-
     graph = [
-        dask.delayed(partial(_alone, function, task, apart), pure=False)(dask_key_name=f"unit-{i}")
-        for i, task in enumerate(tasks)
+        dask.delayed(partial(_do, function, index, task, keep, apart), pure=False)()
+        for index, task in tasks
     ]
     workers = run.workers or os.cpu_count() or 1
-    with one_blas_thread(), Callback(posttask=done):
+    with one_blas_thread(), Callback(posttask=lambda *_: step()):
         dask.compute(*graph, scheduler=run.scheduler, num_workers=workers, optimize_graph=False)
+
+
+def _do(
+    function: Callable[[Task], Result], index: int, task: Task, keep: Keep[Result], apart: bool
+) -> None:
+    keep(index, _alone(function, task) if apart else function(task))
+
+
+def _alone(function: Callable[[Task], Result], task: Task) -> Result:
+    """Run a task in a process of its own, where the limit of BLAS is not set yet."""
+    with one_blas_thread():
+        return function(task)
 
 
 def _map_distributed(
     function: Callable[[Task], Result],
     tasks: Sequence[Task],
     address: str,
-    on_result: OnResult[Result],
+    keep: Keep[Result],
+    step: Callable[[], None],
 ) -> None:
     """Keep a window of tasks on the cluster; a worker that dies gives its tasks back to Dask."""
     from distributed import Client, as_completed
@@ -101,15 +104,16 @@ def _map_distributed(
         indices: dict[str, int] = {}
 
         def submit(index: int) -> Any:  # noqa: ANN401 - distributed.Future
-            future = client.submit(_alone, function, tasks[index], True, pure=False)
+            future = client.submit(_alone, function, tasks[index], pure=False)
             indices[future.key] = index
             return future
 
         ahead = min(window, len(tasks))
         running = as_completed([submit(i) for i in range(ahead)], loop=client.loop)
         for future in running:
-            on_result(indices.pop(future.key), future.result())
+            keep(indices.pop(future.key), future.result())
             future.release()
+            step()
             if ahead < len(tasks):
                 running.add(submit(ahead))
                 ahead += 1

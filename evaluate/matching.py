@@ -6,10 +6,11 @@ merge by addition. Letters: P view pairs, B histogram bins, T thresholds, M cell
 channels, S shared voxels of two views.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from vega3d.evaluate.cells import Cells, Tokens
 from vega3d.evaluate.config import Pairs, ScoreConfig
@@ -136,28 +137,43 @@ def separation(
 
 
 def recall_counts(
-    unit: Float[np.ndarray, "N C"], tokens: Tokens, pairs: ViewPairs, config: ScoreConfig
-) -> RecallCounts:
+    units: Mapping[str, Float[np.ndarray, "N C"]],
+    tokens: Tokens,
+    pairs: ViewPairs,
+    config: ScoreConfig,
+) -> dict[str, RecallCounts]:
     """Count right correspondences of the chosen view pairs, both ways, by nearest neighbour.
+
+    Args:
+        units: By treatment: tokens of length one.
+        tokens: Where they are.
+        pairs: The view pairs.
+        config: Thresholds and bins.
 
     Source: correspondence recall by relative rotation as in probe3d (mbanani/probe3d), with our
     choice of queries: tokens that do have a counterpart within the threshold.
     """
     num_thresholds = len(config.recall_m)
-    by_rotation = np.zeros((len(config.rotation_edges_deg), num_thresholds, 5))
-    by_overlap = np.zeros((len(config.overlap_edges) - 1, num_thresholds, 5))
+    found = {
+        name: RecallCounts(
+            np.zeros((len(config.rotation_edges_deg), num_thresholds, 5)),
+            np.zeros((len(config.overlap_edges) - 1, num_thresholds, 5)),
+        )
+        for name in units
+    }
     rotation_bin = bin_index(pairs.rotation_deg, config.rotation_edges_deg)
     overlap_bin = bin_index(pairs.overlap, config.overlap_edges)
     bounds = np.searchsorted(tokens.view, np.arange(tokens.num_views + 1))
     for k, (i, j) in enumerate(zip(pairs.first, pairs.second, strict=True)):
         a, b = slice(bounds[i], bounds[i + 1]), slice(bounds[j], bounds[j + 1])
-        likeness = unit[a] @ unit[b].T
-        error_m = np.linalg.norm(tokens.xyz[a, None] - tokens.xyz[None, b], axis=-1)
-        counts = _count_right(likeness, error_m, config.recall_m)
-        counts += _count_right(likeness.T, error_m.T, config.recall_m)
-        by_rotation[rotation_bin[k]] += counts
-        by_overlap[overlap_bin[k]] += counts
-    return RecallCounts(by_rotation, by_overlap)
+        near = _near(tokens.xyz[a], tokens.xyz[b], config.recall_m)
+        possible = [_possible(one) + _possible(one.T) for one in near]
+        for name, unit in units.items():
+            counts = _count_right(unit[a] @ unit[b].T, near)
+            counts[:, [0, 4]] = possible
+            found[name].by_rotation[rotation_bin[k]] += counts
+            found[name].by_overlap[overlap_bin[k]] += counts
+    return found
 
 
 def bin_index(values: Float[np.ndarray, " P"], edges: tuple[float, ...]) -> Int[np.ndarray, " P"]:
@@ -167,30 +183,37 @@ def bin_index(values: Float[np.ndarray, " P"], edges: tuple[float, ...]) -> Int[
     return np.where(np.isnan(values), last + 1, index)
 
 
+def _near(
+    first: Float[np.ndarray, "N 3"], second: Float[np.ndarray, "K 3"], thresholds_m: Sequence[float]
+) -> list[Bool[np.ndarray, "N K"]]:
+    """Tell which tokens lie within each threshold of one another."""
+    squared = np.zeros((len(first), len(second)))
+    for axis in range(3):
+        squared += np.subtract.outer(first[:, axis], second[:, axis]) ** 2
+    return [squared <= threshold**2 for threshold in thresholds_m]
+
+
+def _possible(near: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, " 2"]:
+    """Return how many rows have a counterpart, and how many a blind choice would get right."""
+    close = np.count_nonzero(near, axis=1)
+    return np.array([np.count_nonzero(close), close.sum() / max(near.shape[1], 1)])
+
+
 def _count_right(
-    likeness: Float[np.ndarray, "N K"],
-    error_m: Float[np.ndarray, "N K"],
-    thresholds_m: tuple[float, ...],
+    likeness: Float[np.ndarray, "N K"], near: Sequence[Bool[np.ndarray, "N K"]]
 ) -> Float[np.ndarray, "T 5"]:
-    """Count RECALL_COUNTS for the queries of one view against the tokens of another."""
-    nearest = likeness.argmax(axis=1)
-    back = likeness.argmax(axis=0)
-    mutual = back[nearest] == np.arange(len(likeness))
-    error_of_match = error_m[np.arange(len(likeness)), nearest]
-    rows = []
-    for threshold in thresholds_m:
-        close = (error_m <= threshold).sum(axis=1)
-        possible, right = close > 0, error_of_match <= threshold
-        rows.append(
-            [
-                possible.sum(),
-                right.sum(),
-                (mutual & possible).sum(),
-                (mutual & right).sum(),
-                close.sum() / error_m.shape[1],
-            ]
-        )
-    return np.array(rows, dtype=np.float64)
+    """Count nearest, mutual and mutual_right of RECALL_COUNTS, rows and columns as queries."""
+    counts = np.zeros((len(near), 5))
+    best, back = likeness.argmax(axis=1), likeness.argmax(axis=0)
+    rows, columns = np.arange(len(best)), np.arange(len(back))
+    for query, match, other in ((rows, best, back), (columns, back, best)):
+        mutual = other[match] == query
+        for k, one in enumerate(near):
+            table = one if query is rows else one.T
+            right = table[query, match]
+            possible = table.any(axis=1)
+            counts[k, 1:4] += [right.sum(), (mutual & possible).sum(), (mutual & right).sum()]
+    return counts
 
 
 def _rotation_deg(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Partials:
         text = np.frombuffer(json.dumps(partial.plain).encode(), dtype=np.uint8)
         held: dict[str, Any] = {**partial.arrays, _PLAIN: text}
         path = self._path(key)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary = path.with_suffix(f".{os.getpid()}-{get_ident()}.tmp")
         with temporary.open("wb") as file:
             np.savez_compressed(file, **held)
         temporary.replace(path)

@@ -113,13 +113,13 @@ def _map(
 ) -> None:
     """Compute and keep the partial results that are not there yet."""
     missing = [k for k, key in enumerate(keys) if not partials.has(key)]
+    keep = partial(_keep, partials, [keys[k] for k in missing])
     with progress(label, len(missing)) as step:
+        map_tasks(function, [tasks[k] for k in missing], run, keep, step)
 
-        def keep(index: int, result: Partial) -> None:
-            partials.write(keys[missing[index]], result)
-            step()
 
-        map_tasks(function, [tasks[k] for k in missing], run, keep)
+def _keep(partials: Partials, keys: Sequence[str], index: int, result: Partial) -> None:
+    partials.write(keys[index], result)
 
 
 def _add_sums(source: Source, keys: Sequence[str], partials: Partials) -> dict[str, ChannelSums]:
@@ -184,7 +184,8 @@ def write_report(
         summary=summary,
     )
     plain = plain_report(summary, related)
-    written.json.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with written.json.open("w", encoding="utf-8") as file:
+        json.dump(plain, file, indent=1, allow_nan=False)
     with written.csv.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(scene_table(summary))
     written.html.write_text(render_page(summary, related, panels), encoding="utf-8")

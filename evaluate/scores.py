@@ -183,7 +183,7 @@ def score_tokens(
     )
     scored: dict[Treatment, PairSums] = {}
     separations: dict[str, Separation] = {}
-    recalls: dict[str, RecallCounts] = {}
+    matched: dict[str, np.ndarray] = {}
     for name in config.treatments:
         unit = treat(tokens.unit, name, sums, config.trim_channels)
         treated = Tokens(unit, tokens.xyz, tokens.view, tokens.position, tokens.num_views)
@@ -192,7 +192,7 @@ def score_tokens(
             separations[name] = separation(
                 cell_vectors(unit, shared), shared, chosen, config.histogram_bins
             )
-            recalls[name] = recall_counts(unit, tokens, chosen, config)
+            matched[name] = unit
     floor = None
     if again is not None and len(tokens.unit):
         floor = float(np.vecdot(tokens.unit, again).mean(dtype=np.float64))
@@ -205,7 +205,7 @@ def score_tokens(
         trimmed=tuple(int(c) for c in sums.largest(config.trim_channels) if sums.count),
         noise_floor=floor,
         separations=separations,
-        recalls=recalls,
+        recalls=recall_counts(matched, tokens, chosen, config),
     )
 
 
