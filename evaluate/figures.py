@@ -116,7 +116,7 @@ def lines_chart(lines: Sequence[Line], axis: Axis) -> str:
             axes.plot(x, y, line.style, marker=_MARKERS[k], color=color, label=line.name, ms=5)
             if line.low:
                 low, high = _filled(line.low), _filled(line.high)
-                axes.errorbar(x, y, [y - low, high - y], fmt="none", ecolor=color, capsize=3)
+                axes.errorbar(x, y, [y - low, high - y], fmt="none", color=color, capsize=3)
         axes.set_xlabel(axis.x_label)
         axes.set_ylabel(axis.y_label)
         axes.set_xticks([x for x, _ in axis.ticks], [text for _, text in axis.ticks])

@@ -16,10 +16,10 @@ from vega3d.evaluate.figures import (
     relation_chart,
     separation_chart,
 )
-from vega3d.evaluate.intervals import Estimate
+from vega3d.evaluate.intervals import Correlation, Estimate
 from vega3d.evaluate.matching import Separation
 from vega3d.evaluate.panels import ScenePanel, heat_gradient
-from vega3d.evaluate.relations import PUBLISHED, Related
+from vega3d.evaluate.relations import FEWEST_MODELS, PUBLISHED, Related
 from vega3d.evaluate.sources import Source
 from vega3d.evaluate.summary import Row, Summary
 from vega3d.evaluate.tables import (
@@ -239,30 +239,32 @@ def _downstream_findings(related: Related) -> Iterable[str]:
     for relation in related.relations:
         p, s, n = relation.pearson, relation.spearman, len(relation.points)
         yield (
-            f"NOS against {relation.score}, {n} models: Pearson {number(p.value)} "
-            f"({number(p.low)} to {number(p.high)}), Spearman {number(s.value)} "
-            f"({number(s.low)} to {number(s.high)})."
+            f"NOS against {relation.score}, {n} models: Pearson {_interval_told(p)}, "
+            f"Spearman {_interval_told(s)}."
         )
-    smallest = min((len(relation.points) for relation in related.relations), default=0)
-    if 0 < smallest < 10:
+    few = [len(relation.points) for relation in related.relations if len(relation.points) < 10]
+    if few:
         yield (
-            f"{smallest} models are few: a bootstrap interval over them is optimistic, and models "
-            "of one family are not independent points."
+            f"{min(few)} models are few: bootstrap intervals over them are too narrow (one of no "
+            "width only says that no resample breaks the order), and models of one family are not "
+            "independent points."
         )
-    if any(r.score == PUBLISHED for r in related.relations):
+    if any(relation.score == PUBLISHED for relation in related.relations):
         missing = [m for m in related.overall if m not in related.results.published]
         yield (
             f"{len(missing)} of {len(related.overall)} rows have no published score and take no "
             f"part in its correlation: {', '.join(missing)}."
         )
-    yield (
-        f"Rows of this report that are models of the table: {len(related.matched)}"
-        + (
-            f" ({', '.join(related.matched)})."
-            if related.matched
-            else "; label a store with the model's name to place it, as in Wan2.1-T2V=STORE."
-        )
-    )
+    found = ", ".join(f"{model} is {row.name}" for model, row in related.matched.items())
+    hint = "none; a store is placed by its label, as in Wan2.1-T2V=STORE, or by its model's hub id"
+    yield f"Rows of this report that are models of the table: {found or hint}."
+    if found and len(related.matched) < FEWEST_MODELS:
+        yield f"A correlation with a score of this report needs {FEWEST_MODELS} models."
+
+
+def _interval_told(correlation: Correlation) -> str:
+    value, low, high = map(number, (correlation.value, correlation.low, correlation.high))
+    return f"{value} ({low} to {high}; p = {number(correlation.p_value)})"
 
 
 def _settings(summary: Summary) -> list[tuple[str, str]]:
@@ -290,7 +292,8 @@ def _settings(summary: Summary) -> list[tuple[str, str]]:
         (
             "AUROC and recall",
             f"{', '.join(score.matching_treatments)}; at most {score.matching_view_pairs} view "
-            f"pairs a scene; {score.histogram_bins} bins over [-1, 1]",
+            f"pairs a scene; {score.histogram_bins} bins of cosine, equal in the distance of unit "
+            "vectors",
         ),
         ("recall within", ", ".join(f"{100 * t:g} cm" for t in score.recall_m)),
         ("rotation bins", _edges(score.rotation_edges_deg) + " degrees, upper edges included"),

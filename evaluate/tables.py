@@ -163,7 +163,9 @@ def recall_tables(summary: Summary) -> list[Table]:
         return []
     first = next(iter(next(row for row in summary.rows if row.recall).recall.values()))
     asked = [f"n = {int(n):,}" for n in first.by_overlap[:, middle, 0]]
-    heads = [f"{name}, {100 * t:g} cm" for name in _RECALL_HEADS for t in score.recall_m]
+    heads = [
+        f"{name}, {100 * t:g}\N{NO-BREAK SPACE}cm" for name in _RECALL_HEADS for t in score.recall_m
+    ]
     edges = pairwise(score.overlap_edges)
     overlaps = [f"overlap {a:g} to {b:g}, {n}" for (a, b), n in zip(edges, asked, strict=True)]
     return [

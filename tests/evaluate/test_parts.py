@@ -1,0 +1,162 @@
+"""Bins, pictures, charts, and what a command loads."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from vega3d.evaluate.cells import Tokens, find_cells, shared_cells
+from vega3d.evaluate.config import ReportConfig, RunConfig, ScoreConfig
+from vega3d.evaluate.downstream import Relation
+from vega3d.evaluate.figures import Axis, Line, lines_chart, relation_chart
+from vega3d.evaluate.intervals import Correlation
+from vega3d.evaluate.matching import Separation, _bin, bin_edges, bin_index
+from vega3d.evaluate.panels import adjacent_heat
+from vega3d.evaluate.sources import split_label, tap_numbers
+from vega3d.evaluate.treatments import ChannelSums, treat
+
+
+def test_bins_hold_their_upper_edge_and_nan_is_the_bin_after() -> None:
+    edges = (0.0, 15.0, 30.0, 60.0, 180.0)
+    values = np.array([0.0, 15.0, 15.1, 60.0, 180.0, 200.0, np.nan])
+    assert bin_index(values, edges).tolist() == [0, 0, 1, 2, 3, 3, 4]
+
+
+def test_histogram_bins_rise_with_the_cosine_and_lie_between_their_edges() -> None:
+    edges = bin_edges(64)
+    assert (edges[0], edges[-1]) == (-1.0, 1.0)
+    cosine = np.linspace(-1, 1, 999)[:, None]
+    found = _bin(cosine, 64)[:, 0]
+    assert np.all(np.diff(found) >= 0)
+    assert (found[0], found[-1]) == (0, 63)
+    assert np.all(cosine[:, 0] <= edges[found + 1] + 1e-9)
+    assert np.all(cosine[:, 0] >= edges[found] - 2e-6)  # cosines within 1e-6 of 1 are alike
+
+
+def test_rounding_errors_of_one_are_alike() -> None:
+    ones = np.array([[1.0, 1.0 + 2.4e-7, 1.0 - 2.4e-7]], dtype=np.float32)
+    assert _bin(ones, 8192).tolist() == [[8191, 8191, 8191]]
+
+
+def test_auroc_by_hand() -> None:
+    # matched: one in bin 1, one in bin 2; other: one in bin 0, one in bin 1
+    separation = Separation(np.array([0, 1, 1]), np.array([1, 1, 0]))
+    # (1 beats 0) + half of (1 ties 1) + (2 beats 0) + (2 beats 1), of 4
+    assert separation.auroc == pytest.approx(3.5 / 4)
+    assert separation.auroc_error == pytest.approx(0.5 / 4)
+    both = separation + separation
+    assert both.auroc == pytest.approx(3.5 / 4)
+    assert Separation(np.zeros(3, int), np.ones(3, int)).auroc is None
+
+
+def test_shared_cells_keep_their_tokens() -> None:
+    xyz = np.array([[0.05, 0, 0], [0.95, 0, 0], [0.06, 0, 0], [0.07, 0, 0]])
+    view = np.array([0, 0, 1, 1])
+    cells = find_cells(xyz, view, 0.1, "origin")
+    assert cells.token_voxel().tolist() == [0, 1, 0, 0]
+    shared = shared_cells(cells)
+    assert shared.voxel.tolist() == [0, 0]
+    assert shared.view.tolist() == [0, 1]
+    assert shared.order.tolist() == [0, 2, 3]
+    assert shared.starts.tolist() == [0, 1, 3]
+
+
+def test_channels_that_do_not_vary_are_dropped_by_standardising() -> None:
+    sums = ChannelSums(4, np.array([2.0, 0.0]), np.array([1.0, 1.0]))  # channel 0 is always 0.5
+    rows = treat(np.array([[0.5, 0.5], [0.5, -0.5]]), "standardised", sums, 8)
+    assert rows.tolist() == [[0.0, 1.0], [0.0, -1.0]]
+
+
+def test_heat_is_the_cosine_with_the_next_view_and_the_last_looks_back() -> None:
+    # views 0, 1, 2 see the voxel at the origin with (1, 0), (0.6, 0.8), (0, 1)
+    unit = np.array([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [1.0, 0.0]])
+    xyz = np.array([[0.05, 0, 0], [0.05, 0, 0], [0.05, 0, 0], [5.0, 0, 0]])
+    tokens = Tokens(unit, xyz, np.array([0, 1, 2, 2]), np.array([0, 1, 0, 1]), 3)
+    heat = adjacent_heat(tokens, (1, 2), ReportConfig())
+    np.testing.assert_allclose(heat[:, 0], [[0.6, np.nan], [np.nan, 0.8], [0.8, np.nan]])
+
+
+def test_charts_take_their_colours_from_the_page() -> None:
+    line = Line("<wan> & co", [0.0, 1.0], [0.1, None], [0.0, None], [0.2, None])
+    chart = lines_chart([line], Axis("block", "above chance", [(0.0, "0"), (1.0, "20")]))
+    assert chart.startswith("<svg")
+    assert "var(--series-0)" in chart
+    assert "&lt;wan&gt; &amp; co" in chart
+    assert "#0102" not in chart
+    assert not re.search(r"fill: #(?!none)", chart)
+    assert chart == lines_chart([line], Axis("block", "above chance", [(0.0, "0"), (1.0, "20")]))
+
+
+def test_names_of_near_points_do_not_overlap() -> None:
+    nothing = Correlation(None, None, None, None, 3, 0)
+    points = (("alpha", 0.5, 0.50), ("beta", 0.5, 0.501), ("gamma", 0.9, 0.9))
+    relation = Relation(score="s", points=points, pearson=nothing, spearman=nothing)
+    chart = relation_chart([relation])
+    places = {
+        name: float(y)
+        for y, name in re.findall(r'y="([-\d.]+)"[^>]*>(alpha|beta|gamma)</text>', chart)
+    } or {
+        name: float(y)
+        for y, name in re.findall(
+            r"translate\([-\d.]+ ([-\d.]+)\)\"[^>]*>(alpha|beta|gamma)</text>", chart
+        )
+    }
+    assert len(places) == 3
+    assert abs(places["alpha"] - places["beta"]) > 8
+
+
+def test_taps_and_labels() -> None:
+    assert tap_numbers("k300_b20") == (20, 300)
+    assert tap_numbers("b-2") == (-2, None)
+    assert tap_numbers("pixels") == (None, None)
+    assert split_label("wan=s3://bucket/a=b") == ("wan", "s3://bucket/a=b")
+    assert split_label("/data/k=3/store") == (None, "/data/k=3/store")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ScoreConfig(treatments=("centred",)), "treatments must hold raw"),
+        (lambda: ScoreConfig(treatments=("raw",)), "among the treatments, got {'centred'}"),
+        (lambda: ScoreConfig(recall_m=(0.0,)), "recall_m must be positive"),
+        (lambda: ScoreConfig(overlap_edges=(0.0, 0.5, 0.5)), "two or more rising numbers"),
+        (lambda: ScoreConfig(anchor="corner"), "anchor must be origin or minimum"),
+        (lambda: ReportConfig(min_depth_share=0.0), r"must lie in \(0, 1\]"),
+        (lambda: ReportConfig(voxel_m=float("nan")), "voxel_m must be a positive number"),
+        (lambda: RunConfig(scheduler="ray"), "scheduler must be threads"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(make, message: str) -> None:  # noqa: ANN001
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = [
+        "numpy",
+        "torch",
+        "ray",
+        "zarr",
+        "jaxtyping",
+        "dask",
+        "matplotlib",
+        "jinja2",
+        "PIL",
+        "distributed",
+    ]
+    code = f"""
+import json, sys
+from vega3d.evaluate.cli import main
+sys.argv = ["vega3d-consistency", "report", "--help"]
+try:
+    main()
+except SystemExit as done:
+    assert not done.code
+print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+    assert "--dask-address" in done.stdout
