@@ -47,7 +47,7 @@ class DirectChunks:
         """Read one view; raises StoreError where the bytes are not those that were written."""
         unit, scene = divmod(row, self._scenes)
         handle, index = self._shard(unit)
-        offset, length = (int(number) for number in index[scene, view])
+        offset, length = index[scene, view].tolist()
         if offset == _MISSING or length != self._payload_bytes + _CRC_BYTES:
             raise self._damaged(unit, scene, view, "is not in the index")
         payload = out.reshape(-1).view(np.uint8)
@@ -68,6 +68,9 @@ class DirectChunks:
         self.close()
 
     def _shard(self, unit: int) -> tuple[int, np.ndarray]:
+        found = self._open.get(unit)
+        if found is not None:
+            return found
         with self._lock:
             if unit not in self._open:
                 self._open[unit] = self._open_shard(unit)

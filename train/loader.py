@@ -122,7 +122,7 @@ class Loader:
         self._pairing = pairing
         self._gen = Stream(pairing.prior, pairing.prior_tap, "prior", cache)
         self._sem = Stream(pairing.semantic, pairing.semantic_tap, "semantic", cache)
-        self._min_depth_share = min_depth_share
+        self._table = pairing.table(min_depth_share)
         self._seed = seed
         self._workers = workers
         self._prefetch = prefetch if workers else 0
@@ -175,14 +175,14 @@ class Loader:
 
     def _new_slot(self, samples: int, views: int) -> _Slot:
         tokens = self._pairing.grid[0] * self._pairing.grid[1]
+        shapes = [(samples, views, tokens, s.num_channels) for s in (self._gen, self._sem)]
+        # numpy asks for huge pages, torch does not; reading into them is faster.
         buffers = [
-            torch.empty(
-                (samples, views, tokens, stream.num_channels),
-                dtype=torch.from_numpy(np.empty(0, stream.dtype)).dtype,
-                pin_memory=self._device.type == "cuda",
-            )
-            for stream in (self._gen, self._sem)
+            torch.from_numpy(np.empty(shape, stream.dtype))
+            for shape, stream in zip(shapes, (self._gen, self._sem), strict=True)
         ]
+        if self._device.type == "cuda":
+            buffers = [buffer.pin_memory() for buffer in buffers]
         return _Slot(*buffers)
 
     def _fill(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
@@ -193,30 +193,23 @@ class Loader:
         return self._with_geometry(slot, request)
 
     def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
-        scenes = [self._pairing.geometry(s.scene_id, self._min_depth_share) for s in request]
         views = [list(sample.views) for sample in request]
-
-        def stacked(name: str) -> Tensor:
-            arrays = [getattr(scene, name) for scene in scenes]
-            out = np.empty((len(views), len(views[0]), *arrays[0].shape[1:]), arrays[0].dtype)
-            for row, array, chosen in zip(out, arrays, views, strict=True):
-                array.take(chosen, axis=0, out=row, mode="clip")  # "raise" would copy once more
-            return torch.from_numpy(out)
-
+        rows = self._table.rows([sample.scene_id for sample in request], views)
+        found = {name: torch.from_numpy(array) for name, array in self._table.take(rows).items()}
         asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])[..., None]
-        has_labels = self._pairing.labels is not None
+        labels = found.get("labels")
         return Batch(
             scene_ids=tuple(sample.scene_id for sample in request),
             views=torch.tensor(views),
             gen=slot.gen,
             sem=slot.sem,
-            valid=stacked("valid"),
-            xyz_world=stacked("xyz_world"),
-            xyz_camera=stacked("xyz_camera"),
-            has_depth=stacked("has_depth") & asked,
-            world_from_camera=stacked("world_from_camera"),
+            valid=found["valid"],
+            xyz_world=found["xyz_world"],
+            xyz_camera=found["xyz_camera"],
+            has_depth=found["has_depth"] & asked,
+            world_from_camera=found["world_from_camera"],
             seeds=torch.tensor(
                 [[seed_of(self._seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
             ),
-            labels=torch.where(asked, stacked("labels"), -1) if has_labels else None,
+            labels=None if labels is None else torch.where(asked, labels, -1),
         )

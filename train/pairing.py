@@ -1,44 +1,18 @@
-"""A prior and a semantic store, aligned by scene, view and token, with the geometry of each scene.
-
-Letters: V views, N tokens of a view (row by row). Cameras are OpenCV cameras, metres.
-"""
+"""A prior and a semantic store, aligned by scene, view and token, and their geometry."""
 
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.store import JoinedStore, Store, open_store
+from vega3d.train.geometry import Geometry, GeometryTable
 
 AnyStore = Store | JoinedStore
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Where a scene's tokens are, and which of them take part."""
-
-    valid: Bool[np.ndarray, "V N"]
-    """True where both streams saw some of the token."""
-
-    has_depth: Bool[np.ndarray, "V N"]
-    """True where besides enough of its pixels were measured and the pose is known."""
-
-    xyz_world: Float32[np.ndarray, "V N 3"]
-    """Metres; NaN where `has_depth` is False."""
-
-    xyz_camera: Float32[np.ndarray, "V N 3"]
-    """The same point in its view's camera."""
-
-    world_from_camera: Float32[np.ndarray, "V 4 4"]
-    """Poses; NaN where unknown."""
-
-    labels: Int64[np.ndarray, "V N"] | None
-    """Class of a token, -1 for none; None without a label store."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +28,7 @@ class Pairing:
     labels: AnyStore | None = None
     notes: tuple[str, ...] = ()
     """What was left out, for people to read."""
-    _geometry: dict[tuple[str, float], Geometry] = field(default_factory=dict, repr=False)
+    _tables: dict[float, GeometryTable] = field(default_factory=dict, repr=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -69,11 +43,16 @@ class Pairing:
         return tuple(unit for unit in units if unit)
 
     def geometry(self, scene_id: str, min_depth_share: float) -> Geometry:
-        """Return a scene's geometry; kept in memory (about 5 KB a view of 196 tokens)."""
-        key = (scene_id, min_depth_share)
-        if key not in self._geometry:
-            self._geometry[key] = _read_geometry(self, scene_id, min_depth_share)
-        return self._geometry[key]
+        """Read a scene's geometry; tokens with less of their pixels measured have no depth."""
+        return _read_geometry(self, scene_id, min_depth_share)
+
+    def table(self, min_depth_share: float) -> GeometryTable:
+        """Return the geometry of all scenes, the same table for all who ask."""
+        if min_depth_share not in self._tables:
+            num_views = {name: len(self.prior.view_ids(name)) for name in self.scene_ids}
+            read = partial(self.geometry, min_depth_share=min_depth_share)
+            self._tables[min_depth_share] = GeometryTable(num_views, read)
+        return self._tables[min_depth_share]
 
 
 def pair_stores(

@@ -166,7 +166,7 @@ def bench_loader(urls: tuple[str, str], size: Size) -> dict[str, object]:
     batch_bytes = step * size.grid**2 * (size.gen_dim + size.sem_dim) * 2
     raw = raw_reader(list(urls), batch_bytes, pieces=5)
     found: dict[str, object] = {}
-    for workers in (1, 2):
+    for workers in (0, 1, 2):
         loader = Loader(pairing, min_depth_share=0.5, workers=workers, prefetch=4)
 
         def work(loader: Loader = loader) -> int:
