@@ -1,11 +1,12 @@
 """`vega3d-consistency`: turns options into configs, calls `report`, prints one JSON line.
 
 Exit codes: 0 done, 1 a bug, 2 wrong usage or nothing to score, 3 done but some stores or scenes
-could not take part.
+could not take part, 130 and 143 interrupted (run the same command again to go on).
 """
 
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.pipeline.errors import StoreError, UsageError
 
 DEFAULT, RUN = ReportConfig(), RunConfig()
-USAGE, SOME_FAILED = 2, 3
+USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 app = typer.Typer(
     name="vega3d-consistency",
@@ -143,7 +144,11 @@ def report(
         return
     from vega3d.evaluate.report import report as write
 
-    done = _usage(write, stores, out, config, run, downstream=downstream, scenes=scene or ())
+    try:
+        done = _usage(write, stores, out, config, run, downstream=downstream, scenes=scene or ())
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to go on\n")
+        raise typer.Exit(INTERRUPTED) from None
     _print(done.result())
     if done.summary.refused or done.summary.left_out:
         raise typer.Exit(SOME_FAILED)
@@ -151,11 +156,17 @@ def report(
 
 def main() -> None:
     """Run the command line; maps our errors to exit codes."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         app()
     except (StoreError, UsageError) as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(USAGE)
+
+
+def _on_sigterm(_signal: int, _frame: object) -> None:
+    sys.stderr.write("terminated; run the same command again to go on\n")
+    raise SystemExit(TERMINATED)
 
 
 def _plan(stores: list[str]) -> dict[str, Any]:
