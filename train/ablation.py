@@ -182,7 +182,7 @@ def _write(
         f"seeds against `{baseline}`, * where it is below 0.05 after Holm's correction. It speaks "
         "of the noise of training, not of other scenes. `scenes` counts the scored scenes on which "
         "a variant is better. `blind` sees no feature: what it can do is position in the image."
-    )
+    ) + _verdict(rows)
     table = _table(rows)
     result = {
         "finished": True,
@@ -200,6 +200,20 @@ def _write(
         write_json(out / "ablation.json", result)
         write_table_report(out, table, note)
     return result
+
+
+def _verdict(rows: list[Row]) -> str:
+    """Say so where features are worth nothing."""
+    blind = next((row for row in rows if row.variant == "blind"), None)
+    if blind is None:
+        return ""
+    above = [row.variant for row in rows if row.means["score"] > blind.means["score"]]
+    if not above:
+        return (
+            " None of the others beats it here: on the scored scenes these features show nothing "
+            "that position does not."
+        )
+    return f" {len(above)} of the {len(rows) - 1} others beat it."
 
 
 def _table(rows: list[Row]) -> list[list[str]]:

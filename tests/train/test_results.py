@@ -17,7 +17,7 @@ import torch
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
 from vega3d.train import GatedFusion, RunConfig, TrainConfig, ablate, fit
-from vega3d.train.ablation import compare, paired_p
+from vega3d.train.ablation import _verdict, compare, paired_p
 from vega3d.train.charts import Curve, histogram, line_chart
 from vega3d.train.cli import main
 from vega3d.train.evaluation import evaluate_run
@@ -58,6 +58,13 @@ def test_table_by_hand() -> None:
     assert best.p == pytest.approx(1 - 2 / np.pi * np.arctan(11))
     assert (best.scenes_better, best.scenes) == (1, 2)
     assert base.p is None
+
+
+def test_a_table_that_blind_wins_says_that_the_features_show_nothing() -> None:
+    runs = {"semantic": [summary(0.5, a=0.5)], "blind": [summary(0.6, a=0.6)]}
+    assert "None of the others beats it here" in _verdict(compare(runs, "semantic"))
+    runs["adaptive"] = [summary(0.7, a=0.7)]
+    assert _verdict(compare(runs, "semantic")) == " 1 of the 2 others beat it."
 
 
 def test_p_is_scipys() -> None:
