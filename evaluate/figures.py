@@ -119,8 +119,10 @@ def lines_chart(lines: Sequence[Line], axis: Axis) -> str:
                 axes.errorbar(x, y, [y - low, high - y], fmt="none", color=color, capsize=3)
         axes.set_xlabel(axis.x_label)
         axes.set_ylabel(axis.y_label)
-        axes.set_xticks([x for x, _ in axis.ticks], [text for _, text in axis.ticks])
-        axes.margins(x=0.08)
+        places = [x for x, _ in axis.ticks]
+        room = 0.08 * ((max(places) - min(places)) or 1.0)
+        axes.set_xticks(places, [text for _, text in axis.ticks])
+        axes.set_xlim(min(places) - room, max(places) + room)
         if axis.from_zero:
             axes.set_ylim(bottom=0.0)
         figure.legend(loc="outside right upper")

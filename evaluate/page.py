@@ -1,11 +1,11 @@
 """The HTML page: charts, tables and sentences put into the template."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib import resources
 from types import SimpleNamespace
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from vega3d.evaluate.figures import (
     MOST_SERIES,
@@ -19,18 +19,22 @@ from vega3d.evaluate.figures import (
 from vega3d.evaluate.intervals import Correlation, Estimate
 from vega3d.evaluate.matching import Separation
 from vega3d.evaluate.panels import ScenePanel, heat_gradient
-from vega3d.evaluate.relations import FEWEST_MODELS, PUBLISHED, Related
-from vega3d.evaluate.sources import Source
+from vega3d.evaluate.relations import FEWEST_MODELS, PUBLISHED, SCORES, Related
+from vega3d.evaluate.sources import Source, some
 from vega3d.evaluate.summary import Row, Summary
 from vega3d.evaluate.tables import (
     controls,
     count_table,
+    counted,
     downstream_tables,
     interval_text,
     number,
     recall_tables,
     score_rows,
 )
+
+MOST_BARRED = 4
+"""Series of a chart up to which each carries its interval."""
 
 MOST_LISTED = 60
 """Scenes named on the page; report.json names all."""
@@ -74,7 +78,8 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
 def _subtitle(summary: Summary) -> str:
     config = summary.config
     return (
-        f"{len(summary.rows)} kinds of features, {len(summary.common)} scenes, voxels of "
+        f"{counted(len(summary.rows), 'kind')} of features, "
+        f"{counted(len(summary.common), 'scene')}, voxels of "
         f"{100 * config.voxel_m:g} cm, settings {config.digest}"
     )
 
@@ -89,7 +94,7 @@ def _findings(summary: Summary) -> list[str]:
     best = scored[0]
     found = [
         f"Raw cosine puts {by_raw.name} first with {_told(by_raw.estimates['consistency'])}; "
-        f"pairs that do not match already have {number(by_raw.mean('random'))} there."
+        f"pairs that do not match have {number(by_raw.mean('random'))} there."
     ]
     if best.mean("above_chance") is not None:
         found.append(
@@ -107,8 +112,9 @@ def _findings(summary: Summary) -> list[str]:
     ]
     if leaky:
         found.append(
-            f"In {', '.join(leaky)}, tokens at one image position agree at least as well as tokens "
-            "of one 3D point: position alone could give such a score."
+            f"In {len(leaky)} of {len(scored)} kinds of features ({some(leaky)}), tokens at one "
+            "image position agree at least as well as tokens of one 3D point: position alone could "
+            "give such a score."
         )
     if len(summary.common) < 10:
         found.append(
@@ -125,14 +131,14 @@ def _told(estimate: Estimate) -> str:
     return f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
-def _separation(summary: Summary) -> Markup | None:
+def _separation(summary: Summary) -> str | None:
     rows = [row for row in summary.best_rows if row.separation][:MOST_SERIES]
     columns: list[tuple[str, list[tuple[str, Separation]]]] = []
     for treatment in summary.config.score.matching_treatments:
         held = [(row.name, row.separation[treatment]) for row in rows]
         if held:
             columns.append((treatment, held))
-    return Markup(separation_chart(columns)) if columns else None
+    return separation_chart(columns) if columns else None
 
 
 def _separation_caption(summary: Summary) -> str:
@@ -155,7 +161,7 @@ def _best_only(summary: Summary) -> str:
     return "Drawn: the best tap above chance of each store."
 
 
-def _tap_charts(rows: Sequence[Row]) -> Iterable[tuple[Markup, str]]:
+def _tap_charts(rows: Sequence[Row]) -> Iterable[tuple[str, str]]:
     """Draw above chance against block and against timestep, where a store has several."""
     for axis, other, x_label in (
         ("block", "timestep", "block, from 0"),
@@ -174,11 +180,13 @@ def _tap_charts(rows: Sequence[Row]) -> Iterable[tuple[Markup, str]]:
                     lines.append(_tap_line(f"{label}, {other} {value}", placed))
         if lines:
             ticks = [(x, f"{x:g}") for x in sorted({x for line in lines for x in line.x})]
-            drawn = "" if len(lines) <= MOST_SERIES else f" The first {MOST_SERIES} are drawn."
-            yield (
-                Markup(lines_chart(lines, Axis(x_label, "consistency above chance", ticks))),
-                f"Bars: intervals over scenes.{drawn}",
-            )
+            crowded = len(lines) > MOST_BARRED
+            told = "Bars: intervals over scenes." if not crowded else "Intervals: see the table."
+            if crowded:
+                lines = [replace(line, low=(), high=()) for line in lines]
+            if len(lines) > MOST_SERIES:
+                told += f" Drawn: {MOST_SERIES} of {len(lines)} series."
+            yield lines_chart(lines, Axis(x_label, "consistency above chance", ticks)), told
 
 
 def _tap_line(name: str, placed: Sequence[tuple[int, Row]]) -> Line:
@@ -192,14 +200,14 @@ def _tap_line(name: str, placed: Sequence[tuple[int, Row]]) -> Line:
     )
 
 
-def _recall(summary: Summary) -> Markup | None:
+def _recall(summary: Summary) -> str | None:
     series = [(row.name, row.recall) for row in summary.best_rows if row.recall]
     if not series:
         return None
     score = summary.config.score
     middle = len(score.recall_m) // 2
     label = f"recall within {100 * score.recall_m[middle]:g} cm"
-    return Markup(recall_chart(series, score.rotation_edges_deg, middle, label))
+    return recall_chart(series, score.rotation_edges_deg, middle, label)
 
 
 def _recall_caption(summary: Summary) -> str:
@@ -225,7 +233,7 @@ def _panel_text(summary: Summary) -> str:
 def _downstream(related: Related) -> SimpleNamespace:
     chart = None
     if related.relations:
-        chart = Markup(relation_chart(related.relations))
+        chart = relation_chart(related.relations)
     return SimpleNamespace(
         title=related.results.title,
         source=related.results.source,
@@ -237,6 +245,8 @@ def _downstream(related: Related) -> SimpleNamespace:
 
 def _downstream_findings(related: Related) -> Iterable[str]:
     for relation in related.relations:
+        if relation.score not in (PUBLISHED, *SCORES.values())[:3]:
+            continue  # the table has them all
         p, s, n = relation.pearson, relation.spearman, len(relation.points)
         yield (
             f"NOS against {relation.score}, {n} models: Pearson {_interval_told(p)}, "

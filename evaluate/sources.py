@@ -138,6 +138,12 @@ def tap_numbers(tap: str) -> tuple[int | None, int | None]:
     )
 
 
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def _describe(label: str, urls: tuple[str, ...]) -> Source:
     store = open_store(list(urls))
     second = {
@@ -186,17 +192,17 @@ def _common_views(
     notes = []
     if fewer:
         notes.append(
-            f"The stores hold different views of {len(fewer)} scenes ({_some(fewer)}); these are "
+            f"The stores hold different views of {len(fewer)} scenes ({some(fewer)}); these are "
             "scored on the views that all stores hold."
         )
     if changed:
         notes.append(
             f"The stores were made from different pictures, depths or cameras of {len(changed)} "
-            f"scenes ({_some(changed)}): their rows differ by more than the features."
+            f"scenes ({some(changed)}): their rows differ by more than the features."
         )
     if not views:
         raise UsageError(
-            f"no scene has two views in all stores: {_some(list(left_out))}; report them alone"
+            f"no scene has two views in all stores: {some(list(left_out))}; report them alone"
         )
     return views, left_out, notes
 
@@ -212,6 +218,12 @@ def _notes(sources: Sequence[Source]) -> list[str]:
             "more fine tokens are averaged in a voxel, so such rows compare only roughly."
         )
     for source in sources:
+        if source.config.get("context") == "clip":
+            notes.append(
+                f"{source.label}: in clip context the views of one latent share their features, so "
+                "their pairs at one image position have cosine 1; the same-position baseline holds "
+                "such pairs too."
+            )
         if source.num_pending:
             notes.append(
                 f"{source.label}: {source.num_pending} planned scenes are not committed yet."
@@ -223,11 +235,6 @@ def _notes(sources: Sequence[Source]) -> list[str]:
 
 def _pending(source: Source) -> str:
     return f"{len(source.failures)} failed, {source.num_pending} not committed"
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _last_part(url: str) -> str:

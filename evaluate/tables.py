@@ -61,8 +61,13 @@ class Controls:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a number as text; a dash for None."""
-    return DASH if value is None else f"{value:.{digits}f}"
+    """Return a number as text, zero without a sign; a dash for None."""
+    return DASH if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count and its noun."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def cell(estimate: Estimate | None, digits: int = 3) -> Cell:
