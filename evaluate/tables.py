@@ -40,6 +40,7 @@ class ScoreRow:
     tap: str
     made_by: str
     raw: Cell
+    macro: Cell
     raw_rank: str
     random: Cell
     above: Cell
@@ -96,6 +97,7 @@ def score_rows(summary: Summary) -> list[ScoreRow]:
                 tap=row.tap,
                 made_by=made_by(row),
                 raw=cell(row.estimates.get("consistency")),
+                macro=cell(row.estimates.get("consistency_macro")),
                 raw_rank=DASH if score is None else str(raw.index(score) + 1),
                 random=cell(row.estimates.get("random")),
                 above=cell(row.estimates.get("above_chance")),

@@ -326,6 +326,36 @@ def test_the_ranking_is_by_above_chance_and_paired(three: str, tmp_path: Path) -
     assert "Above chance, three k300_b20 is first" in page
 
 
+def test_stores_named_after_models_of_the_table_are_related_to_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    paths = []
+    # noise in the order of the paper's NOS: T2V best of the three, then VGGT, then DINOv3
+    for label, noise in (("Wan2.1-T2V", 0.1), ("VGGT", 1.0), ("dinov3", 2.0)):
+        scenes = []
+        for seed in (1, 2):
+            one = scene(seed)
+            base = one["features"]["k300_b20"]
+            noisy = base + noise * rng.standard_normal(base.shape)
+            scenes.append({**one, "features": {"b0": noisy.astype(np.float32)}})
+        paths.append(f"{label}={store(tmp_path / label, scenes)}")
+    written = report(paths, str(tmp_path / "out"), CONFIG, HERE, downstream="paper")
+    related = json.loads(written.json.read_text())["downstream"]
+    assert set(related["matched"]) == {"Wan2.1-T2V", "VGGT", "DINOv3-Large"}
+    relations = {one["score"]: one for one in related["relations"]}
+    assert relations["above chance"]["spearman"]["value"] == pytest.approx(1.0)
+    assert relations["above chance"]["spearman"]["p_value"] == pytest.approx(2 / 6)
+    assert relations["published raw consistency"]["pearson"]["num_points"] == 5
+    assert "Wan2.1-T2V is Wan2.1-T2V b0" in written.html.read_text()
+
+
+def test_a_scene_to_draw_must_be_in_all_stores(three: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no scene 'scene9' in all stores; there are 3, such as"):
+        report([three], str(tmp_path), CONFIG, HERE, scenes=["scene9"])
+    drawn = report([three], str(tmp_path), CONFIG, HERE, scenes=["scene3"]).html.read_text()
+    assert "<h3>scene3</h3>" in drawn
+    assert "<h3>scene1</h3>" not in drawn
+
+
 def test_names_are_escaped(three: str, tmp_path: Path) -> None:
     page = report([f"<b>x={three}"], str(tmp_path), CONFIG, HERE).html.read_text()
     assert "<b>x" not in page
