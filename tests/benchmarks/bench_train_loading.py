@@ -141,6 +141,9 @@ def bench_readers(url: str, size: Size) -> dict[str, dict[str, float]]:
     found = {
         "raw sequential, 1 MiB buffer": rates(raw_reader([url]), size.rounds),
         "raw sequential, batch buffers": rates(raw_reader([url], 17 << 20, 5), size.rounds),
+        "raw sequential, read_bytes": rates(
+            lambda: sum(len(path.read_bytes()) for path in shard_files(url)), size.rounds
+        ),
     }
     for name, read in view_readers(url).items():
 

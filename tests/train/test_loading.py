@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vega3d.pipeline import open_store
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 from vega3d.train.chunks import DirectChunks, ZarrChunks, open_chunks
 from vega3d.train.config import TrainConfig
@@ -284,6 +284,20 @@ def test_another_view_sampling_names_the_scene_and_both_samplings(
         ValueError, match=r"scene0 has other views in the semantic store: 6 views.*8 views.*--views"
     ):
         pair_stores(make_stores(num_views=8).prior, make_stores(num_views=6).semantic)
+
+
+def test_features_of_other_pixels_are_refused(make_stores: Callable[..., object]) -> None:
+    # Imported arrays have no pixels to compare; rename both stores' backbone into real ones.
+    stores = make_stores(num_scenes=1)
+    for url in (stores.prior, stores.semantic):
+        meta = Path(url, "zarr.json")
+        meta.write_text(meta.read_text().replace('"imported"', '"siglip"'))
+        (record,) = Path(url).rglob("commits/000000/*.json")
+        text = json.loads(record.read_text())
+        text["scenes"][0]["content_sha256"] = url
+        record.write_text(json.dumps(text))
+    with pytest.raises(UsageError, match="scene0 was extracted from other pixels in the semantic"):
+        pair_stores(stores.prior, stores.semantic)
 
 
 def test_another_grid_is_refused(make_stores: Callable[..., object]) -> None:
