@@ -102,7 +102,8 @@ def plan_comparison(sources: Sequence[Source]) -> Comparison:
     refused: list[tuple[str, str]] = []
     common: list[str] = []
     for source in sources:
-        both = [s for s in common if s in set(source.scene_ids)] if accepted else source.scene_ids
+        held = set(source.scene_ids)
+        both = [scene for scene in common if scene in held] if accepted else source.scene_ids
         if not source.scene_ids:
             refused.append((source.label, f"it has no scene ({_pending(source)})"))
         elif not both:
@@ -180,7 +181,8 @@ def _common_views(
     fewer, changed = [], []
     for scene_id in scenes:
         held = [store.view_ids(scene_id) for store in stores]
-        both = tuple(view for view in held[0] if all(view in set(ids) for ids in held[1:]))
+        elsewhere = [set(ids) for ids in held[1:]]
+        both = tuple(view for view in held[0] if all(view in ids for ids in elsewhere))
         if len(both) < 2:
             left_out[scene_id] = f"{len(both)} views are in all stores, 2 are needed"
             continue

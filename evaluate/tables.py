@@ -11,7 +11,7 @@ from vega3d.evaluate.metrics import centimetres, rates
 from vega3d.evaluate.relations import Related
 from vega3d.evaluate.summary import Row, Summary
 
-DASH = "\N{EN DASH}"
+DASH, NBSP = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 _RECALL_HEADS = ("recall", "mutual recall", "mutual precision")
 
 
@@ -134,7 +134,7 @@ def controls(summary: Summary) -> Controls:
         ("standardised_consistency", "standardised", _STANDARDISED),
         ("auroc", "AUROC", _AUROC),
         ("centred_auroc", "AUROC, centred", ""),
-        (f"recall_{middle}", f"recall within {middle.replace('cm', ' cm')}", _RECALL),
+        (f"recall_{middle}", f"recall within {middle.replace('cm', NBSP + 'cm')}", _RECALL),
         ("noise_floor", "noise floor", _NOISE),
     ]
     there = [
@@ -170,9 +170,7 @@ def recall_tables(summary: Summary) -> list[Table]:
         return []
     first = next(iter(next(row for row in summary.rows if row.recall).recall.values()))
     asked = [f"n = {int(n):,}" for n in first.by_overlap[:, middle, 0]]
-    heads = [
-        f"{name}, {100 * t:g}\N{NO-BREAK SPACE}cm" for name in _RECALL_HEADS for t in score.recall_m
-    ]
+    heads = [f"{name}, {100 * t:g}{NBSP}cm" for name in _RECALL_HEADS for t in score.recall_m]
     edges = pairwise(score.overlap_edges)
     overlaps = [f"overlap {a:g} to {b:g}, {n}" for (a, b), n in zip(edges, asked, strict=True)]
     return [
