@@ -178,8 +178,8 @@ def run(folder: Path, full: bool, size: Size) -> dict[str, object]:
 
 def test_feeding_and_online_run(tmp_path: Path) -> None:
     found = run(tmp_path, False, TINY)
-    assert found["feeding"]["step from store, s"] > 0
-    assert found["online"]["times faster"] > 1
+    assert found["feeding"]["tokens/s from store"] > 0
+    assert found["online"]["times faster"] >= 1
 
 
 if __name__ == "__main__":
