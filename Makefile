@@ -25,6 +25,7 @@ tests: $(INSTALLED)
 	$(BIN)/pytest -q --durations=15
 
 $(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing into $(VENV): about 2.4 GB, some minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'

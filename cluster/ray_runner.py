@@ -36,7 +36,7 @@ UNITS_IN_FLIGHT = 2
 """Of one actor: one is computed while the other is stored, or waits."""
 
 POLL_S = 2.0
-"""How often the driver looks for signs of life."""
+"""How often the driver asks each actor for a sign of life."""
 
 _LOST = (
     ActorDiedError,
@@ -61,21 +61,23 @@ class Worker:
 
     def run(self, unit: Unit) -> UnitResult:
         """Compute and commit one unit."""
-        self._beat(unit)
+
+        def beat() -> None:
+            self._last_beat[unit.index] = time.monotonic()
+
         try:
-            with self._computing:
-                computed = self._writer.compute(unit, lambda: self._beat(unit))
+            computed = self._writer.compute(unit, beat, self._computing)
             return self._writer.commit(unit, computed)
         finally:
             self._last_beat.pop(unit.index, None)
 
     def silent_s(self) -> float:
-        """Return the seconds since the last sign of life of any unit here; 0 when idle."""
-        beats = list(self._last_beat.values())
-        return time.monotonic() - max(beats) if beats else 0.0
+        """Return how long the most silent unit here has shown no sign of life; 0 when idle.
 
-    def _beat(self, unit: Unit) -> None:
-        self._last_beat[unit.index] = time.monotonic()
+        A unit that waits for another one's computing has not begun, and does not count.
+        """
+        beats = list(self._last_beat.values())
+        return time.monotonic() - min(beats) if beats else 0.0
 
 
 def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Iterator[UnitResult]:
@@ -105,6 +107,8 @@ def connection(config: RunConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    if config.address == "local":  # listens on this machine alone: needs no token
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     handler = signal.getsignal(signal.SIGTERM)
     context = ray.init(
         address=config.address,
@@ -128,9 +132,11 @@ class _Member:
     actor: Any
     running: dict[Any, Unit] = field(default_factory=dict)
     poll: Any = None
+    asked: float = 0.0
     heard: float = field(default_factory=time.monotonic)
-    up: bool = True
-    """False from the loss of a call until the restarted actor answers: calls made before fail."""
+    up: bool = False
+    """True once the actor has answered, until a call is lost: what is given to an actor that has
+    no place yet would wait with it, and calls to one that is being restarted fail."""
 
     def submit(self, unit: Unit) -> None:
         if not self.running:
@@ -151,26 +157,32 @@ class _Loop:
     def results(self) -> Iterator[UnitResult]:
         fresh, suspects = deque(self.units), deque[Unit]()
         while True:
+            self._watch()
             for member in self.team:
                 self._fill(member, fresh, suspects)
             running = [ref for member in self.team for ref in member.running]
             if not (running or fresh or suspects):
                 return
-            done = ray.wait(running, num_returns=1, timeout=POLL_S)[0] if running else []
-            if not running:
-                time.sleep(POLL_S / 4)  # every actor is being restarted
+            polls = [member.poll for member in self.team if member.poll is not None]
+            if not (running or polls):
+                time.sleep(POLL_S / 4)  # nobody is up, and all were asked a moment ago
+                continue
+            done, _ = ray.wait(running + polls, num_returns=1, timeout=POLL_S)
             for ref in done:
+                if ref in polls:
+                    continue  # an answer to `silent_s`
                 member = next(m for m in self.team if ref in m.running)
                 unit = member.running.pop(ref)
-                member.heard = time.monotonic()
                 try:
-                    yield ray.get(ref)
+                    result = ray.get(ref)
                 except RayTaskError as error:
                     raise _original(error, unit) from None
                 except _LOST as error:
                     member.up = False
                     yield from self._lost(unit, error, suspects)
-            self._watch()
+                else:
+                    member.heard = time.monotonic()
+                    yield result
 
     def _fill(self, member: _Member, fresh: deque[Unit], suspects: deque[Unit]) -> None:
         if not member.up:
@@ -195,13 +207,13 @@ class _Loop:
             suspects.append(unit)
             return
         told = (
-            f"quarantined: its worker died or hung {self.config.attempts} times "
-            f"(last: {type(error).__name__}); look at the Ray logs, then run with --retry-failed"
+            "quarantined: its worker died or hung at every attempt; look at the Ray logs, then run "
+            "with --retry-failed"
         )
         yield unit_result(self.worker.store.write_failed_unit(unit, told), {})
 
     def _watch(self) -> None:
-        """Ask for signs of life; kill what shows none: Ray restarts it and its calls fail."""
+        """Ask for signs of life; restart an actor that shows none, so that its calls fail."""
         for member in self.team:
             if member.poll is not None and ray.wait([member.poll], timeout=0)[0]:
                 try:
@@ -209,23 +221,27 @@ class _Loop:
                     member.up = True
                 except _LOST:
                     member.up = False  # the units' own calls fail too, and are counted there
-                member.poll = None
-            if time.monotonic() - member.heard > self.config.unit_timeout_s:
+                member.poll, member.asked = None, time.monotonic()
+            silent_s = time.monotonic() - member.heard
+            if silent_s > self.config.unit_timeout_s and (member.running or self._nobody_is_up()):
                 self._restart(member)
-            elif member.poll is None and (member.running or not member.up):
+            elif member.poll is None and (
+                time.monotonic() - member.asked > POLL_S or not member.asked
+            ):
                 member.poll = member.actor.silent_s.remote()
 
+    def _nobody_is_up(self) -> bool:
+        return not any(member.up for member in self.team)
+
     def _restart(self, member: _Member) -> None:
-        if not member.up and not any(other.up for other in self.team):
+        if not member.running:
             raise TimeoutError(
-                f"no worker came back within {self.config.unit_timeout_s:.0f} s; look at the Ray "
+                f"no worker came up within {self.config.unit_timeout_s:.0f} s; look at the Ray "
                 "logs and run the same command again: it goes on where this run stops"
             )
-        if member.running:
-            _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
-            ray.kill(member.actor, no_restart=False)
-            member.poll, member.up = None, False
-        member.heard = time.monotonic()
+        _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
+        ray.kill(member.actor, no_restart=False)
+        member.poll, member.up, member.heard = None, False, time.monotonic()
 
 
 def _start(worker: UnitWriter, config: RunConfig) -> _Member:

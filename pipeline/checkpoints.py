@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.grid import auto_canvas
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ class ModelFacts:
     """The config's blocks, counted from 0."""
 
     taps: tuple[str, ...]
-    weights_sha256: str
     ffn_dim: int
     patch_px: int
     """Side of a token, in px of the backbone's input."""
@@ -73,8 +72,13 @@ def cache_dir() -> Path:
     return Path(os.environ.get("VEGA3D_CACHE") or Path.home() / ".cache" / "vega3d")
 
 
-def resolve_model(model: str, parts: Sequence[str]) -> Path:
+def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> Path:
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
+
+    Args:
+        model: Hub id or folder.
+        parts: Subfolders, or "." for the root.
+        weights: False fetches and checks the configs alone.
 
     Raises:
         CheckpointError: The folder lacks a part or holds only pickled weights, or the hub id can
@@ -84,9 +88,9 @@ def resolve_model(model: str, parts: Sequence[str]) -> Path:
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
-        folder = _fetch(model, parts)
+        folder = _fetch(model, parts, _KINDS if weights else ("config.json",))
     for part in parts:
-        _check_part(model, folder, part)
+        _check_part(model, folder, part, weights)
     return folder
 
 
@@ -138,6 +142,12 @@ def weights_sha256(folder: Path, parts: Sequence[str]) -> str:
     return total.hexdigest()
 
 
+def model_sha256(config: ExtractConfig) -> str:
+    """Return the hash of the weights that a config's backbone computes with."""
+    parts = SIGLIP_PARTS if config.backbone == "siglip" else WAN_PARTS
+    return weights_sha256(resolve_model(config.model, parts), parts)
+
+
 def part_files(folder: Path, parts: Sequence[str]) -> list[Path]:
     """List the files that decide what the parts compute, sorted by name."""
     found = {path for part in parts for kind in _KINDS for path in (folder / part).glob(kind)}
@@ -147,7 +157,7 @@ def part_files(folder: Path, parts: Sequence[str]) -> list[Path]:
 def resolve_blocks(blocks: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     """Return block indices counted from 0; negative ones count from the end."""
     if bad := [block for block in blocks if not -num_blocks <= block < num_blocks]:
-        raise ValueError(
+        raise UsageError(
             f"blocks must lie in {-num_blocks}..{num_blocks - 1} for this model, got {bad}"
         )
     resolved = tuple(block % num_blocks for block in blocks)
@@ -177,7 +187,7 @@ def model_facts(config: ExtractConfig) -> ModelFacts:
     """Return what planning needs to know of the config's model."""
     if config.backbone == "siglip":
         return _siglip_facts(config)
-    folder = resolve_model(config.model, WAN_PARTS)
+    folder = resolve_model(config.model, WAN_PARTS, weights=False)
     dit = check_class(folder, "transformer", "WanTransformer3DModel")
     vae = check_class(folder, "vae", "AutoencoderKLWan")
     num_blocks = int(dit["num_layers"])
@@ -187,13 +197,12 @@ def model_facts(config: ExtractConfig) -> ModelFacts:
         num_blocks=num_blocks,
         blocks=blocks,
         taps=tap_names(config, blocks),
-        weights_sha256=weights_sha256(folder, WAN_PARTS),
         ffn_dim=int(dit["ffn_dim"]),
         patch_px=16,
         native_px=0,
         native_tokens=WAN_AUTO_TOKENS,
         vae_width=int(vae["base_dim"]),
-        text_dim=int(dit["text_dim"]),
+        text_dim=int(dit.get("text_dim", 4096)),
     )
 
 
@@ -255,7 +264,7 @@ def _vae_flops(rows: int, cols: int, width: int) -> int:
 
 
 def _siglip_facts(config: ExtractConfig) -> ModelFacts:
-    folder = resolve_model(config.model, SIGLIP_PARTS)
+    folder = resolve_model(config.model, SIGLIP_PARTS, weights=False)
     kind, raw = siglip_vision_config(folder)
     # A published config.json holds only what differs from the class's defaults, filled in here.
     # Source: transformers 5, SiglipVisionConfig and Siglip2VisionConfig.
@@ -270,7 +279,6 @@ def _siglip_facts(config: ExtractConfig) -> ModelFacts:
         num_blocks=int(vision["num_hidden_layers"]),
         blocks=blocks,
         taps=tap_names(config, blocks),
-        weights_sha256=weights_sha256(folder, SIGLIP_PARTS),
         ffn_dim=int(vision["intermediate_size"]),
         patch_px=patch,
         native_px=side,
@@ -279,13 +287,13 @@ def _siglip_facts(config: ExtractConfig) -> ModelFacts:
     )
 
 
-def _fetch(model: str, parts: Sequence[str]) -> Path:
+def _fetch(model: str, parts: Sequence[str], kinds: Sequence[str]) -> Path:
     """Return the hub snapshot with the parts' files, from the network or the local cache."""
     from huggingface_hub import snapshot_download  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     prefixes = ["" if part == "." else f"{part}/" for part in parts]
-    patterns = [prefix + kind for prefix in prefixes for kind in _KINDS]
+    patterns = [prefix + kind for prefix in prefixes for kind in kinds]
     # A bare pattern also matches in subfolders, which only the root part must not fetch.
     ignore = ["*/*"] if "." in parts else None
     try:
@@ -298,13 +306,13 @@ def _fetch(model: str, parts: Sequence[str]) -> Path:
         ) from error
 
 
-def _check_part(model: str, folder: Path, part: str) -> None:
+def _check_part(model: str, folder: Path, part: str, weights: bool) -> None:
     """Check that one part is there, with safetensors weights where it has weights."""
     place = folder / part
     if not place.is_dir():
         found = sorted(path.name for path in folder.iterdir())
         raise CheckpointError(f"{model!r} has no folder {part}/ in {folder}; found {found}")
-    if part == "tokenizer" or any(place.glob("*.safetensors")):
+    if part == "tokenizer" or not weights or any(place.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in place.iterdir() if path.suffix in _PICKLES)
     remedy = (

@@ -10,36 +10,56 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vega3d.pipeline.config import (
-    ExtractConfig,
-    Numerics,
-    Resolution,
-    RunConfig,
-    reference_config,
-    siglip_config,
-)
+from vega3d.pipeline.config import ExtractConfig, Numerics, RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, UsageError
+from vega3d.pipeline.options import (
+    DEFAULT,
+    NUMERICS,
+    RUN,
+    BatchSize,
+    Blocks,
+    ContextOption,
+    Device,
+    DeviceOption,
+    DryRun,
+    Dtype,
+    FitOption,
+    Grid,
+    ModelOption,
+    NoiseSamples,
+    NoiseSeed,
+    Out,
+    PerShard,
+    Preset,
+    PresetOption,
+    PromptEmbeds,
+    ResolutionOption,
+    RunnerName,
+    Sampling,
+    SamplingOption,
+    Scenes,
+    StoreDtype,
+    Threads,
+    Timesteps,
+    Views,
+    checked,
+    configs,
+    device_of,
+)
 from vega3d.pipeline.origin import check_one_origin
 
 if TYPE_CHECKING:
     from vega3d.pipeline.plan import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-DEFAULT = ExtractConfig()
-NUMERICS = Numerics()
-RUN = RunConfig()
 USAGE, FAILED_SCENES, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
@@ -48,133 +68,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # square brackets are defaults here
 )
 
 
-class Preset(StrEnum):
-    """Named configs that the other options change."""
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-    WAN = "wan2.1-t2v"
-    SIGLIP = "siglip"
-    REFERENCE = "reference"
-
-
-_PRESETS: dict[Preset, Callable[[], ExtractConfig]] = {
-    Preset.WAN: ExtractConfig,
-    Preset.SIGLIP: siglip_config,
-    Preset.REFERENCE: reference_config,
-}
-
-
-class Fit(StrEnum):
-    """How an image of another aspect becomes the backbone's input."""
-
-    PAD = "pad"
-    CROP = "crop"
-    STRETCH = "stretch"
-
-
-class Context(StrEnum):
-    """Which views the generator sees together."""
-
-    FRAME = "frame"
-    CLIP = "clip"
-    STACK = "stack"
-
-
-class RunnerName(StrEnum):
-    """Where units are computed."""
-
-    INLINE = "inline"
-    RAY = "ray"
-
-
-class Sampling(StrEnum):
-    """How views are chosen."""
-
-    UNIFORM = "uniform"
-    COVERAGE = "coverage"
-
-
-class Device(StrEnum):
-    """Where the model runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-Scenes = Annotated[
-    str,
-    typer.Argument(
-        help="A capture or a folder of captures (ScanNet export, posed_images, 7-Scenes), "
-        "WebDataset shards (folder, index, http:// or s3:// URLs), videos, or rooms:N."
-    ),
-]
-Out = Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")]
-PresetOption = Annotated[
-    Preset, typer.Option("--preset", "--backbone", help="Named config; the options change it.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option(help="Hub id or folder. [default: the preset's]", show_default=False)
-]
-Blocks = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Blocks to keep, from 0, such as 10,20. [default: {DEFAULT.blocks[0]}, SigLIP -2]",
-        show_default=False,
-    ),
-]
-Timesteps = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Noise steps k of 0..1000, such as 100,300. [default: {DEFAULT.timesteps[0]}]",
-        show_default=False,
-    ),
-]
-ResolutionOption = Annotated[
-    str | None,
-    typer.Option(
-        help="ROWSxCOLS of the backbone's input, auto (keeps each image's aspect), or native "
-        "(SigLIP). [default: 480x640]",
-        show_default=False,
-    ),
-]
-FitOption = Annotated[
-    Fit | None, typer.Option(help="pad, crop or stretch. [default: pad]", show_default=False)
-]
-ContextOption = Annotated[
-    Context | None,
-    typer.Option(help="Views the generator sees together. [default: frame]", show_default=False),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="Precision of matrix products: float32 or bfloat16. [default: float32]",
-        show_default=False,
-    ),
-]
-NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.")]
-NoiseSamples = Annotated[int, typer.Option(help="Noise draws a view, each its own tap.")]
-Grid = Annotated[str, typer.Option(help="ROWSxCOLS of the common token grid.")]
-StoreDtype = Annotated[str, typer.Option(help="Type of the stored features: float16, float32.")]
-Views = Annotated[int, typer.Option("--views", help="Views kept of a scene at most; 0: all.")]
-SamplingOption = Annotated[Sampling, typer.Option(help="How views are chosen.")]
-PerShard = Annotated[
-    int | None,
-    typer.Option(
-        help="Scenes of one file, one commit, one retry. [default: 8 on a GPU, 1 on a CPU]",
-        show_default=False,
-    ),
-]
-BatchSize = Annotated[int, typer.Option(help="Views a forward pass; fixed with the store.")]
-Threads = Annotated[int, typer.Option(help="CPU threads a worker; fixed with the store.")]
-DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
+        print(version("vega3d"))
+        raise typer.Exit
 
 
 @app.callback()
 def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version, and stop."
+        ),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
     """Posed scenes in, features in a sharded Zarr store out."""
@@ -231,16 +144,22 @@ def run(
     wheel: Annotated[
         str, typer.Option(help="Ray: wheel of vega3d to ship to nodes that lack it.")
     ] = RUN.wheel,
+    prompt_embeds: PromptEmbeds = "",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
-    asked = locals()
-    config, numerics = _configs(asked)
+    if scenes_per_shard is None:
+        scenes_per_shard = _stored_scenes_per_shard(out)
+    if runner is RunnerName.RAY and address != "local" and device is Device.AUTO:
+        raise typer.BadParameter(
+            "--device auto looks at this machine, not at the cluster's; say --device cuda or cpu"
+        )
+    config, numerics = configs(locals())
     on_gpu = numerics.device == "cuda"
-    run_config = _checked(
+    run_config = checked(
         RunConfig,
         runner=runner.value,
         address=address,
@@ -254,9 +173,13 @@ def run(
     if dry_run:
         _print(_estimated(scenes, config, {"workers": workers}))
         return
-    summary = _extract(scenes, out, config, numerics, run_config, retry_failed)
+    if on_gpu and runner is RunnerName.INLINE:
+        _check_gpu()
+    summary = _extract(
+        scenes, out, config, numerics, run_config, retry_failed=retry_failed, prompt=prompt_embeds
+    )
     _report(summary)
-    if summary["failures"]:
+    if summary["failures"] or summary["pending"]:
         raise typer.Exit(FAILED_SCENES)
 
 
@@ -289,11 +212,21 @@ def plan(
     price_per_hour: Annotated[float, typer.Option(help="Of one worker, in your currency.")] = 3.0,
 ) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
-    config, _ = _configs(locals())
+    config, _ = configs(locals())
     rates: dict[str, Any] = {"workers": workers, "price_per_worker_hour": price_per_hour}
-    _print(
-        _estimated(scenes, config, {**rates, **({"tflops_per_worker": tflops} if tflops else {})})
+    if tflops is not None:
+        rates["tflops_per_worker"] = tflops
+    found = _estimated(scenes, config, rates)
+    print(
+        f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
+        f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
+        f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} to "
+        f"pay, on {workers} workers at {found['assumed']['tflops_per_worker']:g} TFLOP/s and "
+        f"{price_per_hour:g} an hour each (--tflops: `bench` measures yours)\n"
+        f"{found['break_even']['verdict']}",
+        file=sys.stderr,
     )
+    _print(found)
 
 
 @app.command()
@@ -307,6 +240,8 @@ def status(
 
     while True:
         found = read_status(store)
+        for scene_id, reason in list(found["failures"].items())[:20]:
+            print(f"failed {scene_id}: {reason}", file=sys.stderr)
         print(
             f"{found['committed']} committed, {len(found['failures'])} failed, "
             f"{found['pending']} pending of {found['scenes']} scenes, "
@@ -340,13 +275,15 @@ def verify(
 
     if deep and not scenes:
         raise typer.BadParameter("--deep needs --scenes, where the store's scenes are")
-    if repair and not yes and sys.stdin.isatty():
+    if repair and not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("--repair asks first; say --yes where nobody can answer")
         question = "Take back damaged units and remove what was never committed?"
         if not typer.confirm(question):
             raise typer.Exit(USAGE)
     found = asdict(verify_store(store, repair=repair))
     if deep:
-        source = _usage(read_scenes, scenes)
+        source = checked(read_scenes, scenes)
         checks = verify_deep(store, source, model=model, sample=sample)
         found["deep"] = [asdict(check) for check in checks]
     for key, reason in found["damaged"].items():
@@ -369,28 +306,38 @@ def pack(
     from vega3d.pipeline.scenes import read_scenes
     from vega3d.pipeline.tars import pack as pack_scenes
 
-    source = _usage(read_scenes, scenes)
+    source = checked(read_scenes, scenes)
     if dry_run:
         entries = source.entries()
         _print({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
         return
-    _print(dict(_usage(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)))
+    packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
+    for scene in packed["failed"]:
+        print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
+    _print(packed)
+    if packed["failed"]:
+        raise typer.Exit(FAILED_SCENES)
 
 
 @app.command("import")
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(help="safetensors files, one a scene: features.<tap>, ...")
+        list[Path],
+        typer.Argument(exists=True, help="safetensors files, one a scene: features.<tap>, ..."),
     ],
     out: Out,
     source: Annotated[str, typer.Option(help="Name of what made them; part of the config.")],
     scenes_per_shard: Annotated[int, typer.Option(help="Scenes of one file.")] = 1,
     store_dtype: StoreDtype = DEFAULT.store_dtype,
+    dry_run: DryRun = False,
 ) -> None:
     """Bring features that were computed elsewhere into a store of the same contract."""
     from vega3d.pipeline.imports import import_arrays, read_scene_arrays
     from vega3d.pipeline.verify import status as read_status
 
+    if dry_run:
+        _print({"scenes": len(files), "out": out})
+        return
     import_arrays(
         out,
         [read_scene_arrays(str(path)) for path in files],
@@ -398,7 +345,10 @@ def import_(
         scenes_per_shard=scenes_per_shard,
         store_dtype=store_dtype,
     )
-    _print(read_status(out))
+    found = read_status(out)
+    _print(found)
+    if found["failures"]:
+        raise typer.Exit(FAILED_SCENES)
 
 
 @app.command()
@@ -429,7 +379,7 @@ def bench(
     """Measure this machine: seconds and peak memory a view, TFLOP/s for `plan --tflops`."""
     from vega3d.pipeline.bench import bench as measure
 
-    numerics = _checked(Numerics, threads=threads, device=_device(device))
+    numerics = checked(Numerics, threads=threads, device=device_of(device))
     _print(measure(numerics, full=full, repeats=repeats))
 
 
@@ -442,11 +392,14 @@ def demo(
     from vega3d.cluster.ray_runner import connection
     from vega3d.pipeline.demo import run_demo
 
-    on_ray = _checked(RunConfig, runner="ray", workers=workers, cpus_per_worker=0.5)
+    on_ray = checked(RunConfig, runner="ray", workers=workers, cpus_per_worker=0.5)
     with connection(on_ray):  # one start of Ray for both stores
-        made = run_demo(out, partial(_extract, run_config=on_ray, retry_failed=False))
-    for name, place in made.items():
-        print(f"{name}: {place}", file=sys.stderr)
+        made = run_demo(out, partial(_extract, run_config=on_ray))
+    print(
+        f"prior features:    {made['prior']}\nsemantic features: {made['semantic']}\n"
+        f"now look at        {made['pictures'][0]} and its neighbours",
+        file=sys.stderr,
+    )
     _print(made)
 
 
@@ -472,7 +425,9 @@ def _extract(
     config: ExtractConfig,
     numerics: Numerics,
     run_config: RunConfig,
-    retry_failed: bool,
+    *,
+    retry_failed: bool = False,
+    prompt: str = "",
 ) -> dict[str, Any]:
     """Compose source, runner, progress and log, and extract."""
     from vega3d.pipeline.extract import extract
@@ -480,7 +435,8 @@ def _extract(
     from vega3d.pipeline.runlog import RunLog
     from vega3d.pipeline.scenes import read_scenes
 
-    source = _usage(read_scenes, scenes)
+    source = checked(read_scenes, scenes)
+    print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
     settings = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run_config)}
     log = RunLog(out, settings)
     with Progress() as progress:
@@ -497,6 +453,7 @@ def _extract(
                 numerics=numerics,
                 run=_runner(run_config),
                 retry_failed=retry_failed,
+                prompt_embeds=prompt,
                 on_result=on_result,
             )
         except KeyboardInterrupt as error:
@@ -510,6 +467,24 @@ def _extract(
             raise
     log.close(summary)
     return asdict(summary)
+
+
+def _stored_scenes_per_shard(out: str) -> int | None:
+    """Return what a store that is there was made with, so that its default follows no device."""
+    from vega3d.pipeline.store import stored_attributes
+
+    attributes = stored_attributes(out)
+    if attributes is None:
+        return None
+    return int(attributes["identity"]["config"].get("scenes_per_shard", 1))
+
+
+def _check_gpu() -> None:
+    """Refuse before there is a store that says cuda."""
+    if device_of(Device.AUTO) != "cuda":
+        raise typer.BadParameter(
+            "device cuda is asked for, but torch sees no GPU here; use --device cpu"
+        )
 
 
 def _runner(config: RunConfig) -> "Runner":
@@ -528,81 +503,11 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
     from vega3d.pipeline.plan import plan_units
     from vega3d.pipeline.scenes import read_scenes
 
-    entries = _usage(read_scenes, scenes).entries()
+    entries = checked(read_scenes, scenes).entries()
     planned = plan_units(
         entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
-    return estimate(planned, config, model_facts(config), _checked(Rates, **rates))
-
-
-def _configs(asked: dict[str, Any]) -> tuple[ExtractConfig, Numerics]:
-    """Turn a command's options into the two configs; what was not given is the preset's."""
-    device = _device(asked["device"])
-    numerics = _checked(
-        Numerics, batch_size=asked["batch_size"], threads=asked["threads"], device=device
-    )
-    fields: dict[str, Any] = {
-        "model": asked["model"],
-        "blocks": _ints("--blocks", asked["blocks"]),
-        "timesteps": _ints("--timesteps", asked["timesteps"]),
-        "resolution": _resolution(asked["resolution"]),
-        "fit": asked["fit"] and asked["fit"].value,
-        "context": asked["context"] and asked["context"].value,
-        "dtype": asked["dtype"],
-        "scenes_per_shard": asked["scenes_per_shard"] or (8 if device == "cuda" else 1),
-        "noise_seed": asked["noise_seed"],
-        "noise_samples": asked["noise_samples"],
-        "grid": _size("--grid", asked["grid"]),
-        "store_dtype": asked["store_dtype"],
-        "num_views": asked["views"],
-        "sampling": asked["sampling"].value,
-    }
-    given = {name: value for name, value in fields.items() if value is not None}
-    return _checked(partial(replace, _PRESETS[asked["preset"]]()), **given), numerics
-
-
-def _device(device: Device) -> str:
-    if device is not Device.AUTO:
-        return device.value
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _ints(option: str, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{option} takes numbers such as 10,20, got {text!r}") from None
-
-
-def _resolution(text: str | None) -> Resolution | None:
-    if text is None:
-        return None
-    if text in ("auto", "native"):
-        return cast("Resolution", text)
-    return _size("--resolution", text)
-
-
-def _size(option: str, text: str) -> tuple[int, int]:
-    try:
-        rows, cols = (int(part) for part in text.replace(",", "x").split("x"))
-    except ValueError:
-        raise typer.BadParameter(f"{option} takes ROWSxCOLS, got {text!r}") from None
-    return rows, cols
-
-
-def _checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Make a config; its ValueError is wrong usage."""
-    try:
-        return make(*args, **kwargs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-_usage = _checked
+    return estimate(planned, config, model_facts(config), checked(Rates, **rates))
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -613,6 +518,8 @@ def _report(summary: dict[str, Any]) -> None:
     """Tell a person how it went, then print the summary."""
     for scene_id, reason in list(summary["failures"].items())[:20]:
         print(f"failed {scene_id}: {reason}", file=sys.stderr)
+    if summary["failures"]:
+        print("when they are mended, run with --retry-failed", file=sys.stderr)
     print(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",

@@ -5,12 +5,27 @@ Standard library only, so that a command line stays light.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 BackboneName = Literal["wan2.1-t2v", "siglip"]
 Fit = Literal["pad", "crop", "stretch"]
 Context = Literal["frame", "clip", "stack"]
 Resolution = tuple[int, int] | Literal["auto", "native"]
+
+Recipe = Literal["vega3d", "reference"]
+Dtype = Literal["float32", "bfloat16"]
+StoreDtype = Literal["float16", "float32"]
+Sampling = Literal["uniform", "coverage"]
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "backbone": get_args(BackboneName),
+    "fit": get_args(Fit),
+    "context": get_args(Context),
+    "recipe": get_args(Recipe),
+    "dtype": get_args(Dtype),
+    "store_dtype": get_args(StoreDtype),
+    "sampling": get_args(Sampling),
+}
 
 DEFAULT_MODELS: dict[str, str] = {
     "wan2.1-t2v": "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
@@ -45,10 +60,10 @@ class ExtractConfig:
     """What the generator sees together: each view alone, all as one video (`clip`), or all on the
     time axis with a latent of their own (`stack`). Wan only."""
 
-    recipe: Literal["vega3d", "reference"] = "vega3d"
+    recipe: Recipe = "vega3d"
     """`reference` repeats the released pipeline step by step, its squash and crop included."""
 
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Precision of the matrix products; norms, modulation and the residual stay float32."""
 
     noise_seed: int = 0
@@ -60,13 +75,13 @@ class ExtractConfig:
     grid: tuple[int, int] = (14, 14)
     """Rows and columns of the common token grid, over the whole image."""
 
-    store_dtype: Literal["float16", "float32"] = "float16"
+    store_dtype: StoreDtype = "float16"
     """Type of the stored features."""
 
     num_views: int = 32
     """Views kept of a scene at most; 0 keeps all."""
 
-    sampling: Literal["uniform", "coverage"] = "uniform"
+    sampling: Sampling = "uniform"
     """How they are chosen: evenly by index, or greedily by the 0.1 m voxels they cover."""
 
     scenes_per_shard: int = 8
@@ -74,9 +89,14 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         """Check every field once."""
-        if self.backbone not in DEFAULT_MODELS:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}"
+                )
+        if not isinstance(self.resolution, tuple) and self.resolution not in ("auto", "native"):
             raise ValueError(
-                f"backbone must be one of {sorted(DEFAULT_MODELS)}, got {self.backbone!r}"
+                f"resolution must be rows, columns, or auto or native, got {self.resolution!r}"
             )
         if not self.blocks or len(set(self.blocks)) != len(self.blocks):
             raise ValueError(f"blocks must be one or more different indices, got {self.blocks}")
@@ -89,7 +109,7 @@ class ExtractConfig:
         elif self.timesteps or self.context != "frame" or self.noise_samples != 1:
             raise ValueError(
                 "siglip is no diffusion model: it takes no timesteps, contexts or noise samples; "
-                "use the preset siglip_config()"
+                "leave these settings at the siglip preset's"
             )
         if isinstance(self.resolution, tuple) and min(self.resolution) < 1:
             raise ValueError(f"resolution must be positive rows, columns, got {self.resolution}")
@@ -100,11 +120,10 @@ class ExtractConfig:
                 f"noise_samples must be >= 1 and noise_seed in 0..2**63-1, "
                 f"got {self.noise_samples} and {self.noise_seed}"
             )
-        if self.num_views < 0 or self.scenes_per_shard < 1:
-            raise ValueError(
-                f"num_views must be >= 0 and scenes_per_shard >= 1, "
-                f"got {self.num_views} and {self.scenes_per_shard}"
-            )
+        if self.num_views < 0:
+            raise ValueError(f"views must be >= 0 (0 keeps all), got {self.num_views}")
+        if self.scenes_per_shard < 1:
+            raise ValueError(f"scenes_per_shard must be >= 1, got {self.scenes_per_shard}")
 
     def _check_wan(self) -> None:
         if not self.timesteps:
@@ -120,6 +139,8 @@ class ExtractConfig:
             self.context != "frame" or not isinstance(self.resolution, tuple)
         ):
             raise ValueError("the reference recipe has context 'frame' and a fixed resolution")
+        if self.recipe == "reference" and self.fit != "crop":
+            raise ValueError(f"the reference recipe crops: fit must be crop, got {self.fit!r}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,5 +1,6 @@
 """The whole main job on procedural rooms with tiny checkpoints: no download of anything."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,10 @@ def run_demo(out: str, extract: Extract) -> dict[str, Any]:
     folder = Path(out)
     models = {"wan": folder / "models" / "wan-tiny", "siglip": folder / "models" / "siglip-tiny"}
     for name, write in (("wan", write_tiny_wan), ("siglip", write_tiny_siglip)):
-        if not models[name].exists():
-            write(models[name])
+        if not models[name].exists():  # under its name only when it is whole
+            half = models[name].with_name(f".{models[name].name}.{os.getpid()}")
+            write(half)
+            half.rename(models[name])
     numerics = Numerics(threads=1)
     prior = str(folder / "prior.zarr")
     semantic = str(folder / "semantic.zarr")

@@ -1,6 +1,5 @@
 """What a run will take before it starts: bytes, FLOPs, hours, money, and whether caching pays."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +8,16 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.layout import unit_arrays
 from vega3d.pipeline.plan import Plan
 
-SUSTAINED_TFLOPS: Mapping[str, float] = {"h200": 400.0, "h100": 400.0, "a100": 130.0, "cpu": 0.1}
-"""Dense bfloat16 TFLOP/s that a worker keeps up: about 40 % of a GPU's peak (published Wan runs
-reach 37 to 54 %), two cores of a server CPU. An assumption, printed with every estimate; `bench`
-measures yours."""
+H100_TFLOPS = 400.0
+"""Dense bfloat16 TFLOP/s that an H100 keeps up: 40 % of its peak (published Wan runs reach 37 to
+54 %). An assumption, printed with every estimate; `bench` measures yours."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
     """What the estimate assumes of the machines and their price."""
 
-    tflops_per_worker: float = SUSTAINED_TFLOPS["h100"]
+    tflops_per_worker: float = H100_TFLOPS
     workers: int = 1
     price_per_worker_hour: float = 3.0
     price_per_gb_month: float = 0.023
@@ -49,7 +47,11 @@ def estimate(
         image_size: Height and width of the images, px.
     """
     arrays = unit_arrays(plan, facts.taps, facts.channels, config.grid, config.store_dtype)
-    stored = sum(a.shard_bytes(plan.scenes_per_shard) for a in arrays) * len(plan.units)
+    stored = sum(
+        array.shard_bytes(plan.scenes_per_shard, len(unit.scene_ids))
+        for unit in plan.units
+        for array in arrays
+    )
     views = sum(plan.num_views)
     flops = flops_per_view(config, facts, image_size) * views
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600

@@ -1,23 +1,21 @@
 """The main job, told by one function: posed scenes in, features in a sharded Zarr store out."""
 
-import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-
-from vega3d.pipeline.checkpoints import ModelFacts, cache_dir, model_facts
 from vega3d.pipeline.commits import Record
 from vega3d.pipeline.config import ExtractConfig, Numerics
-from vega3d.pipeline.identity import FORMAT_VERSION, sha256_of
 from vega3d.pipeline.merge import merge_commits
 from vega3d.pipeline.plan import Plan, Unit, plan_units
+from vega3d.pipeline.prepared import prepare_model
 from vega3d.pipeline.scenes import SceneSource
 from vega3d.pipeline.store import Store
 from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
-from vega3d.pipeline.writer import create_or_resume, uncommitted
+from vega3d.pipeline.writer import create_or_resume, revoke_failed, uncommitted
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +48,7 @@ def extract(
     numerics: Numerics,
     run: Runner,
     retry_failed: bool = False,
+    prompt_embeds: str = "",
     on_result: Callable[[UnitResult, Sequence[Unit]], None] = lambda _result, _units: None,
 ) -> Summary:
     """Write the features of every scene to the store at `out`; run again to resume.
@@ -61,6 +60,8 @@ def extract(
         numerics: What changes their last bits; a store that is there keeps its own.
         run: How units are handed out: `run_inline`, or the one of `vega3d.cluster`.
         retry_failed: Recompute the units that hold failed scenes.
+        prompt_embeds: A safetensors file of the empty prompt's embedding; "" encodes it with the
+            model's text encoder, once.
         on_result: Called after each unit, with all units of this run, to show progress.
 
     Raises:
@@ -71,50 +72,19 @@ def extract(
     plan = plan_units(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
-    model = prepare_model(config)
+    model = prepare_model(config, prompt_embeds)
     store = create_or_resume(out, plan, model.identity, numerics)
-    units = uncommitted(store, plan, retry_failed=retry_failed)
+    if store.numerics != numerics:
+        _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)
+    if retry_failed and revoke_failed(store):
+        merge_commits(store)  # readers who know nothing of us see at once that rows are gone
+    units = uncommitted(store, plan)
     results = []
-    for result in run(UnitWriter(source, model.config, store, model.prompt_embeds), units):
+    for result in run(UnitWriter(source, model, store), units):
         results.append(result)
         on_result(result, units)
-    records = merge_commits(store, plan)
+    records = merge_commits(store)
     return summarize(out, plan, records, results, time.monotonic() - started)
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedModel:
-    """A model that was looked at but not loaded."""
-
-    config: ExtractConfig
-    """The config with block indices counted from 0."""
-
-    identity: dict[str, Any]
-    facts: ModelFacts
-    prompt_embeds: np.ndarray | None
-    """The empty prompt's embedding, float32 [L, D]; Wan only."""
-
-
-def prepare_model(config: ExtractConfig) -> PreparedModel:
-    """Hash the weights, encode the empty prompt (once, then cached), name the taps."""
-    facts = model_facts(config)
-    config = replace(config, blocks=facts.blocks)
-    identity: dict[str, Any] = {
-        "format": FORMAT_VERSION,
-        "config": json.loads(json.dumps(asdict(config))),  # tuples become lists
-        "weights_sha256": facts.weights_sha256,
-        "taps": list(facts.taps),
-        "channels": facts.channels,
-    }
-    prompt_embeds = None
-    if config.backbone == "wan2.1-t2v":
-        from vega3d.pipeline.noise import NOISE_VERSION
-        from vega3d.pipeline.prompt import empty_prompt_embedding
-
-        prompt_embeds = empty_prompt_embedding(config.model, cache_dir())
-        identity["prompt_sha256"] = sha256_of([np.ascontiguousarray(prompt_embeds).data])
-        identity["noise_version"] = NOISE_VERSION
-    return PreparedModel(config, identity, facts, prompt_embeds)
 
 
 def summarize(

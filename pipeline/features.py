@@ -18,8 +18,8 @@ from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.layout import PREVIEW_PX
 from vega3d.pipeline.sampling import drop_bad_poses, sample_views
+from vega3d.pipeline.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.scenes import SceneSource, View
-from vega3d.pipeline.writer import SceneArrays, SceneFailure
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,9 @@ def plan_placement(
         return Placement(canvas=canvas, source=source, target=(0, 0, rows, cols))
     if fit == "crop":
         scale = max(rows / image_height, cols / image_width)
-        top = (image_height - rows / scale) / 2
-        left = (image_width - cols / scale) / 2
+        # One of the two is 0 up to rounding, and Pillow takes no box that starts at -1e-14.
+        top = max(0.0, (image_height - rows / scale) / 2)
+        left = max(0.0, (image_width - cols / scale) / 2)
         source = (top, left, image_height - top, image_width - left)
         return Placement(canvas=canvas, source=source, target=(0, 0, rows, cols))
     scale = min(rows / image_height, cols / image_width)

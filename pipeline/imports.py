@@ -5,20 +5,20 @@ scene, whose tensors carry the names of `SceneArrays`' fields and `features.<tap
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vega3d.pipeline.config import Numerics
-from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.identity import FORMAT_VERSION
+from vega3d.pipeline.errors import SceneError, StoreError
+from vega3d.pipeline.identity import FORMAT_VERSION, sha256_of
 from vega3d.pipeline.merge import merge_commits
 from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.scene_arrays import SceneArrays as SceneArrays
 from vega3d.pipeline.scenes import SceneEntry
 from vega3d.pipeline.store import Store
-from vega3d.pipeline.writer import SceneArrays as SceneArrays
 from vega3d.pipeline.writer import create_or_resume, uncommitted
 
 
@@ -50,11 +50,22 @@ def import_arrays(
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
     writer = create_or_resume(out, plan, identity, Numerics())
-    by_id = {scene.scene_id: scene for scene in scenes}
+    by_id = {scene.scene_id: _with_hash(scene) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})
-    merge_commits(writer, plan)
-    return Store.open(out)
+    merge_commits(writer)
+    store = Store.open(out)
+    for scene_id in store.scene_ids:
+        if store.content_sha256(scene_id) != by_id[scene_id].content_sha256:
+            raise StoreError(
+                f"{out} holds other features of {scene_id} already; import into a new store"
+            )
+    return store
+
+
+def _with_hash(scene: SceneArrays) -> SceneArrays:
+    parts = [np.ascontiguousarray(scene.features[tap]).data for tap in sorted(scene.features)]
+    return replace(scene, content_sha256=scene.content_sha256 or sha256_of(parts))
 
 
 def read_scene_arrays(path: str) -> SceneArrays:

@@ -48,11 +48,12 @@ class ArraySpec:
         """Return the shape of a whole shard."""
         return (scenes_per_shard, *self.shape[1:])
 
-    def shard_bytes(self, scenes_per_shard: int) -> int:
-        """Return the size of a whole shard: chunks, their checksums, the index and its own."""
-        chunks = int(np.prod(self.grid(scenes_per_shard)))
-        values = int(np.prod(self.shard_shape(scenes_per_shard)))
-        return values * np.dtype(self.dtype).itemsize + chunks * (4 + 16) + 4
+    def shard_bytes(self, scenes_per_shard: int, scenes: int) -> int:
+        """Return the size of a shard that holds so many scenes: chunks, checksums, and index."""
+        chunks = int(np.prod(self.grid(scenes)))
+        values = int(np.prod(self.shard_shape(scenes)))
+        index = 16 * int(np.prod(self.grid(scenes_per_shard))) + 4
+        return values * np.dtype(self.dtype).itemsize + 4 * chunks + index
 
     def shard_key(self, unit: int) -> str:
         """Return the name of a unit's shard."""
@@ -91,7 +92,7 @@ def unit_arrays(
     dims = ("scene", "view", "preview_row", "preview_col", "rgb")
     specs.append(ArraySpec(name="preview", dims=dims, shape=preview, dtype="uint8", grid_axes=2))
     for spec in specs:
-        if (size := spec.shard_bytes(plan.scenes_per_shard)) > MAX_PUT_BYTES:
+        if (size := spec.shard_bytes(plan.scenes_per_shard, plan.scenes_per_shard)) > MAX_PUT_BYTES:
             raise StoreError(
                 f"{spec.name}: a shard of {plan.scenes_per_shard} scenes would take "
                 f"{size / 2**30:.1f} GiB, and one PUT takes 5; "

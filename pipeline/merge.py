@@ -5,53 +5,70 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from vega3d.pipeline.commits import Record, SceneRecord, read_records
-from vega3d.pipeline.layout import ArraySpec, chunk_object, merged_arrays
+from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.layout import ArraySpec, chunk_object
 from vega3d.pipeline.objects import Objects, open_objects, zarr_store
-from vega3d.pipeline.plan import Plan
 from vega3d.pipeline.writer import StoreWriter
 
 
-def merge_commits(writer: StoreWriter, plan: Plan) -> dict[int, Record]:
-    """Write poses, view ids, the committed mask and channel statistics; returns the records."""
+def merge_commits(writer: StoreWriter) -> dict[int, Record]:
+    """Write poses, view ids, the committed mask and channel statistics; returns the commits.
+
+    Raises:
+        StoreError: A committed shard is damaged.
+    """
     objects = open_objects(writer.url)
     records = {
         unit: record for unit, record in read_records(objects).items() if record.kind == "commit"
     }
-    scenes = [scene for record in records.values() for scene in record.scenes]
-    channels = next(spec.shape[-1] for spec in writer.arrays if spec.name in writer.taps)
-    for spec in merged_arrays(plan, writer.taps, channels):
-        if spec.name.startswith("stats_"):
-            values = _stats(writer, spec, scenes)
-        else:
-            values = _merged(spec, scenes)
-        _put_if_changed(objects, *chunk_object(spec, values))
+    for key, chunk in merged_objects(writer, records).items():
+        _put_if_changed(objects, key, chunk)
     return records
 
 
-def channel_stats(moments: Iterable[np.ndarray]) -> np.ndarray:
+def merged_objects(writer: StoreWriter, records: Mapping[int, Record]) -> dict[str, bytes]:
+    """Return the only chunk of each merged array, by its key."""
+    scenes = [scene for record in records.values() for scene in record.scenes]
+    values = {
+        spec: _stats(writer, spec, scenes)
+        if spec.name.startswith("stats_")
+        else _merged(spec, scenes)
+        for spec in writer.merged
+    }
+    return dict(chunk_object(spec, array) for spec, array in values.items())
+
+
+def channel_stats(moments: Iterable[np.ndarray], channels: int) -> np.ndarray:
     """Return mean, standard deviation and absolute maximum of each channel, [3, C].
 
     Args:
         moments: Of each scene, [4, C]: count, sum, sum of squares, absolute maximum (`MOMENTS`).
-            Rows of failed scenes are NaN and left out.
+        channels: C; the statistics of no scene are NaN.
     """
-    real = [scene for scene in moments if not np.isnan(scene).any()]
-    if not real:
-        return np.full((3, 1), np.nan)
-    count, total, squares = np.sum([scene[:3] for scene in real], axis=0)
-    mean = total / count
-    variance = np.maximum(squares / count - mean**2, 0.0)
-    return np.stack([mean, np.sqrt(variance), np.max([scene[3] for scene in real], axis=0)])
+    sums, absmax = np.zeros((3, channels)), np.full(channels, np.nan)
+    for scene in moments:
+        sums += scene[:3]
+        absmax = np.fmax(absmax, scene[3])
+    count, total, squares = sums
+    with np.errstate(invalid="ignore"):
+        mean = total / count
+        variance = np.maximum(squares / count - mean**2, 0.0)
+    return np.stack([mean, np.sqrt(variance), absmax])
 
 
 def _stats(writer: StoreWriter, spec: ArraySpec, scenes: Sequence[SceneRecord]) -> np.ndarray:
     import zarr
 
-    array = zarr.open_array(
-        zarr_store(writer.url), path=spec.name.replace("stats_", "moments_"), mode="r"
-    )
+    name = spec.name.replace("stats_", "moments_")
+    array = zarr.open_array(zarr_store(writer.url), path=name, mode="r")
     rows = (np.asarray(array[scene.row]) for scene in scenes if not scene.failure)
-    return np.broadcast_to(channel_stats(rows), spec.shape)
+    try:
+        return channel_stats(rows, spec.shape[-1])
+    except ValueError as error:  # zarr's word for a checksum that does not match
+        raise StoreError(
+            f"{writer.url}: {name} is damaged ({error}); run `vega3d-extract verify STORE "
+            "--repair`, then the same command again"
+        ) from error
 
 
 def _merged(spec: ArraySpec, scenes: Sequence[SceneRecord]) -> np.ndarray:

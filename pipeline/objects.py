@@ -8,9 +8,10 @@ PUT. Reading arrays is zarr's business: `zarr_store` gives it the same place.
 import errno
 import logging
 import os
+import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,8 +55,12 @@ class Objects(Protocol):
         """Yield the names below `prefix`, sorted."""
         ...
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is gone already is no error."""
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        ...
+
+    def remove_leftovers(self, older_than_s: float) -> int:
+        """Remove temporary files of writers that died; returns how many there were."""
         ...
 
 
@@ -96,15 +101,11 @@ class FolderObjects:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        except FileNotFoundError:
-            # Somebody tidied our temporary file away: only done once the unit is committed.
-            if path.exists():
-                return False
-            raise
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                 raise _refused(path, error) from error
-            # No hard links here (FAT, some FUSE mounts). Content is the same for every writer.
+            # No hard links here (FAT, some FUSE mounts): the last of two writers wins. A loser
+            # notices when its commit record is refused, and checks the shards (writer._heal).
             os.rename(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
@@ -123,9 +124,20 @@ class FolderObjects:
         found = (path for path in (root / prefix).rglob("*") if path.is_file())
         yield from sorted(path.relative_to(root).as_posix() for path in found)
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is gone already is no error."""
-        Path(self.url, key).unlink(missing_ok=True)
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        return Path(self.url, key).is_file()
+
+    def remove_leftovers(self, older_than_s: float) -> int:
+        """Remove temporary files of writers that died; returns how many there were.
+
+        A writer that lives is never so old: it writes one object and renames it.
+        """
+        found = [path for path in Path(self.url).rglob(f"*{TEMPORARY_SUFFIX}")
+                 if time.time() - path.stat().st_mtime > older_than_s]  # fmt: skip
+        for path in found:
+            path.unlink(missing_ok=True)
+        return len(found)
 
     def _write_temporary(self, path: Path, parts: Parts) -> str:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
@@ -159,7 +171,8 @@ class BucketObjects:
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises FileNotFoundError."""
-        return bytes(self.bucket().get(key).bytes())
+        with self._errors(key, "read"):
+            return bytes(self.bucket().get(key).bytes())
 
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object in one PUT; False, with nothing changed, where the name is taken."""
@@ -177,23 +190,45 @@ class BucketObjects:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""
-        pages = self.bucket().list(prefix.rstrip("/") + "/")
-        yield from sorted(item["path"] for page in pages for item in page)
+        with self._errors(prefix, "list"):
+            pages = self.bucket().list(prefix.rstrip("/") + "/")
+            found = sorted(item["path"] for page in pages for item in page)
+        yield from found
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is gone already is no error."""
-        self.bucket().delete(key)
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        try:
+            with self._errors(key, "look for"):
+                self.bucket().head(key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def remove_leftovers(self, older_than_s: float) -> int:
+        """Return 0: a PUT is there whole or not at all."""
+        return 0
 
     def _put(self, key: str, parts: Parts, mode: str) -> None:
-        from obstore.exceptions import AlreadyExistsError, BaseError
+        with self._errors(key, "write"):
+            self.bucket().put(key, b"".join(parts), mode=mode, use_multipart=False)
+
+    @contextmanager
+    def _errors(self, key: str, doing: str) -> Iterator[None]:
+        """Turn the service's errors into ours, but for names that are taken or not there."""
+        from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 
         try:
-            self.bucket().put(key, b"".join(parts), mode=mode, use_multipart=False)
+            yield
         except AlreadyExistsError:
             raise
+        except NotFoundError as error:
+            raise FileNotFoundError(f"{self.url}/{key}") from error
         except BaseError as error:
             reason = str(error).splitlines()[0]
-            raise StoreError(f"{self.url}/{key}: cannot write: {reason}") from error
+            raise StoreError(
+                f"{self.url}/{key}: cannot {doing}: {reason}; look at the bucket's name and the "
+                "AWS_... variables"
+            ) from error
 
 
 @lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import JoinedStore, Store
 
 _MARGIN = 8
@@ -53,29 +54,62 @@ def write_pictures(
     written = []
     first = stores[0]
     for scene_id in first.scene_ids[: num_scenes or None]:
-        count = first.num_views(scene_id)
-        chosen = np.unique(np.linspace(0, count - 1, min(num_views, count)).astype(int))
-        rows = [("views", first.preview(scene_id)[chosen])]
-        for store in stores:
-            if scene_id not in store.scene_ids:
-                continue
-            for tap in store.taps:
-                name = f"{store.identity['config']['backbone']}, {tap}: joint PCA"
-                rows.append((name, joint_pca(store.features(scene_id, tap))[chosen]))
+        shared = [
+            view_id
+            for view_id in first.view_ids(scene_id)
+            if all(view_id in store.view_ids(scene_id) for store in _holding(stores, scene_id))
+        ]
+        if not shared:
+            raise StoreError(
+                f"{scene_id}: the stores hold no view in common; extract them with the same "
+                "--views and --sampling to draw them together"
+            )
+        chosen = [
+            shared[i] for i in np.unique(np.linspace(0, len(shared) - 1, num_views).astype(int))
+        ]
         height, width = first.image_size(scene_id)[0]
-        picture = _sheet(scene_id, rows, aspect=width / height if height else 1.0)
+        picture = _sheet(
+            scene_id,
+            chosen,
+            _rows(stores, scene_id, chosen),
+            aspect=float(np.clip(width / height, 0.5, 2.0)) if height else 1.0,
+        )
         path = folder / f"{quote(scene_id, safe='')}.png"
         picture.save(path)
         written.append(path)
     return written
 
 
+def _holding(stores: Sequence[Store | JoinedStore], scene_id: str) -> list[Store | JoinedStore]:
+    return [store for store in stores if scene_id in store.scene_ids]
+
+
+def _rows(
+    stores: Sequence[Store | JoinedStore], scene_id: str, view_ids: Sequence[str]
+) -> list[tuple[str, np.ndarray]]:
+    """Return a name and the tiles of each row of a picture; views are matched by their ids."""
+    rows: list[tuple[str, np.ndarray]] = []
+    for store in _holding(stores, scene_id):
+        places = [store.view_ids(scene_id).index(view_id) for view_id in view_ids]
+        preview = store.preview(scene_id)[places]
+        if not rows and preview.any():  # imported features may come without pictures
+            rows.append(("views", preview))
+        for tap in store.taps:
+            place = f" ({Path(store.url).name})" if len(stores) > 1 else ""
+            name = f"{store.identity['config']['backbone']}, {tap}{place}: joint PCA"
+            rows.append((name, joint_pca(store.features(scene_id, tap))[places]))
+    return rows
+
+
 def _sheet(
-    scene_id: str, rows: Sequence[tuple[str, np.ndarray]], aspect: float, tile_px: int = 168
+    scene_id: str,
+    view_ids: Sequence[str],
+    rows: Sequence[tuple[str, np.ndarray]],
+    aspect: float,
+    tile_px: int = 168,
 ) -> Image.Image:
     size = (round(tile_px * aspect), tile_px)
-    columns = len(rows[0][1])
-    width = _MARGIN + columns * (size[0] + _MARGIN)
+    width = _MARGIN + len(view_ids) * (size[0] + _MARGIN)
     height = _HEADING + len(rows) * (_HEADING + tile_px) + _MARGIN
     sheet = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(sheet)
@@ -83,7 +117,8 @@ def _sheet(
     pen.text((_MARGIN, 5), scene_id, fill="black", font=title)
     top = _HEADING
     for name, tiles in rows:
-        pen.text((_MARGIN, top + 6), name, fill="#444444", font=text)
+        told = f"views {', '.join(view_ids)}" if name == "views" else name
+        pen.text((_MARGIN, top + 6), told, fill="#444444", font=text)
         top += _HEADING
         for column, tile in enumerate(tiles):
             smooth = Image.Resampling.BICUBIC if name == "views" else Image.Resampling.NEAREST

@@ -49,8 +49,7 @@ class Plan:
     def rows(self) -> list[dict[str, Any]]:
         """Return the row table as plain JSON."""
         return [
-            {"scene_id": entry.scene_id, "num_views": entry.num_views, "group": entry.group}
-            for entry in self.entries
+            {"scene_id": entry.scene_id, "num_views": entry.num_views} for entry in self.entries
         ]
 
 

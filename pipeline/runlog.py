@@ -17,6 +17,7 @@ from vega3d.pipeline.commits import RUNS
 from vega3d.pipeline.extract import Summary
 from vega3d.pipeline.objects import open_objects
 from vega3d.pipeline.worker import UnitResult
+from vega3d.pipeline.writer import ROOT
 
 SUMMARY = "unit/summary.json"
 
@@ -51,6 +52,8 @@ class RunLog:
         ended = f"{type(error).__name__}: {error}" if error else ""
         self.add("end", error=ended, summary=asdict(summary) if summary else None)
         objects = open_objects(self._out)
+        if not objects.exists(ROOT):
+            return  # the run ended before there was a store: nothing to log beside
         lines = "".join(json.dumps(event) + "\n" for event in self._events)
         objects.create(self._key, [lines.encode()])
         if summary is not None:

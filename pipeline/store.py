@@ -6,7 +6,7 @@ where there is no depth or no pose.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -37,6 +37,14 @@ def open_store(location: str | Sequence[str]) -> "Store | JoinedStore":
     if not stores:
         raise StoreError("open_store needs at least one store")
     return stores[0] if len(stores) == 1 else JoinedStore.of(stores)
+
+
+def stored_attributes(url: str) -> dict[str, Any] | None:
+    """Return what a store's root says of it, or None where there is no store."""
+    try:
+        return parse_attributes(open_objects(url).read("zarr.json"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -186,9 +194,13 @@ class Store:
 
     def channel_stats(self, tap: str | None = None) -> dict[str, Float64[np.ndarray, " C"]]:
         """Return mean, std and absmax of each channel over all committed scenes."""
-        array = self._array(f"moments_{self._tap(tap)}")
-        stats = channel_stats(np.asarray(array[self.row(name)]) for name in self.scene_ids)
+        stats = channel_stats(self.moments(tap), self.num_channels(tap))
         return dict(zip(STATS, stats, strict=True))
+
+    def moments(self, tap: str | None = None) -> Iterator[Float64[np.ndarray, "4 C"]]:
+        """Yield each scene's count, sum, sum of squares and absmax of each channel."""
+        array = self._array(f"moments_{self._tap(tap)}")
+        return (np.asarray(array[self.row(name)]) for name in self.scene_ids)
 
     @cached_property
     def _scenes(self) -> dict[str, SceneRecord]:
@@ -231,6 +243,7 @@ class Store:
 
     def _views(self, name: str, scene_id: str) -> np.ndarray:
         scene = self._scene(scene_id)
+        self._check_shard_is_there(name, scene.row)
         try:
             return np.asarray(self._array(name)[scene.row, : len(scene.view_ids)])
         except ValueError as error:  # zarr's word for a checksum that does not match
@@ -238,6 +251,24 @@ class Store:
                 f"{self.url}: {name} of {scene_id} is damaged ({error}); run "
                 "`vega3d-extract verify STORE --repair`, then the extraction again"
             ) from error
+
+    def _check_shard_is_there(self, name: str, row: int) -> None:
+        """Zarr reads a shard that is gone as NaN; every committed one is there, so it is damage."""
+        unit = row // int(self.attributes["scenes_per_shard"])
+        if (name, unit) in self._seen_shards:
+            return
+        prefix = f"{name}/c/{unit}/"
+        key = next(key for key in self.records[unit].objects if key.startswith(prefix))
+        if not open_objects(self.url).exists(key):
+            raise StoreError(
+                f"{self.url}: {key} is committed but gone; run `vega3d-extract verify STORE "
+                "--repair`, then the extraction again"
+            )
+        self._seen_shards.add((name, unit))
+
+    @cached_property
+    def _seen_shards(self) -> set[tuple[str, int]]:
+        return set()
 
 
 @dataclass(frozen=True)
@@ -268,6 +299,31 @@ class JoinedStore:
         return cls(tuple(stores), home)
 
     @property
+    def url(self) -> str:
+        """The places, joined by commas."""
+        return ",".join(store.url for store in self.stores)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What all of them were made with."""
+        return self.stores[0].identity
+
+    @property
+    def config_digest(self) -> str:
+        """Digest of the identity, the model's name left out."""
+        return self.stores[0].config_digest
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of the feature arrays."""
+        return self.stores[0].taps
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the common token grid."""
+        return self.stores[0].grid
+
+    @property
     def scene_ids(self) -> tuple[str, ...]:
         """The scenes that have features."""
         return tuple(self.home)
@@ -293,45 +349,65 @@ class JoinedStore:
         """Return the digest of the stores' digests."""
         return sha256_of([canonical_json([store.digest() for store in self.stores])])
 
+    def num_channels(self, tap: str | None = None) -> int:
+        """Return the width of a tap."""
+        return self.stores[0].num_channels(tap)
+
     def channel_stats(self, tap: str | None = None) -> dict[str, Float64[np.ndarray, " C"]]:
         """Return mean, std and absmax of each channel over all committed scenes."""
-        moments = (
-            np.asarray(store._array(f"moments_{store._tap(tap)}")[store.row(name)])
-            for name, store in self.home.items()
-        )
-        return dict(zip(STATS, channel_stats(moments), strict=True))
+        moments = (scene for store in self.stores for scene in store.moments(tap))
+        return dict(zip(STATS, channel_stats(moments, self.num_channels(tap)), strict=True))
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what Store has
-        """Answer for a scene from its store, and for the config from the first."""
-        first = self.stores[0]
-        if name in ("identity", "config_digest", "taps", "grid", "num_channels"):
-            return getattr(first, name)
-        if name in _PER_SCENE:
-            return lambda scene_id, *args, **kwargs: getattr(self._home(scene_id), name)(
-                scene_id, *args, **kwargs
-            )
-        raise AttributeError(f"JoinedStore has no attribute {name!r}")
+    def features(self, scene_id: str, tap: str | None = None) -> Float[np.ndarray, "V gh gw C"]:
+        """Return a scene's features in the stored type."""
+        return self._home(scene_id).features(scene_id, tap)
+
+    def num_views(self, scene_id: str) -> int:
+        """Return the number of real views of a scene."""
+        return self._home(scene_id).num_views(scene_id)
+
+    def view_ids(self, scene_id: str) -> tuple[str, ...]:
+        """Return the ids of a scene's views."""
+        return self._home(scene_id).view_ids(scene_id)
+
+    def content_sha256(self, scene_id: str) -> str:
+        """Return the hash of what a scene's features came from."""
+        return self._home(scene_id).content_sha256(scene_id)
+
+    def world_xyz(self, scene_id: str) -> Float32[np.ndarray, "V gh gw 3"]:
+        """Return each token's position."""
+        return self._home(scene_id).world_xyz(scene_id)
+
+    def center_xyz(self, scene_id: str) -> Float32[np.ndarray, "V gh gw 3"]:
+        """Return the position at each token's centre pixel."""
+        return self._home(scene_id).center_xyz(scene_id)
+
+    def depth_share(self, scene_id: str) -> Float32[np.ndarray, "V gh gw"]:
+        """Return the share of each token's pixels that have depth."""
+        return self._home(scene_id).depth_share(scene_id)
+
+    def coverage(self, scene_id: str) -> Float32[np.ndarray, "V gh gw"]:
+        """Return the share of each token that the backbone saw."""
+        return self._home(scene_id).coverage(scene_id)
+
+    def preview(self, scene_id: str) -> UInt8[np.ndarray, "V ph pw 3"]:
+        """Return small pictures of the views."""
+        return self._home(scene_id).preview(scene_id)
+
+    def world_from_camera(self, scene_id: str) -> Float64[np.ndarray, "V 4 4"]:
+        """Return the poses."""
+        return self._home(scene_id).world_from_camera(scene_id)
+
+    def intrinsics(self, scene_id: str) -> Float64[np.ndarray, "V 3 3"]:
+        """Return the colour images' intrinsics, px."""
+        return self._home(scene_id).intrinsics(scene_id)
+
+    def image_size(self, scene_id: str) -> Int[np.ndarray, "V 2"]:
+        """Return height and width of the colour images, px."""
+        return self._home(scene_id).image_size(scene_id)
 
     def _home(self, scene_id: str) -> Store:
         return self.home.get(scene_id, self.stores[0])
-
-
-_PER_SCENE = frozenset(
-    {
-        "num_views",
-        "view_ids",
-        "content_sha256",
-        "features",
-        "world_xyz",
-        "center_xyz",
-        "depth_share",
-        "coverage",
-        "preview",
-        "world_from_camera",
-        "intrinsics",
-        "image_size",
-    }
-)
 
 
 def _stacked(values: Sequence[Any], size: int) -> np.ndarray:

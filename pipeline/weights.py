@@ -55,21 +55,28 @@ def load_strictly(
             if keys
         )
         raise CheckpointError(f"{place}: the weights do not fit {cls.__name__}: {told}")
+    for parameter in model.parameters():
+        # Mapped from the file, tensors lie at any address, and kernels choose by alignment: the
+        # same weights in another number of files would give other bits.
+        parameter.data = parameter.data.clone()
     return model.requires_grad_(False).eval()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and load report off stderr; we check the keys ourselves."""
+    """Keep progress bars and load reports off stderr; we check the keys ourselves."""
+    from diffusers.utils import logging as diffusers_chatter
     from transformers.utils import logging as chatter
 
     logger = logging.getLogger("transformers")
     level, bars = logger.level, chatter.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
     chatter.disable_progress_bar()
+    diffusers_chatter.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(level)
+        diffusers_chatter.enable_progress_bar()
         if bars:
             chatter.enable_progress_bar()

@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vega3d.pipeline.commits import Record
-from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.errors import CheckpointError, SceneError
 from vega3d.pipeline.plan import Unit
+from vega3d.pipeline.prepared import PreparedModel
+from vega3d.pipeline.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.scenes import SceneSource
-from vega3d.pipeline.writer import SceneArrays, SceneFailure, StoreWriter
+from vega3d.pipeline.writer import StoreWriter
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones import Backbone
@@ -47,25 +47,39 @@ class UnitWriter:
     """Turns units into committed shards; picklable, loads the backbone on first use."""
 
     source: SceneSource
-    config: ExtractConfig
+    model: PreparedModel
     store: StoreWriter
-    prompt_embeds: np.ndarray | None = field(repr=False)
 
     def __call__(self, unit: Unit) -> UnitResult:
         """Compute a unit and commit it."""
         return self.commit(unit, self.compute(unit))
 
-    def compute(self, unit: Unit, beat: Callable[[], None] = lambda: None) -> ComputedUnit:
-        """Decode and encode a unit's scenes; `beat` is called after each, as a sign of life."""
+    def compute(
+        self,
+        unit: Unit,
+        beat: Callable[[], None] = lambda: None,
+        computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
+    ) -> ComputedUnit:
+        """Decode and encode a unit's scenes.
+
+        Args:
+            unit: Its scenes are decoded one ahead.
+            beat: Called before and after each scene is computed, as a sign of life.
+            computing: Held while the backbone works, and not while decoding.
+        """
         from vega3d.pipeline.features import decode_ahead
 
         scenes: list[SceneArrays | SceneFailure] = []
         seconds = {"decode": 0.0, "compute": 0.0}
-        for decoded, took in decode_ahead(self.source, unit.scene_ids, self.config):
-            start = time.monotonic()
-            scenes.append(decoded if isinstance(decoded, SceneFailure) else self._encode(decoded))
+        for decoded, took in decode_ahead(self.source, unit.scene_ids, self.model.config):
             seconds["decode"] += took
-            seconds["compute"] += time.monotonic() - start
+            with computing:
+                beat()
+                start = time.monotonic()
+                scenes.append(
+                    decoded if isinstance(decoded, SceneFailure) else self._encode(decoded)
+                )
+                seconds["compute"] += time.monotonic() - start
             beat()
         return ComputedUnit(scenes, seconds)
 
@@ -82,7 +96,7 @@ class UnitWriter:
         from vega3d.pipeline.features import encode_scene
 
         try:
-            return encode_scene(decoded, self._backbone, self.config)
+            return encode_scene(decoded, self._backbone, self.model.config)
         except SceneError as error:
             return SceneFailure(decoded.scene_id, str(error))
         except Exception as error:
@@ -92,10 +106,17 @@ class UnitWriter:
     @cached_property
     def _backbone(self) -> "Backbone":
         from vega3d.pipeline.backbones import load_from_config
+        from vega3d.pipeline.checkpoints import model_sha256
         from vega3d.pipeline.numerics import apply_numerics
 
+        config = self.model.config
+        if (found := model_sha256(config)) != self.model.identity["weights_sha256"]:
+            raise CheckpointError(
+                f"{config.model}: this worker finds weights {found[:12]}, the store is made with "
+                f"{self.model.identity['weights_sha256'][:12]}; give all nodes the same model"
+            )
         apply_numerics(self.store.numerics)
-        return load_from_config(self.config, self.store.numerics, self.prompt_embeds)
+        return load_from_config(config, self.store.numerics, self.model.prompt_embeds)
 
 
 Runner = Callable[[UnitWriter, Sequence[Unit]], Iterator[UnitResult]]

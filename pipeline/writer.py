@@ -1,4 +1,8 @@
-"""Writing a store: its metadata first, then whole shards, then the commit that makes them count."""
+"""Writing a store: its metadata first, then whole shards, then the commit that makes them count.
+
+Any number of writers may work on one store. A shard is created once; only the writer of a unit
+whose latest record is a `revoke` replaces it, and looks at the record again before each object.
+"""
 
 import json
 import logging
@@ -7,19 +11,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from vega3d.pipeline.commits import (
     ROWS,
+    RUNS,
     ObjectRecord,
     Record,
-    SceneRecord,
     put_record,
     read_record,
     read_records,
 )
 from vega3d.pipeline.config import Numerics
-from vega3d.pipeline.errors import SceneError, StoreError
+from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.identity import (
     FORMAT_VERSION,
     canonical_json,
@@ -28,7 +30,6 @@ from vega3d.pipeline.identity import (
     sha256_of,
 )
 from vega3d.pipeline.layout import (
-    MOMENTS,
     ArraySpec,
     chunk_object,
     fixed_arrays,
@@ -39,58 +40,24 @@ from vega3d.pipeline.layout import (
 )
 from vega3d.pipeline.objects import TEMPORARY_SUFFIX, Objects, open_objects
 from vega3d.pipeline.plan import Plan, Unit
-from vega3d.pipeline.shard import check_shard, shard_parts
+from vega3d.pipeline.scene_arrays import (
+    SceneArrays,
+    SceneFailure,
+    checked,
+    scene_record,
+    unit_block,
+)
+from vega3d.pipeline.shard import shard_parts, shards_agree
 
 ROOT = "zarr.json"
+ROUNDS = 4
+"""Times a writer starts over because another one wrote the same unit meanwhile."""
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SceneArrays:
-    """The features of one scene and what the store keeps beside them; V views, gh x gw tokens."""
-
-    scene_id: str
-    features: Mapping[str, np.ndarray]
-    """By tap, float32 [V, gh, gw, C]; NaN where `coverage` is 0."""
-
-    view_ids: Sequence[str] = ()
-    """Of each view; counted from "0" where left empty."""
-
-    world_xyz: np.ndarray | None = None
-    """[V, gh, gw, 3] metres: median over the token's pixels with depth; NaN where there is none."""
-
-    center_xyz: np.ndarray | None = None
-    """[V, gh, gw, 3] metres: at the token's centre pixel."""
-
-    depth_share: np.ndarray | None = None
-    """[V, gh, gw]: share of the token's pixels with depth; from `world_xyz` where left out."""
-
-    coverage: np.ndarray | None = None
-    """[V, gh, gw]: share of the token that the backbone saw; 1 where left out."""
-
-    preview: np.ndarray | None = None
-    """uint8 [V, 8 gh, 8 gw, 3]: the whole image, squashed to the grid."""
-
-    world_from_camera: np.ndarray | None = None
-    """[V, 4, 4]."""
-
-    intrinsics: np.ndarray | None = None
-    """[V, 3, 3] of the colour image, px."""
-
-    image_size: np.ndarray | None = None
-    """int [V, 2]: height, width, px."""
-
-    content_sha256: str = ""
-    dropped_views: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class SceneFailure:
-    """A scene that could not be read or computed."""
-
-    scene_id: str
-    reason: str
+class _OvertakenError(Exception):
+    """The unit's record changed, or a shard that is nobody's stood in the way: look again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +66,11 @@ class StoreWriter:
 
     url: str
     arrays: tuple[ArraySpec, ...]
+    """Of which each unit writes a shard."""
+
+    merged: tuple[ArraySpec, ...]
+    """Small ones, merged from the commit records."""
+
     taps: tuple[str, ...]
     scenes_per_shard: int
     numerics: Numerics
@@ -109,40 +81,39 @@ class StoreWriter:
         scenes: Sequence[SceneArrays | SceneFailure],
         environment: Mapping[str, Any],
     ) -> Record:
-        """Write a unit's shards, then its commit record; returns the record that counts.
+        """Write a unit's shards, then its commit record; returns the commit that counts.
 
-        A shard that is there already (an orphan's, or a second job's) is validated and taken.
+        A shard that is there already (an orphan's, or a second job's) is taken where it agrees
+        with ours, and revoked and replaced where it does not.
 
         Raises:
-            StoreError: A shard that is there does not fit, or nothing can be written.
+            StoreError: Nothing can be written, or other writers never let go of the unit.
         """
         objects = open_objects(self.url)
-        last = read_record(objects, unit.index)
-        if last is not None and last.kind == "commit":
-            return last
-        scenes = [_checked(scene, self.arrays) for scene in scenes]
-
-        def write(spec: ArraySpec) -> tuple[str, ObjectRecord]:
-            key = spec.shard_key(unit.index)
-            block = _block(spec, scenes)
-            return key, self._write_shard(objects, spec, key, block, replace=last is not None)
-
-        # At once, because what takes long is waiting for the disk or the bucket.
-        with ThreadPoolExecutor(len(self.arrays)) as pool:
-            names = dict(pool.map(write, self.arrays))
-        record = Record(
-            kind="commit",
-            unit=unit.index,
-            sequence=0 if last is None else last.sequence + 1,
-            objects=names,
-            scenes=[_scene_record(scene, unit.first_row + i) for i, scene in enumerate(scenes)],
-            environment=environment,
+        scenes = [checked(scene, self.arrays) for scene in scenes]
+        for _ in range(ROUNDS):
+            last = read_record(objects, unit.index)
+            if last is not None and last.kind == "commit":
+                return last
+            try:
+                names, ours = self._write_shards(objects, unit, scenes, last)
+            except _OvertakenError:
+                continue
+            record = Record(
+                kind="commit",
+                unit=unit.index,
+                sequence=0 if last is None else last.sequence + 1,
+                objects=names,
+                scenes=[scene_record(scene, unit.first_row + i) for i, scene in enumerate(scenes)],
+                environment=environment if ours else {},  # of a shard taken over: unknown
+            )
+            if put_record(objects, record):
+                return record
+            self._heal(objects, unit.index, names)
+        raise StoreError(
+            f"{self.url}: other jobs keep writing unit {unit.index}; let one of them finish, "
+            "then run the same command again"
         )
-        if put_record(objects, record):
-            return record
-        winner = read_record(objects, unit.index)
-        assert winner is not None  # its name was taken a moment ago
-        return winner
 
     def write_failed_unit(self, unit: Unit, reason: str) -> Record:
         """Record a unit that no worker could finish as failed, all its scenes with the reason."""
@@ -150,25 +121,51 @@ class StoreWriter:
             unit, [SceneFailure(scene_id, reason) for scene_id in unit.scene_ids], {}
         )
 
-    def _write_shard(
-        self, objects: Objects, spec: ArraySpec, key: str, block: np.ndarray, *, replace: bool
-    ) -> ObjectRecord:
-        grid = spec.grid(self.scenes_per_shard)
-        parts = list(shard_parts(block, grid))
-        record = ObjectRecord(
-            sha256=sha256_of(parts), size=sum(memoryview(p).nbytes for p in parts)
-        )
-        if replace:
-            objects.replace(key, parts)
-            return record
-        if objects.create(key, parts):
-            return record
-        there = objects.read(key)
-        found = ObjectRecord(sha256=sha256_of([there]), size=len(there))
-        if found != record:
-            _check_adoptable(there, grid, spec, block, f"{self.url}/{key}")
-            _log.info("%s: taking the shard that is there already", key)
-        return found
+    def _write_shards(
+        self,
+        objects: Objects,
+        unit: Unit,
+        scenes: Sequence[SceneArrays | SceneFailure],
+        last: Record | None,
+    ) -> tuple[dict[str, ObjectRecord], bool]:
+        """Return the checksum of each shard, and whether all of them are this writer's bytes."""
+
+        def write(spec: ArraySpec) -> tuple[str, ObjectRecord, bool]:
+            key = spec.shard_key(unit.index)
+            grid = spec.grid(self.scenes_per_shard)
+            parts = list(shard_parts(unit_block(spec, scenes), grid))
+            record = ObjectRecord(
+                sha256=sha256_of(parts), size=sum(memoryview(part).nbytes for part in parts)
+            )
+            if last is not None:
+                if read_record(objects, unit.index) != last:
+                    raise _OvertakenError
+                objects.replace(key, parts)
+                return key, record, True
+            if objects.create(key, parts):
+                return key, record, True
+            there = objects.read(key)
+            found = ObjectRecord(sha256=sha256_of([there]), size=len(there))
+            if found != record and not shards_agree(there, parts, grid, spec.dtype):
+                _log.info("%s: a shard that is nobody's does not fit; replacing it", key)
+                put_record(objects, Record(kind="revoke", unit=unit.index, sequence=0))
+                raise _OvertakenError
+            return key, found, found == record
+
+        # At once, because what takes long is waiting for the disk or the bucket.
+        with ThreadPoolExecutor(len(self.arrays)) as pool:
+            written = list(pool.map(write, self.arrays))
+        return {key: record for key, record, _ in written}, all(ours for *_, ours in written)
+
+    def _heal(self, objects: Objects, unit: int, names: Mapping[str, ObjectRecord]) -> None:
+        """Take back a commit of another writer whose shards ours replaced in the last moment."""
+        winner = read_record(objects, unit)
+        if winner is None or winner.kind == "revoke" or winner.objects == names:
+            return
+        for key, entry in winner.objects.items():
+            if sha256_of([objects.read(key)]) != entry.sha256:
+                revoke(objects, winner)
+                return
 
 
 def create_or_resume(
@@ -182,14 +179,7 @@ def create_or_resume(
     Raises:
         StoreError: Another config or other scenes are there, or something that is no store.
     """
-    taps = tuple(identity["taps"])
-    channels = int(identity["channels"])
-    grid = tuple(identity["config"]["grid"])
-    arrays = unit_arrays(
-        plan, taps, channels, (grid[0], grid[1]), identity["config"]["store_dtype"]
-    )
-    merged = merged_arrays(plan, taps, channels)
-    fixed = fixed_arrays(plan)
+    writer = _writer(url, plan, identity, numerics)
     rows = canonical_json(plan.rows())
     ours = {
         "format": FORMAT_VERSION,
@@ -201,57 +191,84 @@ def create_or_resume(
     }
     objects = open_objects(url)
     _refuse_foreign(objects)
-    attributes = {"vega3d": ours, "coordinates": "unit committed num_views view_id"}
-    specs = [*arrays, *merged, *fixed]
-    documents = metadata_objects(specs, plan.scenes_per_shard, attributes)
+    documents, chunks = fixed_objects(writer, plan, ours)
     if not objects.create(ROOT, [documents[ROOT]]):
         theirs = parse_attributes(objects.read(ROOT))
         _check_same(url, ours, theirs, objects, rows)
-        numerics = Numerics(**theirs["numerics"])
-    for key, document in documents.items():
-        objects.create(key, [document])
-    for spec, values in fixed.items():
-        key, chunk = chunk_object(spec, values)
-        objects.create(key, [chunk])
-    objects.create(ROWS, [rows])
+        writer = _writer(url, plan, identity, Numerics(**theirs["numerics"]))
+    for key, value in {**documents, **chunks, ROWS: rows}.items():
+        objects.create(key, [value])
+    return writer
+
+
+def fixed_objects(
+    writer: StoreWriter, plan: Plan, attributes: Mapping[str, Any]
+) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """Return the metadata documents and the chunks that are known from the plan."""
+    fixed = fixed_arrays(plan)
+    documents = metadata_objects(
+        [*writer.arrays, *writer.merged, *fixed],
+        plan.scenes_per_shard,
+        {"vega3d": dict(attributes), "coordinates": "unit committed num_views view_id"},
+    )
+    return documents, dict(chunk_object(spec, values) for spec, values in fixed.items())
+
+
+def reopen(url: str, attributes: Mapping[str, Any], plan: Plan) -> StoreWriter:
+    """Return the writer of a store that is there."""
+    return _writer(url, plan, attributes["identity"], Numerics(**attributes["numerics"]))
+
+
+def uncommitted(writer: StoreWriter, plan: Plan) -> list[Unit]:
+    """Return the units still to do, in order."""
+    records = read_records(open_objects(writer.url))
+    done = {unit for unit, record in records.items() if record.kind == "commit"}
+    return [unit for unit in plan.units if unit.index not in done]
+
+
+def revoke_failed(writer: StoreWriter) -> int:
+    """Take back the commits of units with failed scenes; returns how many there were."""
+    objects = open_objects(writer.url)
+    failed = [
+        record
+        for record in read_records(objects).values()
+        if record.kind == "commit" and any(scene.failure for scene in record.scenes)
+    ]
+    for record in failed:
+        revoke(objects, record)
+    return len(failed)
+
+
+def revoke(objects: Objects, record: Record) -> None:
+    """Take a commit back, so that its unit's shards may be replaced."""
+    put_record(objects, Record(kind="revoke", unit=record.unit, sequence=record.sequence + 1))
+
+
+def _writer(url: str, plan: Plan, identity: Mapping[str, Any], numerics: Numerics) -> StoreWriter:
+    taps, channels = tuple(identity["taps"]), int(identity["channels"])
+    rows, cols = identity["config"]["grid"]
+    store_dtype = identity["config"]["store_dtype"]
     return StoreWriter(
         url=url,
-        arrays=arrays,
+        arrays=unit_arrays(plan, taps, channels, (rows, cols), store_dtype),
+        merged=merged_arrays(plan, taps, channels),
         taps=taps,
         scenes_per_shard=plan.scenes_per_shard,
         numerics=numerics,
     )
 
 
-def uncommitted(writer: StoreWriter, plan: Plan, *, retry_failed: bool = False) -> list[Unit]:
-    """Return the units still to do; with `retry_failed`, take back those with failed scenes."""
-    objects = open_objects(writer.url)
-    records = read_records(objects)
-    if retry_failed:
-        for unit, record in list(records.items()):
-            if record.kind == "commit" and any(scene.failure for scene in record.scenes):
-                records[unit] = revoke(objects, record)
-    done = {unit for unit, record in records.items() if record.kind == "commit"}
-    return [unit for unit in plan.units if unit.index not in done]
-
-
-def revoke(objects: Objects, record: Record) -> Record:
-    """Take a commit back, so that its unit's shards may be replaced."""
-    taken_back = Record(kind="revoke", unit=record.unit, sequence=record.sequence + 1)
-    put_record(objects, taken_back)
-    return taken_back
-
-
 def _refuse_foreign(objects: Objects) -> None:
+    """Refuse a place that holds something else; logs and litter of a start cut short are ours."""
     try:
         objects.read(ROOT)
     except FileNotFoundError:
-        found = next((key for key in objects.keys("") if not key.endswith(TEMPORARY_SUFFIX)), None)
-        if found is not None:
-            raise StoreError(
-                f"{objects.url} is not empty ({found}) and holds no store; "
-                "choose a new or an empty folder for --out"
-            ) from None
+        for key in objects.keys(""):
+            if not key.endswith(TEMPORARY_SUFFIX) and not key.startswith(RUNS):
+                raise StoreError(
+                    f"{objects.url} is not empty ({key}) and holds no store; "
+                    "choose a new or an empty folder for --out"
+                ) from None
 
 
 def _check_same(
@@ -264,8 +281,17 @@ def _check_same(
             f"{ours['config_digest'][:12]} asked for. Differing: {'; '.join(fields[:8])}. "
             "Write to another --out, or ask for the same config"
         )
-    if ours["rows_sha256"] == theirs["rows_sha256"]:
-        return
+    if ours["rows_sha256"] != theirs["rows_sha256"]:
+        raise StoreError(_other_scenes(url, objects, rows))
+    if ours["scenes_per_shard"] != theirs["scenes_per_shard"]:
+        raise StoreError(
+            f"{url} has {theirs['scenes_per_shard']} scenes a shard, and this source gives "
+            f"{ours['scenes_per_shard']} (its tars hold other numbers of scenes); use the tars "
+            "that the store was made from, or write to another --out"
+        )
+
+
+def _other_scenes(url: str, objects: Objects, rows: bytes) -> str:
     try:
         there = {row["scene_id"]: row for row in json.loads(objects.read(ROWS))}
     except FileNotFoundError:
@@ -273,147 +299,8 @@ def _check_same(
     mine = {row["scene_id"]: row for row in json.loads(rows)}
     new, gone = sorted(mine.keys() - there.keys()), sorted(there.keys() - mine.keys())
     changed = sorted(name for name in mine.keys() & there.keys() if mine[name] != there[name])
-    raise StoreError(
+    return (
         f"{url} was planned for other scenes: {len(new)} new {new[:3]}, {len(gone)} missing "
-        f"{gone[:3]}, {len(changed)} changed {changed[:3]}. A store never grows: write new scenes "
-        "to a store of their own; open_store([a, b]) reads both as one"
+        f"{gone[:3]}, {len(changed)} with other views {changed[:3]}. A store never grows: write "
+        "new scenes to a store of their own; open_store([a, b]) reads both as one"
     )
-
-
-def _check_adoptable(
-    there: bytes, grid: tuple[int, ...], spec: ArraySpec, block: np.ndarray, name: str
-) -> None:
-    """Check that a shard found in place holds the same scenes and views as ours."""
-    remedy = "run `vega3d-extract verify STORE --repair`, then the same command again"
-    try:
-        check_shard(there, grid, name)
-    except StoreError as error:
-        raise StoreError(f"{error}; {remedy}") from error
-    if not spec.dtype.startswith("float"):
-        return
-    size = int(np.prod(grid)) * 16 + 4
-    index = np.frombuffer(there[-size:-4], dtype="<u8").reshape(*grid, 2)
-    for position in np.ndindex(*block.shape[: len(grid)]):
-        start, length = (int(number) for number in index[position])
-        chunk = np.frombuffer(there, dtype=spec.dtype, count=(length - 4) // block.itemsize,
-                              offset=start)  # fmt: skip
-        if bool(np.isnan(chunk).all()) != bool(np.isnan(block[position]).all()):
-            raise StoreError(
-                f"{name}: a shard with other scenes or views is there already, at {position}; "
-                f"did the source change, or could a scene be read only once? {remedy}"
-            )
-
-
-def _checked(
-    scene: SceneArrays | SceneFailure, arrays: Sequence[ArraySpec]
-) -> SceneArrays | SceneFailure:
-    """Return the scene, or its failure where its numbers cannot be stored."""
-    if isinstance(scene, SceneFailure):
-        return scene
-    try:
-        for spec in arrays:
-            if spec.name in scene.features:
-                _check_features(scene, spec)
-    except SceneError as error:
-        return SceneFailure(scene.scene_id, str(error))
-    return scene
-
-
-def _check_features(scene: SceneArrays, spec: ArraySpec) -> None:
-    features = scene.features[spec.name]
-    if (
-        features.ndim != 4
-        or features.shape[0] > spec.shape[1]
-        or features.shape[1:] != spec.shape[2:]
-    ):
-        raise StoreError(
-            f"{scene.scene_id}: tap {spec.name} must be [views <= {spec.shape[1]}, "
-            f"{', '.join(map(str, spec.shape[2:]))}], got {list(features.shape)}"
-        )
-    seen = features if scene.coverage is None else features[np.asarray(scene.coverage) > 0]
-    absmax = np.abs(seen.reshape(-1, features.shape[-1])).max(axis=0, initial=0.0)
-    if bad := np.flatnonzero(~np.isfinite(absmax)).tolist():
-        raise SceneError(
-            f"tap {spec.name}: channel {bad[0]} ({len(bad)} in all) is not finite; "
-            "compute in float32 (--dtype float32) or look at the checkpoint"
-        )
-    limit = float(np.finfo(spec.dtype).max)
-    if absmax.max(initial=0.0) > limit:
-        channel = int(absmax.argmax())
-        raise SceneError(
-            f"tap {spec.name}: channel {channel} reaches {absmax[channel]:.6g}, and "
-            f"{spec.dtype} ends at {limit:g}; store with --store-dtype float32"
-        )
-
-
-def _block(spec: ArraySpec, scenes: Sequence[SceneArrays | SceneFailure]) -> np.ndarray:
-    """Return the unit's part of an array: one row a scene, NaN where nothing is real."""
-    fill = np.nan if spec.dtype.startswith("float") else 0
-    block = np.full(
-        (len(scenes), *spec.shape[1:]), fill, dtype=np.dtype(spec.dtype).newbyteorder("<")
-    )
-    for row, scene in zip(block, scenes, strict=True):
-        if isinstance(scene, SceneArrays):
-            values = _values(spec.name, scene)
-            if values is not None:
-                row[: len(values)] = values
-    return block
-
-
-def _values(name: str, scene: SceneArrays) -> np.ndarray | None:
-    if name in scene.features:
-        return scene.features[name]
-    if name.startswith("moments_"):
-        return _moments(scene.features[name.removeprefix("moments_")])
-    first = next(iter(scene.features.values()))
-    if name == "coverage" and scene.coverage is None:
-        return np.ones(first.shape[:-1], dtype=np.float32)
-    if name == "depth_share" and scene.depth_share is None and scene.world_xyz is not None:
-        return np.where(np.isfinite(scene.world_xyz).all(axis=-1), np.float32(1), np.float32(0))
-    if name == "center_xyz" and scene.center_xyz is None:
-        return scene.world_xyz
-    beside: dict[str, np.ndarray | None] = {
-        "world_xyz": scene.world_xyz,
-        "center_xyz": scene.center_xyz,
-        "depth_share": scene.depth_share,
-        "coverage": scene.coverage,
-        "preview": scene.preview,
-    }
-    return beside[name]
-
-
-def _moments(features: np.ndarray) -> np.ndarray:
-    tokens = features.reshape(-1, features.shape[-1]).astype(np.float64)
-    tokens = tokens[~np.isnan(tokens).any(axis=1)]
-    moments = {
-        "count": np.full(tokens.shape[1], float(len(tokens))),
-        "sum": tokens.sum(axis=0),
-        "sum_of_squares": (tokens**2).sum(axis=0),
-        "absmax": np.abs(tokens).max(axis=0, initial=0.0),
-    }
-    return np.stack([moments[name] for name in MOMENTS])
-
-
-def _scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
-    if isinstance(scene, SceneFailure):
-        return SceneRecord(scene_id=scene.scene_id, row=row, failure=scene.reason)
-    count = len(next(iter(scene.features.values())))
-    return SceneRecord(
-        scene_id=scene.scene_id,
-        row=row,
-        content_sha256=scene.content_sha256,
-        view_ids=tuple(scene.view_ids) or tuple(str(i) for i in range(count)),
-        image_size=np.zeros((count, 2), int).tolist()
-        if scene.image_size is None
-        else np.asarray(scene.image_size).tolist(),
-        world_from_camera=_matrices(scene.world_from_camera, count),
-        intrinsics=_matrices(scene.intrinsics, count),
-        dropped_views=scene.dropped_views,
-    )
-
-
-def _matrices(values: np.ndarray | None, count: int) -> list[list[list[float]] | None]:
-    if values is None:
-        return [None] * count
-    matrices = np.asarray(values, dtype=np.float64)
-    return [matrix.tolist() if np.isfinite(matrix).all() else None for matrix in matrices]

@@ -14,6 +14,7 @@ from vega3d.pipeline.checkpoints import (
     WAN_PARTS,
     flops_per_view,
     model_facts,
+    model_sha256,
     resolve_blocks,
     resolve_model,
     weights_sha256,
@@ -79,7 +80,7 @@ def test_facts_of_wan(wan: Path) -> None:
     assert facts.blocks == (20, 29)
     assert facts.taps[:4] == ("k300_b20", "k300_b29", "k500_b20", "k500_b29")
     assert facts.taps[4:] == ("k300_b20_n1", "k300_b29_n1", "k500_b20_n1", "k500_b29_n1")
-    assert facts.weights_sha256 == weights_sha256(wan, WAN_PARTS)
+    assert model_sha256(wan_config(wan)) == weights_sha256(wan, WAN_PARTS)
 
 
 def test_facts_of_siglip(siglip: Path) -> None:

@@ -193,3 +193,18 @@ def test_adaptive_cells_are_those_that_torch_averages(tokens: int) -> None:
         first, last = int(inside.min()), int(inside.max())
         assert rows[cell] == pytest.approx([(first + 3) / 0.5, (last + 1 + 3) / 0.5])
         assert cols[cell] == pytest.approx([(first - 2) / 0.25, (last + 1 - 2) / 0.25])
+
+
+@given(
+    size=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    canvas=st.sampled_from([(480, 832), (480, 640), (384, 384), (832, 480)]),
+    fit=st.sampled_from(["pad", "crop", "stretch"]),
+)
+def test_every_size_has_a_placement_that_pillow_takes(
+    size: tuple[int, int], canvas: tuple[int, int], fit: str
+) -> None:
+    """Rounding must not put the box at -1e-14, as it did for 1280x720 cropped to 480x832."""
+    placement = plan_placement(*size, canvas, fit)
+    top, left, bottom, right = placement.source
+    assert 0 <= top < bottom <= size[0]
+    assert 0 <= left < right <= size[1]

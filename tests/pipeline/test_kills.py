@@ -1,5 +1,6 @@
 """A writer killed at any point loses nothing that was committed, and no bytes differ."""
 
+import os
 import random
 import subprocess
 import sys
@@ -68,6 +69,10 @@ def test_killed_in_the_middle_of_each_kind_of_write(tmp_path: Path, whole: str, 
     found = verify(url)
     assert not found.damaged
     assert not found.uncommitted_shards
-    assert found.leftovers == 1
+    assert found.leftovers >= 1  # other shards were being written at the same time
+    verify(url, repair=True)  # a fresh one may be a living writer's
+    assert verify(url).leftovers == found.leftovers
+    for leftover in (tmp_path / "s").rglob("*.partial"):
+        os.utime(leftover, (0, 0))
     verify(url, repair=True)
     assert verify(url).leftovers == 0

@@ -6,7 +6,7 @@ import zarr
 from zarr.codecs import Crc32cCodec
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.shard import check_shard, morton_order, shard_parts
+from vega3d.pipeline.shard import morton_order, read_shard, shard_parts
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_morton_order_interleaves_the_bits_of_the_axes() -> None:
     )  # fmt: skip
 
 
-def test_check_shard_finds_every_single_flipped_bit() -> None:
+def test_read_shard_finds_every_single_flipped_bit() -> None:
     block = np.arange(12, dtype=np.float16).reshape(2, 3, 2)
     raw = b"".join(shard_parts(block, (2, 3)))
-    check_shard(raw, (2, 3), "ours")
+    read_shard(raw, (2, 3), "ours")
     for position in range(len(raw)):
         damaged = bytearray(raw)
         damaged[position] ^= 1 << (position % 8)
         with pytest.raises(StoreError, match="does not match its checksum"):
-            check_shard(bytes(damaged), (2, 3), "ours")
+            read_shard(bytes(damaged), (2, 3), "ours")
     with pytest.raises(StoreError, match="index"):
-        check_shard(raw[:20], (2, 3), "ours")
+        read_shard(raw[:20], (2, 3), "ours")

@@ -1,6 +1,7 @@
 """The store's contract, read by others and broken on purpose."""
 
 import json
+import pickle
 import shutil
 import warnings
 from dataclasses import replace
@@ -14,20 +15,24 @@ import zarr
 from synthetic_unit import CHANNELS, GRID, TAPS, make_plan, make_store, make_worker, scene_arrays
 
 from vega3d.pipeline import open_store
+from vega3d.pipeline import writer as writer_module
+from vega3d.pipeline.commits import Record
 from vega3d.pipeline.config import Numerics
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 from vega3d.pipeline.merge import merge_commits
-from vega3d.pipeline.objects import open_objects, zarr_store
+from vega3d.pipeline.objects import FolderObjects, Objects, open_objects, zarr_store
+from vega3d.pipeline.shard import read_shard, shard_parts
+from vega3d.pipeline.store import JoinedStore
 from vega3d.pipeline.verify import status, verify
 from vega3d.pipeline.worker import run_inline
-from vega3d.pipeline.writer import create_or_resume, uncommitted
+from vega3d.pipeline.writer import create_or_resume, revoke_failed, uncommitted
 
 
 def write(url: str, count: int = 5, **faults: object) -> str:
     plan, worker = make_worker(url, count, **faults)
     list(run_inline(worker, uncommitted(worker.store, plan)))
-    merge_commits(worker.store, plan)
+    merge_commits(worker.store)
     return url
 
 
@@ -136,11 +141,14 @@ def test_repair_takes_the_unit_back_and_the_next_run_restores_the_bytes(url: str
 
 def test_retry_failed_recomputes_only_units_with_failures(url: str, tmp_path: Path) -> None:
     plan, worker = make_worker(url, 5)
-    units = uncommitted(worker.store, plan, retry_failed=True)
+    assert revoke_failed(worker.store) == 1
+    merge_commits(worker.store)
+    assert xarray.open_zarr(url).committed.values.tolist() == [True, True, False, False, True]
+    units = uncommitted(worker.store, plan)
     assert [unit.index for unit in units] == [1]
     assert open_store(url).pending == ("hall/002 \u00fc", "hall/003 \u00fc")
     list(run_inline(worker, units))
-    merge_commits(worker.store, plan)
+    merge_commits(worker.store)
     whole = write(str(tmp_path / "whole"))
     assert open_store(url).digest() == open_store(whole).digest()
     assert not open_store(url).failures
@@ -204,13 +212,108 @@ def test_an_orphans_shards_are_validated_and_committed(url: str, tmp_path: Path)
     assert open_store(str(orphaned)).digest() == whole.digest()
 
 
-def test_an_orphans_shard_with_other_scenes_stops_the_run(url: str) -> None:
+def test_an_orphans_shard_that_does_not_fit_is_revoked_and_replaced(
+    url: str, tmp_path: Path
+) -> None:
+    """Another scene failed then, or other pixels were read: nobody committed it."""
     shutil.rmtree(Path(url, "unit/commits/000001"))
-    with pytest.raises(StoreError, match=r"other scenes or views.*verify STORE --repair"):
-        write(url)  # this time no scene fails
-    assert verify(url, repair=True).uncommitted_shards
+    shutil.rmtree(Path(url, "unit/commits/000000"))
+    other = Path(url, TAPS[0], "c/0/0/0/0/0")
+    block = np.full((2, 3, *GRID, CHANNELS), 7, np.float16)
+    other.write_bytes(b"".join(shard_parts(block, (2, 3))))
     write(url)
-    assert not open_store(url).failures
+    whole = write(str(tmp_path / "whole"))
+    assert open_store(url).digest() == open_store(whole).digest()
+    assert json.loads(Path(url, "unit/commits/000000/0.json").read_text())["kind"] == "revoke"
+
+
+def test_a_shard_of_another_machine_is_taken_over(url: str) -> None:
+    """Last bits differ: it is as good as ours, and the commit does not say whose it is."""
+    shutil.rmtree(Path(url, "unit/commits/000000"))
+    shard = Path(url, "world_xyz/c/0/0/0/0/0")
+    chunks = read_shard(shard.read_bytes(), (2, 3), "s")
+    block = np.stack([chunks[place] for place in np.ndindex(2, 3)]).view(np.float32)
+    block = (block * np.float32(1 + 1e-6)).reshape(2, 3, *GRID, 3)
+    shard.write_bytes(b"".join(shard_parts(block, (2, 3))))
+    write(url, fail_on=("hall/002 \u00fc",))
+    record = open_store(url).records[0]
+    assert record.environment == {}
+    np.testing.assert_array_equal(open_store(url).world_xyz("hall/001 \u00fc"), block[1, :2])
+    assert not verify(url).damaged
+
+
+def test_a_late_writer_that_replaced_committed_shards_takes_the_commit_back(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs redo a revoked unit; the slower one saw another failure."""
+    plan, fast = make_worker(url, 5)
+    _, slow = make_worker(url, 5, fail_on=("hall/003 \u00fc",))
+    revoke_failed(fast.store)
+    unit = plan.units[1]
+    put = writer_module.put_record
+
+    def commit_after_the_other(objects: Objects, record: Record) -> bool:
+        monkeypatch.setattr(writer_module, "put_record", put)
+        with monkeypatch.context() as patch:  # the other's shards were written before ours
+            patch.setattr(type(objects), "replace", lambda *_: None)
+            fast(unit)
+        return put(objects, record)
+
+    monkeypatch.setattr(writer_module, "put_record", commit_after_the_other)
+    slow(unit)
+    assert not verify(url).damaged
+    assert set(open_store(url).failures) == {"hall/003 \u00fc"}
+
+
+def test_repair_beside_a_run_takes_nothing_from_it(url: str) -> None:
+    """A unit is committed while `verify` lists: its shards stay, its commit stays."""
+    record = Path(url, "unit/commits/000001/0.json")
+    kept = record.read_bytes()
+    record.unlink()
+    keys = FolderObjects.keys
+
+    def commit_while_listing(objects: FolderObjects, prefix: str) -> list[str]:
+        found = list(keys(objects, prefix))
+        if not prefix:
+            record.write_bytes(kept)
+        return found
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(FolderObjects, "keys", commit_while_listing)
+    try:
+        assert not verify(url, repair=True).repaired_units
+    finally:
+        patch.undo()
+    assert not verify(url).damaged
+    assert not open_store(url).pending
+
+
+def test_a_shard_that_is_gone_is_damage_not_nan(url: str) -> None:
+    Path(url, TAPS[0], "c/0/0/0/0/0").unlink()
+    with pytest.raises(StoreError, match=r"c/0/0/0/0/0 is committed but gone.*--repair"):
+        open_store(url).features("hall/000 \u00fc", TAPS[0])
+
+
+@pytest.mark.parametrize("name", ["world_from_camera/c/0/0/0/0", "view_id/c/0/0", "scene/c/0"])
+def test_damaged_small_arrays_are_found_and_repaired(url: str, name: str) -> None:
+    file = Path(url, name)
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    found = verify(url)
+    assert name in found.damaged or name in found.unmerged
+    verify(url, repair=True)
+    again = verify(url)
+    assert not again.damaged
+    assert not again.unmerged
+
+
+def test_stores_survive_pickling(url: str) -> None:
+    store = pickle.loads(pickle.dumps(open_store([url])))
+    both = pickle.loads(pickle.dumps(JoinedStore.of([open_store(url)])))
+    np.testing.assert_array_equal(
+        both.features("hall/001 \u00fc", TAPS[0]), store.features("hall/001 \u00fc", TAPS[0])
+    )
 
 
 def test_a_second_job_does_no_harm(tmp_path: Path) -> None:
@@ -229,7 +332,7 @@ def test_a_second_job_does_no_harm(tmp_path: Path) -> None:
 def test_any_order_of_units_gives_the_same_digest(tmp_path: Path) -> None:
     plan, worker = make_worker(str(tmp_path / "s"), 7)
     list(run_inline(worker, plan.units[::-1]))
-    merge_commits(worker.store, plan)
+    merge_commits(worker.store)
     other = write(str(tmp_path / "t"), 7)
     assert open_store(worker.store.url).digest() == open_store(other).digest()
     assert _bytes(Path(worker.store.url)) == _bytes(Path(other))
@@ -268,6 +371,9 @@ def test_several_stores_read_as_one(tmp_path: Path) -> None:
         return str(tmp_path / name)
 
     first, second = part("one", "ab"), part("two", "cd")
+    scenes = [SceneArrays(scene_id=i, features={"b0": np.zeros((2, *GRID, 3))}) for i in "ab"]
+    with pytest.raises(StoreError, match="holds other features of a already"):
+        import_arrays(first, scenes, model="x")
     both = open_store([first, second])
     assert both.scene_ids == ("a", "b", "c", "d")
     assert both.features("c").min() == ord("c")
@@ -298,11 +404,17 @@ def test_a_damaged_commit_record_says_what_to_do(url: str) -> None:
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     plan, worker = make_worker(str(tmp_path / "s"), 1)
     scene = scene_arrays("hall/000 \u00fc", 2)
-    with pytest.raises(StoreError, match=r"must be \[views <= 1, 3, 4, 6\], got \[2, 3, 4, 6\]"):
-        worker.store.write_unit(plan.units[0], [scene], {})
+    record = worker.store.write_unit(plan.units[0], [scene], {})  # a capture that grew
+    assert "2 views, where the store was planned for 1 to 1" in record.scenes[0].failure
+    wrong = replace(scene, features={tap: v[..., :5] for tap, v in scene.features.items()})
+    plan, worker = make_worker(str(tmp_path / "t"), 1)
+    with pytest.raises(StoreError, match=r"must be \[views, 3, 4, 6\], got \[2, 3, 4, 5\]"):
+        worker.store.write_unit(plan.units[0], [wrong], {})
 
 
-def test_failed_units_need_no_features(tmp_path: Path) -> None:
+def test_a_quarantined_unit_replaces_what_its_dying_worker_left(tmp_path: Path) -> None:
     plan, worker = make_worker(str(tmp_path / "s"), 3)
+    worker(plan.units[1])
+    shutil.rmtree(Path(worker.store.url, "unit/commits/000001"))
     worker.store.write_failed_unit(plan.units[1], "quarantined")
     assert open_store(worker.store.url).failures == {"hall/002 \u00fc": "quarantined"}

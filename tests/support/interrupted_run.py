@@ -35,4 +35,4 @@ if __name__ == "__main__":
         die_at(key)
     plan, worker = make_worker(url, count, delay_s=delay_s)
     list(run_inline(worker, uncommitted(worker.store, plan)))
-    merge_commits(worker.store, plan)
+    merge_commits(worker.store)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from vega3d.pipeline.commits import Record
 from vega3d.pipeline.config import Numerics
 from vega3d.pipeline.identity import FORMAT_VERSION
 from vega3d.pipeline.plan import Plan, Unit, plan_units
+from vega3d.pipeline.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.scenes import SceneEntry
 from vega3d.pipeline.worker import ComputedUnit, UnitResult, unit_result
-from vega3d.pipeline.writer import SceneArrays, SceneFailure, StoreWriter, create_or_resume
+from vega3d.pipeline.writer import StoreWriter, create_or_resume
 
 GRID = (3, 4)
 CHANNELS = 6
@@ -84,7 +86,17 @@ class SyntheticWorker:
     def __call__(self, unit: Unit) -> UnitResult:
         return self.commit(unit, self.compute(unit))
 
-    def compute(self, unit: Unit, beat: Callable[[], None] = lambda: None) -> ComputedUnit:
+    def compute(
+        self,
+        unit: Unit,
+        beat: Callable[[], None] = lambda: None,
+        computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
+    ) -> ComputedUnit:
+        with computing:
+            beat()
+            return self._compute(unit, beat)
+
+    def _compute(self, unit: Unit, beat: Callable[[], None]) -> ComputedUnit:
         scenes: list[SceneArrays | SceneFailure] = []
         for scene_id in unit.scene_ids:
             time.sleep(self.delay_s)
