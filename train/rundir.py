@@ -76,6 +76,7 @@ def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
         raise UsageError("the task classes needs a label store: pass --labels STORE")
     num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
     split = split_scenes(num_views, config)
+    _check_geometry(pairing, split, config)
     adjacent = MatchingTask.name in config.tasks
     return RunPlan(
         pairing=pairing,
@@ -86,6 +87,23 @@ def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
         gen_dim=pairing.prior.num_channels(pairing.prior_tap),
         sem_dim=pairing.semantic.num_channels(pairing.semantic_tap),
     )
+
+
+def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None:
+    """Refuse spatial tasks where no scene of a side has depth; reads one scene a side as a rule."""
+    spatial = [name for name in config.tasks if name != "classes"]
+    for side, scenes in (("to train", split.train), ("to score", split.val)):
+        if spatial and not any(
+            pairing.geometry(scene.scene_id, config.min_depth_share)
+            .has_depth[list(scene.views)]
+            .any()
+            for scene in scenes
+        ):
+            raise UsageError(
+                f"none of the {len(scenes)} scenes {side} has depth with poses, which "
+                f"{', '.join(spatial)} learn from; extract posed RGB-D captures, or lower "
+                "--min-depth-share"
+            )
 
 
 def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.imports import SceneArrays, import_arrays
 from vega3d.train import RunConfig, TrainConfig, fit
 from vega3d.train.checkpoint import load_weights, write_atomically
 from vega3d.train.journal import read_metrics
@@ -372,6 +374,15 @@ def test_classes_without_labels_and_a_batch_that_cannot_be_shared(
         )
     with pytest.raises(ValueError, match="accumulate must divide batch_size, got 3 and 4"):
         replace(CONFIG, accumulate=3)
+
+
+def test_scenes_without_depth_are_refused_for_spatial_tasks(tmp_path: Path) -> None:
+    for name in ("p", "s"):
+        values = np.ones((8, 2, 2, 3), np.float32)
+        scenes = [SceneArrays(scene_id=i, features={"b": values}) for i in ("a", "b")]
+        import_arrays(str(tmp_path / name), scenes, model=name)
+    with pytest.raises(UsageError, match="none of the 1 scenes to train has depth with poses"):
+        fit(str(tmp_path / "p"), str(tmp_path / "s"), tmp_path / "run", CONFIG, QUICK)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
