@@ -388,16 +388,32 @@ def demo(
     out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "demo-output",
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
 ) -> None:
-    """Run the whole job on procedural rooms with a tiny checkpoint; needs no download."""
+    """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
     from vega3d.cluster.ray_runner import connection
+    from vega3d.evaluate.report import report as write_report
     from vega3d.pipeline.demo import run_demo
+    from vega3d.train.config import TrainConfig
+    from vega3d.train.fitting import fit
 
     on_ray = checked(RunConfig, runner="ray", workers=workers, cpus_per_worker=0.5)
     with connection(on_ray):  # one start of Ray for both stores
         made = run_demo(out, partial(_extract, run_config=on_ray))
+    scored = write_report(
+        [f"prior={made['prior']}", f"semantic={made['semantic']}"], f"{out}/consistency"
+    )
+    fit(
+        made["prior"],
+        made["semantic"],
+        f"{out}/fusion",
+        TrainConfig(tasks=("depth",), steps=150, hidden_dim=64),
+    )
+    made |= {"consistency": str(scored.html), "fusion": f"{out}/fusion/report.html"}
     print(
-        f"prior features:    {made['prior']}\nsemantic features: {made['semantic']}\n"
-        f"now look at        {made['pictures'][0]} and its neighbours",
+        f"\nprior features:     {made['prior']}\nsemantic features:  {made['semantic']}\n"
+        f"Now look at\n"
+        f"  pictures of them   {made['pictures'][0]} and its neighbours\n"
+        f"  consistency        {made['consistency']}\n"
+        f"  a trained fusion   {made['fusion']}",
         file=sys.stderr,
     )
     _print(made)

@@ -8,8 +8,8 @@ Source: https://zarr-specs.readthedocs.io, codecs `sharding_indexed` and `crc32c
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 
 from vega3d.pipeline.errors import StoreError
 
@@ -116,4 +116,4 @@ def morton_order(grid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 def _crc32c(data: np.ndarray) -> bytes:
-    return int(google_crc32c.value(data)).to_bytes(4, "little")
+    return int(crc32c(data)).to_bytes(4, "little")

@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.objects import zarr_store
@@ -54,7 +54,7 @@ class DirectChunks:
         stored = bytearray(_CRC_BYTES)
         if os.preadv(handle, [payload.data, stored], offset) != length:
             raise self._damaged(unit, scene, view, "is cut off")
-        if google_crc32c.value(payload) != int.from_bytes(stored, "little"):
+        if crc32c(payload) != int.from_bytes(stored, "little"):
             raise self._damaged(unit, scene, view, "does not match its checksum")
 
     def close(self) -> None:
@@ -84,7 +84,7 @@ class DirectChunks:
             raise StoreError(f"{path}: a committed shard is missing; {_REMEDY}") from error
         size = self._scenes * self._views * 16
         raw = os.pread(handle, size + _CRC_BYTES, os.fstat(handle).st_size - size - _CRC_BYTES)
-        if google_crc32c.value(raw[:size]) != int.from_bytes(raw[size:], "little"):
+        if crc32c(raw[:size]) != int.from_bytes(raw[size:], "little"):
             os.close(handle)
             raise StoreError(f"{path}: the shard's index does not match its checksum; {_REMEDY}")
         return handle, np.frombuffer(raw[:size], dtype="<u8").reshape(self._scenes, self._views, 2)
