@@ -17,6 +17,7 @@ import typer
 
 from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.pipeline.errors import StoreError, UsageError
+from vega3d.pipeline.origin import check_one_origin
 
 DEFAULT, RUN = ReportConfig(), RunConfig()
 USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
@@ -28,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # square brackets are defaults here
 )
 
 
@@ -158,6 +160,7 @@ def main() -> None:
     """Run the command line; maps our errors to exit codes."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
+        check_one_origin()
         app()
     except (StoreError, UsageError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -392,6 +392,7 @@ def demo(
     from vega3d.cluster.ray_runner import connection
     from vega3d.evaluate.report import report as write_report
     from vega3d.pipeline.demo import run_demo
+    from vega3d.train.config import RunConfig as TrainRun
     from vega3d.train.config import TrainConfig
     from vega3d.train.fitting import fit
 
@@ -405,7 +406,8 @@ def demo(
         made["prior"],
         made["semantic"],
         f"{out}/fusion",
-        TrainConfig(tasks=("depth",), steps=150, hidden_dim=64),
+        TrainConfig(steps=80, hidden_dim=64),
+        TrainRun(eval_every=10, log_every=5),
     )
     made |= {"consistency": str(scored.html), "fusion": f"{out}/fusion/report.html"}
     print(

@@ -11,7 +11,7 @@ from vega3d.pipeline.pictures import write_pictures
 from vega3d.pipeline.store import open_store
 from vega3d.pipeline.tiny import write_tiny_siglip, write_tiny_wan
 
-SCENES = "rooms:3?views=8&height=240&width=320"
+SCENES = "rooms:3?views=12&height=240&width=320"
 
 Extract = Callable[[str, str, ExtractConfig, Numerics], dict[str, Any]]
 
@@ -51,9 +51,9 @@ def run_demo(out: str, extract: Extract) -> dict[str, Any]:
 
 def demo_config(model: str) -> ExtractConfig:
     """Return the default config at the demo's size."""
-    return ExtractConfig(model=model, resolution=(240, 320), num_views=8, scenes_per_shard=1)
+    return ExtractConfig(model=model, resolution=(240, 320), num_views=12, scenes_per_shard=1)
 
 
 def demo_semantic_config(model: str) -> ExtractConfig:
     """Return SigLIP's config at the demo's size."""
-    return replace(siglip_config(), model=model, num_views=8, scenes_per_shard=1)
+    return replace(siglip_config(), model=model, num_views=12, scenes_per_shard=1)

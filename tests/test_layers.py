@@ -50,6 +50,8 @@ def test_imports_go_one_way(path: Path) -> None:
 
 COMMANDS = {
     "pipeline": "run plan status verify pack import pictures bench demo",
+    "evaluate": "report",
+    "train": "fit ablate eval export",
 }
 HEAVY = [
     "numpy",
