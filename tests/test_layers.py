@@ -16,7 +16,7 @@ MAY_IMPORT = {
 }
 ONLY_IN = {
     "ray": {"cluster/ray_runner.py"},
-    "diffusers": {"pipeline/wan.py", "pipeline/wan_weights.py", "pipeline/tiny.py", "pipeline/weights.py"},
+    "diffusers": {"pipeline/wan_weights.py", "pipeline/tiny.py", "pipeline/weights.py"},
     "transformers": {
         "pipeline/siglip.py", "pipeline/prompt.py", "pipeline/tiny.py", "pipeline/weights.py",
     },

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import typer
 
 from vega3d.pipeline.errors import SceneError, StoreError, UsageError
+from vega3d.pipeline.origin import check_one_origin
 from vega3d.train.config import TASKS, VARIANTS, RunConfig, TrainConfig
 
 P = ParamSpec("P")
@@ -316,6 +317,7 @@ def export(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors that a user can mend end with their message alone."""
     try:
+        check_one_origin()
         app(arguments)
     except (UsageError, StoreError, SceneError) as error:
         print(f"error: {error}", file=sys.stderr)
