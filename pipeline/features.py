@@ -62,13 +62,17 @@ def decode_ahead(
     source: SceneSource, scene_ids: Sequence[str], config: ExtractConfig
 ) -> Iterator[tuple[DecodedScene | SceneFailure, float]]:
     """Yield each scene, decoded while the one before it is computed, and the seconds it took."""
+    root = str(getattr(source, "root", "")).rstrip("/")
 
     def decode(scene_id: str) -> tuple[DecodedScene | SceneFailure, float]:
         start = time.monotonic()
         try:
             decoded: DecodedScene | SceneFailure = decode_scene(source, scene_id, config)
         except SceneError as error:
-            decoded = SceneFailure(scene_id, str(error))
+            # A commit record names no place: reasons speak of files below the source's root.
+            decoded = SceneFailure(
+                scene_id, str(error).replace(f"{root}/", "") if root else str(error)
+            )
         except Exception as error:
             error.add_note(f"while reading scene {scene_id}")
             raise

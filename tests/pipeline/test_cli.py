@@ -228,6 +228,8 @@ def test_bad_scenes_are_listed_and_the_others_stored(
     }.items():
         assert re.search(words, summary["failures"][scene_id]), summary["failures"][scene_id]
     assert "failed truncated: " in told
+    for record in (tmp_path / "s" / "unit" / "commits").rglob("*.json"):
+        assert str(tmp_path) not in record.read_text()
     mended = source / "color" / "1.jpg"
     shutil.copyfile(mended, truncated)
     again, _ = command(
