@@ -1,8 +1,9 @@
 """Sums of cosines over pairs of cells, in time linear in the number of cells.
 
 For unit vectors h_1..h_n the sum over pairs is (|sum h|^2 - n) / 2, so no pair is ever visited.
-Where a vector has no direction (zero) the n is the sum of squared lengths instead: its pairs count
-as cosine 0. All sums are float64. Letters as in cells.py.
+A vector without direction (zero) is not among the n: its pairs count as cosine 0. Vectors are
+brought to length one in float64 again before they are summed, and all sums are
+float64. Letters as in cells.py.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from vega3d.evaluate.cells import Cells, Tokens
 
 CHANCE_CEILING = 1.0 - 1e-9
 """From this random-pair mean on, features are one constant and above-chance is 0 by definition."""
+
+_BLOCK_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +78,24 @@ def matched_and_random(vectors: Float[np.ndarray, "M C"], cells: Cells) -> PairS
     """
     if not len(cells.voxel):
         return PairSums()
-    squares = np.vecdot(vectors, vectors).astype(np.float64)
     bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
     counts = np.diff(bounds)
     pairs = counts * (counts - 1) // 2
-    matched = _pair_sums(vectors, squares, bounds)
-    every, num_every = _across_views(vectors, cells.view)
+    matched = np.zeros(len(pairs))
+    per_view = np.zeros((int(cells.view.max()) + 1, vectors.shape[1]))
+    for k, (start, stop) in enumerate(pairwise(bounds)):  # a voxel at a time stays in the cache
+        rows, squares = _exact_units(vectors[start:stop])
+        matched[k] = _pair_sum(rows.sum(axis=0), squares)
+        per_view[cells.view[start:stop]] += rows  # no view is twice in a voxel
+    in_view = np.bincount(cells.view)
+    every, within = per_view.sum(axis=0), float(np.vecdot(per_view, per_view).sum())
+    num_every = (len(cells.view) ** 2 - int((in_view**2).sum())) // 2
     return PairSums(
         matched_sum=float(matched.sum()),
         matched_pairs=int(pairs.sum()),
         group_sum=float((matched / pairs).sum()),
         groups=len(pairs),
-        random_sum=every - float(matched.sum()),
+        random_sum=(float(every @ every) - within) / 2.0 - float(matched.sum()),
         random_pairs=num_every - int(pairs.sum()),
     )
 
@@ -96,43 +105,46 @@ def same_position(tokens: Tokens, token_voxel: Int[np.ndarray, " N"]) -> PairSum
     if not len(tokens.unit):
         return PairSums()
     order = np.lexsort((token_voxel, tokens.position))
-    unit = tokens.unit.take(order, axis=0)
-    squares = np.vecdot(unit, unit).astype(np.float64)
-    new_position = np.diff(tokens.position[order], prepend=-1, append=-1) != 0
-    new_place = new_position | (np.diff(token_voxel[order], prepend=-1, append=-1) != 0)
+    voxel = token_voxel[order]
+    bounds = np.flatnonzero(np.diff(tokens.position[order], prepend=-1, append=-1))
     total, count = 0.0, 0
-    for bounds, sign in ((np.flatnonzero(new_position), 1), (np.flatnonzero(new_place), -1)):
-        sizes = np.diff(bounds)
-        total += sign * float(_pair_sums(unit, squares, bounds).sum())
-        count += sign * int((sizes * (sizes - 1) // 2).sum())
-    return PairSums(position_sum=total if count else 0.0, position_pairs=count)
+    for start, stop in pairwise(bounds):
+        places = np.flatnonzero(np.diff(voxel[start:stop], prepend=-1))
+        sizes = np.diff(places, append=stop - start)
+        apart = ((stop - start) ** 2 - int((sizes**2).sum())) // 2
+        if apart:
+            rows, _ = _exact_units(tokens.unit.take(order[start:stop], axis=0))
+            every, by_place = rows.sum(axis=0), np.add.reduceat(rows, places, axis=0)
+            total += float(every @ every - np.vecdot(by_place, by_place).sum()) / 2.0
+            count += apart
+    return PairSums(position_sum=total, position_pairs=count)
 
 
-def _pair_sums(
-    vectors: Float[np.ndarray, "M C"],
-    squares: Float[np.ndarray, " M"],
-    bounds: Int[np.ndarray, " bounds"],
-) -> Float[np.ndarray, " spans"]:
-    """Return the sum of cosines over the pairs of rows within each span of `bounds`."""
-    sums = np.zeros(len(bounds) - 1)
-    for span in np.flatnonzero(np.diff(bounds) > 1):
-        rows = slice(bounds[span], bounds[span + 1])
-        total = vectors[rows].sum(axis=0, dtype=np.float64)
-        sums[span] = (total @ total - squares[rows].sum()) / 2.0
-    return sums
+def mean_cosine(first: Float[np.ndarray, "N C"], second: Float[np.ndarray, "N C"]) -> float | None:
+    """Return the mean cosine of each row with its partner; None without rows."""
+    total = 0.0
+    for start in range(0, len(first), _BLOCK_ROWS):
+        rows = slice(start, start + _BLOCK_ROWS)
+        one, other = _exact_units(first[rows])[0], _exact_units(second[rows])[0]
+        total += float(np.vecdot(one, other).sum())
+    return _ratio(total, len(first))
 
 
-def _across_views(
-    vectors: Float[np.ndarray, "M C"], view: Int[np.ndarray, " M"]
-) -> tuple[float, int]:
-    """Return sum and number of the pairs of rows from two views."""
-    order = np.argsort(view, kind="stable")
-    bounds = np.flatnonzero(np.diff(view[order], prepend=-1, append=-1))
-    rows = [order[start:stop] for start, stop in pairwise(bounds)]
-    per_view = np.stack([vectors.take(some, axis=0).sum(axis=0, dtype=np.float64) for some in rows])
-    total = per_view.sum(axis=0)
-    count = (len(view) ** 2 - int((np.diff(bounds) ** 2).sum())) // 2
-    return float(total @ total - np.vecdot(per_view, per_view).sum()) / 2.0, count
+def _exact_units(vectors: Float[np.ndarray, "M C"]) -> tuple[Float[np.ndarray, "M C"], int]:
+    """Return rows of length one in float64, and how many have a direction.
+
+    A unit vector in float32 is 1e-8 too long or too short. The identity squares that, and for
+    features that hardly vary 1 - R is as small: above chance would be rounding error.
+    """
+    rows = vectors.astype(np.float64)
+    norms = np.sqrt(np.vecdot(rows, rows))
+    rows *= np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
+    return rows, int(np.count_nonzero(norms))
+
+
+def _pair_sum(total: Float[np.ndarray, " C"], squares: int) -> float:
+    """Return the sum of cosines over pairs of unit rows from their sum and number."""
+    return (float(total @ total) - squares) / 2.0
 
 
 def _ratio(total: float, count: int) -> float | None:

@@ -26,7 +26,13 @@ from vega3d.evaluate.matching import (
     recall_counts,
     separation,
 )
-from vega3d.evaluate.pairs import PairSums, above_chance, matched_and_random, same_position
+from vega3d.evaluate.pairs import (
+    PairSums,
+    above_chance,
+    matched_and_random,
+    mean_cosine,
+    same_position,
+)
 from vega3d.evaluate.treatments import ChannelSums, channel_sums, treat
 
 NO_OVERLAP = "no overlapping voxels"
@@ -193,9 +199,7 @@ def score_tokens(
                 cell_vectors(unit, shared), shared, chosen, config.histogram_bins
             )
             matched[name] = unit
-    floor = None
-    if again is not None and len(tokens.unit):
-        floor = float(np.vecdot(tokens.unit, again).mean(dtype=np.float64))
+    floor = None if again is None else mean_cosine(tokens.unit, again)
     return _assemble(
         tokens,
         scored,

@@ -173,6 +173,38 @@ def test_known_answers() -> None:
         assert scores.treatments["raw"].position_above_chance == pytest.approx(0.0, abs=0.05)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("pairs", ["all", "adjacent"])
+@pytest.mark.parametrize("norms", ["one", "many"])
+def test_a_constant_is_at_chance_in_every_type(dtype: type, pairs: str, norms: str) -> None:
+    _, xyz, valid = random_scene(0, (6, 8, 8, 1), room_m=0.2)
+    rng = np.random.default_rng(2)
+    vector = rng.standard_normal(64).astype(dtype)
+    # powers of two: other norms would turn half precision's constant by rounding
+    powers = rng.integers(-3, 4, xyz.shape[:3]) if norms == "many" else np.zeros(xyz.shape[:3])
+    features = (np.exp2(powers)[..., None] * vector).astype(dtype)
+    if dtype != np.float16 and norms == "many":
+        features *= rng.uniform(0.1, 9.0, xyz.shape[:3])[..., None].astype(dtype)
+    scores = consistency(
+        features, xyz, valid, second_sample=features * 2, config=ScoreConfig(pairs=pairs)
+    )
+    assert scores.num_pairs > 100
+    assert scores.consistency == pytest.approx(1.0, abs=1e-12)
+    assert scores.random == pytest.approx(1.0, abs=1e-12)
+    assert scores.noise_floor == pytest.approx(1.0, abs=1e-12)
+    for treated in scores.treatments.values():
+        assert abs(treated.above_chance) <= 1e-9
+        assert abs(treated.position_above_chance) <= 1e-9
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_known_answers_in_every_type(dtype: type) -> None:
+    _, xyz, valid = random_scene(0, (6, 8, 8, 1), room_m=0.2)
+    point = consistency(function_of_point(xyz).astype(dtype), xyz, valid)
+    assert point.consistency == pytest.approx(1.0, abs=1e-12)
+    assert point.above_chance == pytest.approx(1.0, abs=1e-12)
+
+
 def test_features_of_pixel_position_alone_are_exposed_by_the_baseline() -> None:
     _, xyz, valid = random_scene(0, (6, 8, 8, 1), room_m=0.2)
     pattern = np.random.default_rng(1).standard_normal((8, 8, 64))
