@@ -3,13 +3,18 @@
 A chunk of the store is one view, uncompressed, followed by its crc32c (DESIGN, section 8). For a
 local store it is read by one `preadv` through the shard's own index, straight into the batch's
 (pinned) buffer, and its checksum is verified there. Whatever else zarr can read (a bucket, a
-compressed store) is read through zarr. `tests/benchmarks/bench_train_readers.py` compares both
-with tensorstore and zarrs.
+compressed store) is read through zarr. `tests/benchmarks/bench_train_loading.py` compares
+the loader with plain reading of the same files.
 """
 
 import json
 import os
 import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from vega3d.pipeline.store import Store
 
 _MISSING = 2**64 - 1
 _CRC_BYTES = 4
+_OPEN_FILES = 64  # of all stores together; the usual limit of a process is 1024
 
 
 def open_chunks(store: Store, tap: str) -> "DirectChunks | ZarrChunks":
@@ -30,64 +36,96 @@ def open_chunks(store: Store, tap: str) -> "DirectChunks | ZarrChunks":
     return ZarrChunks(store, tap) if layout is None else DirectChunks(store.url, tap, layout)
 
 
+@dataclass(slots=True)
+class _File:
+    handle: int
+    users: int = 0
+
+
+class _Files:
+    """Files kept open, the least recently used closed first; safe to share between threads."""
+
+    def __init__(self, limit: int) -> None:
+        """Keep at most so many open, besides those that are being read from."""
+        self._limit = limit
+        self._open: OrderedDict[tuple[int, int], _File] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def use(self, key: tuple[int, int], path: Path) -> Iterator[int]:
+        """Give the file's descriptor, which stays open as long as the block lasts."""
+        with self._lock:
+            file = self._open.get(key)
+            if file is None:
+                file = self._open[key] = _File(os.open(path, os.O_RDONLY))
+            file.users += 1
+            self._open.move_to_end(key)
+            if len(self._open) > self._limit:
+                self._close_oldest()
+        try:
+            yield file.handle
+        finally:
+            with self._lock:
+                file.users -= 1
+
+    def _close_oldest(self) -> None:
+        idle = (key for key, file in self._open.items() if not file.users)
+        if (key := next(idle, None)) is not None:
+            os.close(self._open.pop(key).handle)
+
+
+_FILES = _Files(_OPEN_FILES)
+_numbers = count()
+
+
 class DirectChunks:
     """Chunks of a local store, by the shards' own index; safe to share between threads."""
 
     def __init__(self, url: str, tap: str, layout: dict[str, Any]) -> None:
-        """Open nothing yet; a shard's file stays open once it was read from."""
+        """Open nothing yet; a shard's index is kept once it was read."""
         self.dtype = np.dtype(layout["data_type"]).newbyteorder("<")
         self._folder = Path(url, tap)
         self._scenes, self._views = layout["shards"][:2]
         self._trail = ["0"] * (len(layout["shards"]) - 1)
         self._payload_bytes = int(np.prod(layout["chunks"])) * self.dtype.itemsize
-        self._open: dict[int, tuple[int, np.ndarray]] = {}
-        self._lock = threading.Lock()
+        self._number = next(_numbers)  # a reader opened later may find other files at the paths
+        self._indices: dict[int, np.ndarray] = {}
 
     def read_into(self, row: int, view: int, out: np.ndarray) -> None:
         """Read one view; raises StoreError where the bytes are not those that were written."""
         unit, scene = divmod(row, self._scenes)
-        handle, index = self._shard(unit)
-        offset, length = index[scene, view].tolist()
-        if offset == _MISSING or length != self._payload_bytes + _CRC_BYTES:
-            raise self._damaged(unit, scene, view, "is not in the index")
         payload = out.reshape(-1).view(np.uint8)
         stored = bytearray(_CRC_BYTES)
-        if os.preadv(handle, [payload.data, stored], offset) != length:
-            raise self._damaged(unit, scene, view, "is cut off")
+        with self._shard(unit) as handle:
+            index = self._index(unit, handle)
+            offset, length = index[scene, view].tolist()
+            if offset == _MISSING or length != self._payload_bytes + _CRC_BYTES:
+                raise self._damaged(unit, scene, view, "is not in the index")
+            if os.preadv(handle, [payload.data, stored], offset) != length:
+                raise self._damaged(unit, scene, view, "is cut off")
         if crc32c(payload) != int.from_bytes(stored, "little"):
             raise self._damaged(unit, scene, view, "does not match its checksum")
 
-    def close(self) -> None:
-        """Close the shards' files."""
-        with self._lock:
-            for handle, _ in self._open.values():
-                os.close(handle)
-            self._open.clear()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def _shard(self, unit: int) -> tuple[int, np.ndarray]:
-        found = self._open.get(unit)
-        if found is not None:
-            return found
-        with self._lock:
-            if unit not in self._open:
-                self._open[unit] = self._open_shard(unit)
-            return self._open[unit]
-
-    def _open_shard(self, unit: int) -> tuple[int, np.ndarray]:
+    @contextmanager
+    def _shard(self, unit: int) -> Iterator[int]:
         path = self._path(unit)
         try:
-            handle = os.open(path, os.O_RDONLY)
+            with _FILES.use((self._number, unit), path) as handle:
+                yield handle
         except FileNotFoundError as error:
             raise StoreError(f"{path}: a committed shard is missing; {_REMEDY}") from error
+
+    def _index(self, unit: int, handle: int) -> np.ndarray:
+        if unit in self._indices:
+            return self._indices[unit]
         size = self._scenes * self._views * 16
         raw = os.pread(handle, size + _CRC_BYTES, os.fstat(handle).st_size - size - _CRC_BYTES)
         if crc32c(raw[:size]) != int.from_bytes(raw[size:], "little"):
-            os.close(handle)
+            path = self._path(unit)
             raise StoreError(f"{path}: the shard's index does not match its checksum; {_REMEDY}")
-        return handle, np.frombuffer(raw[:size], dtype="<u8").reshape(self._scenes, self._views, 2)
+        index = np.frombuffer(raw[:size], dtype="<u8").reshape(self._scenes, self._views, 2)
+        self._indices[unit] = index
+        return index
 
     def _path(self, unit: int) -> Path:
         return self._folder.joinpath("c", str(unit), *self._trail)

@@ -1,5 +1,7 @@
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,35 @@ def test_direct_reading_gives_what_zarr_gives(
                 out = np.zeros((20, 12), dtype=store_dtype)
                 reader.read_into(store.row(scene_id), view, out)
                 np.testing.assert_array_equal(out, want[view])
+
+
+def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
+    values = np.arange(90 * 6, dtype=np.float32).reshape(90, 1, 1, 2, 3)
+    scenes = [SceneArrays(scene_id=f"s{i:03d}", features={"b": v}) for i, v in enumerate(values)]
+    import_arrays(str(tmp_path / "store"), scenes, model="x", scenes_per_shard=1)
+    np.save(tmp_path / "want.npy", values)
+    script = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from vega3d.pipeline import open_store
+from vega3d.train.chunks import DirectChunks, open_chunks
+store = open_store(sys.argv[1] + "/store")
+want = np.load(sys.argv[1] + "/want.npy")[:, 0, 0]
+reader = open_chunks(store, "b")
+assert isinstance(reader, DirectChunks)
+resource.setrlimit(resource.RLIMIT_NOFILE, (85, 85))
+def read(index):
+    out = np.zeros((2, 3), reader.dtype)
+    reader.read_into(store.row(f"s{index:03d}"), 0, out)
+    np.testing.assert_array_equal(out, want[index])
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(read, [*range(90), *range(90)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def flip(path: Path, offset: int) -> None:
