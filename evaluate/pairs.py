@@ -111,7 +111,7 @@ def same_position(tokens: Tokens, token_voxel: Int[np.ndarray, " N"]) -> PairSum
     for start, stop in pairwise(bounds):
         places = np.flatnonzero(np.diff(voxel[start:stop], prepend=-1))
         sizes = np.diff(places, append=stop - start)
-        apart = ((stop - start) ** 2 - int((sizes**2).sum())) // 2
+        apart = (int(stop - start) ** 2 - int((sizes**2).sum())) // 2
         if apart:
             rows, _ = _exact_units(tokens.unit.take(order[start:stop], axis=0))
             every, by_place = rows.sum(axis=0), np.add.reduceat(rows, places, axis=0)
