@@ -51,7 +51,12 @@ class ScoreConfig:
     """Edges of the bins of relative rotation between two views, degrees; upper edges included."""
 
     overlap_edges: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """Edges of the bins of overlap: shared voxels over the smaller view's; upper edges included."""
+    """Edges of the bins of overlap: the share of a view's valid tokens that have a token of the
+    other view within `overlap_m`; upper edges included."""
+
+    overlap_m: float = 0.2
+    """See `overlap_edges`. Tokens of a coarse grid lie farther apart than a voxel, so that shared
+    voxels would say little."""
 
     histogram_bins: int = 8192
     """Bins of the similarity histograms that AUROC is read from: equal in the distance of unit
@@ -75,8 +80,11 @@ class ScoreConfig:
             )
         if bad := set(self.matching_treatments) - set(self.treatments):
             raise ValueError(f"matching_treatments must be among the treatments, got {bad}")
-        if not self.recall_m or min(self.recall_m) <= 0:
-            raise ValueError(f"recall_m must be positive metres, got {self.recall_m}")
+        if not self.recall_m or min(*self.recall_m, self.overlap_m) <= 0:
+            raise ValueError(
+                "recall_m and overlap_m must be positive metres, "
+                f"got {self.recall_m} and {self.overlap_m}"
+            )
         for name in ("rotation_edges_deg", "overlap_edges"):
             edges: tuple[float, ...] = getattr(self, name)
             if len(edges) < 2 or list(edges) != sorted(set(edges)):

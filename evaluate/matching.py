@@ -8,6 +8,7 @@ channels, S shared voxels of two views.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,8 +18,9 @@ from vega3d.evaluate.config import Pairs, ScoreConfig
 
 RECALL_COUNTS = ("possible", "nearest", "mutual", "mutual_right", "chance")
 """Of the tokens of one view that have a counterpart in the other within the threshold (possible):
-those whose nearest neighbour in feature space is one (nearest), whose neighbour is mutual (mutual),
-mutual and right (mutual_right), and the expected number right by blind choice (chance)."""
+those whose nearest neighbour in feature space is one (nearest); of ALL tokens those whose neighbour
+is mutual (mutual), mutual and within the threshold (mutual_right); and of the possible ones the
+expected number right by blind choice (chance)."""
 
 ONE_BIN = 1e-6
 """Cosines this close to 1 are alike: the difference is rounding error of float32."""
@@ -30,12 +32,10 @@ class ViewPairs:
 
     first: Int[np.ndarray, " P"]
     second: Int[np.ndarray, " P"]
-    overlap: Float[np.ndarray, " P"]
-    """Shared voxels over the voxels of the view that has fewer."""
     rotation_deg: Float[np.ndarray, " P"]
     """Angle between the two cameras; NaN where a pose is unknown."""
     num_sharing: int
-    """Pairs that share a voxel, before the cap."""
+    """Pairs that share a voxel, before the cap; 0 where the cap is 0."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +72,7 @@ class RecallCounts:
 
     by_rotation: Float[np.ndarray, "R T 5"]
     by_overlap: Float[np.ndarray, "O T 5"]
+    """By the overlap that the asking view has with the other."""
 
     def __add__(self, other: "RecallCounts") -> "RecallCounts":
         return RecallCounts(
@@ -91,30 +92,30 @@ def choose_view_pairs(
     """Return at most `limit` view pairs that share a voxel, spread evenly in order (i, j), i < j.
 
     Args:
-        cells: All cells of the scene.
+        cells: Cells whose voxel is seen from two views or more.
         num_views: Views of the scene.
         poses: World-from-camera; NaN where unknown.
         pairs: Every two views, or neighbours only.
-        limit: Most pairs returned.
+        limit: Most pairs returned; 0: the cells are not even looked at.
     """
-    seen = np.zeros((num_views, int(cells.voxel.max(initial=-1)) + 1), dtype=np.float32)
-    seen[cells.view, cells.voxel] = 1.0
-    shared = seen @ seen.T  # counts far below 2^24: exact in float32
-    wanted = np.triu(shared > 0, k=1)
+    if not limit:
+        none = np.zeros(0, dtype=np.int64)
+        return ViewPairs(none, none, np.zeros(0), 0)
+    meet = np.zeros((num_views, num_views), dtype=bool)
+    bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
+    for start, stop in pairwise(bounds):
+        views = cells.view[start:stop]
+        meet[views[:, None], views] = True
+    wanted = np.triu(meet, k=1)
     if pairs == "adjacent":
         wanted &= ~np.triu(wanted, k=2)
     first, second = np.nonzero(wanted)
     num_sharing = len(first)
     if num_sharing > limit:
-        kept = np.arange(limit) * num_sharing // max(limit, 1)
+        kept = np.arange(limit) * num_sharing // limit
         first, second = first[kept], second[kept]
-    sizes = np.diag(shared)
     return ViewPairs(
-        first,
-        second,
-        (shared[first, second] / np.minimum(sizes[first], sizes[second])).astype(np.float64),
-        _rotation_deg(poses[first, :3, :3], poses[second, :3, :3]),
-        num_sharing,
+        first, second, _rotation_deg(poses[first, :3, :3], poses[second, :3, :3]), num_sharing
     )
 
 
@@ -150,8 +151,12 @@ def recall_counts(
         pairs: The view pairs.
         config: Thresholds and bins.
 
+    The overlap of a view with another is the share of its tokens that have a token of the other
+    within `overlap_m`.
+
     Source: correspondence recall by relative rotation as in probe3d (mbanani/probe3d), with our
-    choice of queries: tokens that do have a counterpart within the threshold.
+    choice of queries: tokens that do have a counterpart within the threshold. Precision is over all
+    mutual matches, since whoever uses them does not know which tokens have a counterpart.
     """
     num_thresholds = len(config.recall_m)
     found = {
@@ -162,17 +167,19 @@ def recall_counts(
         for name in units
     }
     rotation_bin = bin_index(pairs.rotation_deg, config.rotation_edges_deg)
-    overlap_bin = bin_index(pairs.overlap, config.overlap_edges)
     bounds = np.searchsorted(tokens.view, np.arange(tokens.num_views + 1))
     for k, (i, j) in enumerate(zip(pairs.first, pairs.second, strict=True)):
         a, b = slice(bounds[i], bounds[i + 1]), slice(bounds[j], bounds[j + 1])
-        near = _near(tokens.xyz[a], tokens.xyz[b], config.recall_m)
-        possible = [_possible(one) + _possible(one.T) for one in near]
+        *near, close = _near(tokens.xyz[a], tokens.xyz[b], (*config.recall_m, config.overlap_m))
+        overlap = np.array([close.any(axis=1).mean(), close.any(axis=0).mean()])
+        overlap_bin = bin_index(overlap, config.overlap_edges)
+        possible = np.array([[_possible(one) for one in near], [_possible(one.T) for one in near]])
         for name, unit in units.items():
             counts = _count_right(unit[a] @ unit[b].T, near)
-            counts[:, [0, 4]] = possible
-            found[name].by_rotation[rotation_bin[k]] += counts
-            found[name].by_overlap[overlap_bin[k]] += counts
+            counts[:, :, [0, 4]] = possible
+            found[name].by_rotation[rotation_bin[k]] += counts.sum(axis=0)
+            for side in (0, 1):
+                found[name].by_overlap[overlap_bin[side]] += counts[side]
     return found
 
 
@@ -201,18 +208,16 @@ def _possible(near: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, " 2"]:
 
 def _count_right(
     likeness: Float[np.ndarray, "N K"], near: Sequence[Bool[np.ndarray, "N K"]]
-) -> Float[np.ndarray, "T 5"]:
+) -> Float[np.ndarray, "2 T 5"]:
     """Count nearest, mutual and mutual_right of RECALL_COUNTS, rows and columns as queries."""
-    counts = np.zeros((len(near), 5))
+    counts = np.zeros((2, len(near), 5))
     best, back = likeness.argmax(axis=1), likeness.argmax(axis=0)
     rows, columns = np.arange(len(best)), np.arange(len(back))
-    for query, match, other in ((rows, best, back), (columns, back, best)):
+    for side, (query, match, other) in enumerate(((rows, best, back), (columns, back, best))):
         mutual = other[match] == query
         for k, one in enumerate(near):
-            table = one if query is rows else one.T
-            right = table[query, match]
-            possible = table.any(axis=1)
-            counts[k, 1:4] += [right.sum(), (mutual & possible).sum(), (mutual & right).sum()]
+            right = (one.T if side else one)[query, match]
+            counts[side, k, 1:4] = [right.sum(), mutual.sum(), (mutual & right).sum()]
     return counts
 
 

@@ -307,7 +307,11 @@ def _settings(summary: Summary) -> list[tuple[str, str]]:
         ),
         ("recall within", ", ".join(f"{100 * t:g} cm" for t in score.recall_m)),
         ("rotation bins", _edges(score.rotation_edges_deg) + " degrees, upper edges included"),
-        ("overlap bins", _edges(score.overlap_edges) + ", upper edges included"),
+        (
+            "overlap bins",
+            f"{_edges(score.overlap_edges)}, upper edges included; share of a view's valid tokens "
+            f"with a token of the other view within {100 * score.overlap_m:g} cm",
+        ),
         ("intervals", interval_text(config)),
         (
             "arithmetic",

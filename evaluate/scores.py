@@ -85,7 +85,7 @@ class SceneScores:
     num_random_pairs: int
     num_position_pairs: int
     num_view_pairs: int
-    """View pairs that share a voxel."""
+    """View pairs that share a voxel; 0 where AUROC and recall are not asked for."""
     num_view_pairs_matched: int
     """Those of them used for AUROC and recall."""
 
@@ -185,7 +185,7 @@ def score_tokens(
     cells = find_cells(tokens.xyz, tokens.view, voxel_m, config.anchor)
     shared = shared_cells(cells)
     chosen = choose_view_pairs(
-        cells, tokens.num_views, poses, config.pairs, config.matching_view_pairs
+        shared, tokens.num_views, poses, config.pairs, config.matching_view_pairs
     )
     scored: dict[Treatment, PairSums] = {}
     separations: dict[str, Separation] = {}

@@ -177,14 +177,16 @@ def recall_tables(summary: Summary) -> list[Table]:
         Table(
             ("features", *heads),
             tuple(overall),
-            "Pooled over scenes; in brackets blind choice, and for precision the mutual matches. "
+            "Pooled over scenes; in brackets blind choice, and for precision the mutual matches: "
+            "all of them, those of tokens without a counterpart included, which cannot be right. "
             f"Queries of the first row: {_asked(first, score.recall_m)}. {_matching_text(summary)}",
         ),
         Table(
             ("features", *overlaps),
             tuple(by_overlap),
-            f"Recall within {100 * score.recall_m[middle]:g} cm by overlap of the two views: "
-            "shared voxels over the voxels of the view that has fewer; n: queries.",
+            f"Recall within {100 * score.recall_m[middle]:g} cm by overlap: the share of the "
+            "asking view's valid tokens that have a token of the other view within "
+            f"{100 * score.overlap_m:g} cm; n: queries.",
         ),
     ]
 

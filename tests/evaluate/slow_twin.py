@@ -137,19 +137,22 @@ def auroc(matched: list[float], other: list[float]) -> float:
 
 
 def recall(tokens: list[Token], i: int, j: int, threshold_m: float) -> list[float]:
-    """(possible, nearest, mutual, mutual_right, chance) of the queries of view i in view j."""
+    """(possible, nearest, mutual, mutual_right, chance) of the queries of view i in view j.
+
+    Mutual matches count whether their token has a counterpart or not.
+    """
     queries, targets = [t for t in tokens if t[0] == i], [t for t in tokens if t[0] == j]
     counts = [0.0] * 5
     for k, q in enumerate(queries):
         near = [math.dist(q[2], t[2]) <= threshold_m for t in targets]
-        if not any(near):
+        if not near:
             continue
         best = max(range(len(targets)), key=lambda b, q=q: (float(q[3] @ targets[b][3]), -b))
         back = max(
             range(len(queries)),
             key=lambda a, best=best: (float(queries[a][3] @ targets[best][3]), -a),
         )
-        counts[0] += 1
+        counts[0] += any(near)
         counts[1] += near[best]
         counts[2] += back == k
         counts[3] += near[best] and back == k

@@ -121,7 +121,7 @@ def test_taps_and_labels() -> None:
     [
         (lambda: ScoreConfig(treatments=("centred",)), "treatments must hold raw"),
         (lambda: ScoreConfig(treatments=("raw",)), "among the treatments, got {'centred'}"),
-        (lambda: ScoreConfig(recall_m=(0.0,)), "recall_m must be positive"),
+        (lambda: ScoreConfig(recall_m=(0.0,)), "recall_m and overlap_m must be positive"),
         (lambda: ScoreConfig(overlap_edges=(0.0, 0.5, 0.5)), "two or more rising numbers"),
         (lambda: ReportConfig(min_depth_share=0.0), r"must lie in \(0, 1\]"),
         (lambda: ReportConfig(voxel_m=float("nan")), "voxel_m must be a positive number"),

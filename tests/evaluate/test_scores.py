@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from vega3d.evaluate import consistency
 from vega3d.evaluate.cells import find_cells, gather_tokens
 from vega3d.evaluate.config import TREATMENTS, ScoreConfig, score_only_config
+from vega3d.evaluate.metrics import scene_metrics
 from vega3d.evaluate.scores import SceneScores
 from vega3d.evaluate.treatments import ChannelSums, channel_sums
 
@@ -131,13 +132,20 @@ def test_recall_by_hand() -> None:
     turned[1, :3, :3] = [[0, -1, 0], [1, 0, 0], [0, 0, 1]]  # 90 degrees
     scores = consistency(*scene(tokens), world_from_camera=turned)
     counts = scores.recall["raw"]
-    # within 0.05 m nothing has a counterpart; within 0.10 A0 and A1 find each other; within 0.20
-    # B0 -> B1 (2 m off, mutual), and like_a -> A0 (1.15 m off, not mutual)
-    expected = [[0, 0, 0, 0, 0], [2, 2, 2, 2, 1 / 3 + 1 / 2], [4, 2, 3, 2, 2 / 3 + 2 / 2]]
+    # mutual, from either side: A0 - A1 (0.08 m apart) and B0 - B1 (2 m apart, never right); like_a
+    # -> A0 is not. Within 0.05 m nothing has a counterpart; within 0.10 A0 and A1 find each other;
+    # within 0.20 B0 and like_a have one too and miss it
+    view0 = [[0, 0, 2, 0, 0], [1, 1, 2, 1, 1 / 3], [2, 1, 2, 1, 2 / 3]]
+    view1 = [[0, 0, 2, 0, 0], [1, 1, 2, 1, 1 / 2], [2, 1, 2, 1, 2 / 2]]
+    expected = np.add(view0, view1)
     np.testing.assert_allclose(counts.overall, expected)
     np.testing.assert_allclose(counts.by_rotation[3], expected)  # 60 to 180 degrees
-    # shared voxels 1 (the origin's) of 2 and 3: overlap 1/2, upper edge included
-    np.testing.assert_allclose(counts.by_overlap[1], expected)
+    # within 0.2 m both tokens of view 0 have one of view 1, and 2 of 3 the other way
+    np.testing.assert_allclose(counts.by_overlap[3], view0)
+    np.testing.assert_allclose(counts.by_overlap[2], view1)
+    metrics = scene_metrics(scores, ScoreConfig())
+    assert metrics["mutual_precision_10cm"] == pytest.approx(2 / 4)
+    assert metrics["mutual_precision_5cm"] == 0.0  # two mutual matches, and not one is right
     without = consistency(*scene(tokens)).recall["raw"]
     np.testing.assert_allclose(without.by_rotation[4], expected)  # pose unknown
 
@@ -292,6 +300,8 @@ def test_view_pairs_are_capped_and_the_cap_is_told() -> None:
     scores = consistency(features, xyz, valid, config=ScoreConfig(matching_view_pairs=5))
     assert scores.num_view_pairs == 26  # of 28; the other two share no voxel
     assert scores.num_view_pairs_matched == 5
+    none = consistency(features, xyz, valid, config=ScoreConfig(matching_view_pairs=0))
+    assert (none.num_view_pairs, none.separation, none.recall) == (0, {}, {})
 
 
 def test_score_only_config_gives_the_same_score() -> None:
