@@ -18,7 +18,7 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import write_atomically, write_json
 from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
 from vega3d.train.fitting import fit
-from vega3d.train.processes import is_first_process
+from vega3d.train.processes import is_first_process, join_processes
 from vega3d.train.report import write_table_report
 
 _SURE = 0.05
@@ -67,22 +67,24 @@ def ablate(
             raises.
     """
     _check(variants, seeds, baseline)
+    run = RunConfig() if run is None else run
     summaries: dict[str, list[dict[str, Any]]] = {}
-    for variant in variants:
-        for seed in seeds:
-            summary = fit(
-                prior,
-                semantic,
-                Path(out) / variant / f"seed{seed}",
-                replace(config, variant=variant, seed=seed),
-                run,
-                prior_tap=prior_tap,
-                semantic_tap=semantic_tap,
-                labels=labels,
-            )
-            summaries.setdefault(variant, []).append(summary)
-            if not summary["finished"]:
-                return {"out": str(out), "finished": False}
+    with join_processes(run.device):  # once for all runs
+        for variant in variants:
+            for seed in seeds:
+                summary = fit(
+                    prior,
+                    semantic,
+                    Path(out) / variant / f"seed{seed}",
+                    replace(config, variant=variant, seed=seed),
+                    run,
+                    prior_tap=prior_tap,
+                    semantic_tap=semantic_tap,
+                    labels=labels,
+                )
+                summaries.setdefault(variant, []).append(summary)
+                if not summary["finished"]:
+                    return {"out": str(out), "finished": False}
     rows = compare(summaries, baseline)
     return _write(Path(out), rows, summaries, baseline, len(seeds))
 

@@ -49,7 +49,11 @@ def is_first_process() -> bool:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
-    """Join the processes that torchrun started, if it did, and leave them at the end."""
+    """Join the processes that torchrun started, if it did, and leave them at the end.
+
+    Inside of another such block it joins nothing and leaves nothing: a group that was left cannot
+    be joined again without losing the others.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("device is cuda, and torch sees no GPU here; pass --device cpu")
@@ -59,6 +63,9 @@ def join_processes(device: str) -> Iterator[Processes]:
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
+    if dist.is_initialized():
+        yield Processes(dist.get_rank(), count, torch.device(device))
+        return
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Processes(dist.get_rank(), count, torch.device(device))

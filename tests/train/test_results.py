@@ -117,6 +117,25 @@ def test_ablation_trains_all_writes_the_table_and_does_not_train_twice(
     assert len(splits) == 1
 
 
+@pytest.mark.slow
+def test_ablation_under_torchrun_joins_once_and_finishes(stores: object, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "vega3d.train.cli", "ablate", "--prior", stores.prior]
+    command += ["--semantic", stores.semantic, "--out", str(tmp_path / "runs"), "--task", "depth"]
+    command += ["--variants", "semantic,add", "--seeds", "0", "--hidden-dim", "8", "--heads", "2"]
+    command += ["--steps", "2", "--batch-size", "4"]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["finished"]
+
+
 def test_ablation_refuses_what_it_cannot_compare(stores: object, tmp_path: Path) -> None:
     arguments = (stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
     with pytest.raises(UsageError, match=r"unknown variants \['gated'\]"):
