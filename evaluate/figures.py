@@ -23,6 +23,9 @@ from vega3d.evaluate.matching import RECALL_COUNTS, RecallCounts, Separation, bi
 MOST_SERIES = 8
 """Series a chart shows at most: more cannot be told apart."""
 
+MOST_NAMED = 6
+"""Points of a scatter up to which each carries its name; more carry their number in the table."""
+
 _INK, _FAINT, _PAPER = "#010203", "#010204", "#010205"
 _SERIES = tuple(f"#0102{16 + k:02x}" for k in range(MOST_SERIES))
 _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _PAPER: "var(--paper)"} | {
@@ -147,7 +150,7 @@ def recall_chart(
     places = [float(k) for k in range(num_bins)]
     asked, lines = np.zeros(num_bins), []
     blind: list[float | None] = [None] * num_bins
-    for k, (name, by_treatment) in enumerate(series[: MOST_SERIES - 1]):
+    for k, (name, by_treatment) in enumerate(series[: recall_stores(series)]):
         for t, (treatment, counts) in enumerate(by_treatment.items()):
             table = dict(
                 zip(RECALL_COUNTS, counts.by_rotation[:num_bins, threshold].T, strict=True)
@@ -157,7 +160,6 @@ def recall_chart(
             lines.append(Line(f"{name}, {treatment}", places, shares, style=style, color=k))
             if not lines[1:]:
                 asked, blind = table["possible"], _shares(table["chance"], table["possible"])
-    lines = lines[: MOST_SERIES - 1]
     lines.append(Line("blind choice", places, blind, style=":", color=MOST_SERIES - 1))
     ticks = [
         (float(k), f"{edges_deg[k]:g} to {edges_deg[k + 1]:g}\nn = {int(n):,}")
@@ -167,8 +169,19 @@ def recall_chart(
     return lines_chart(lines, Axis(x_label, label, ticks, width_in=10.0, from_zero=True))
 
 
-def relation_chart(relations: Sequence[Relation]) -> str:
-    """Draw NOS against each score, one panel a score, every point named."""
+def recall_stores(series: Sequence[tuple[str, Mapping[str, RecallCounts]]]) -> int:
+    """Return how many kinds of features the recall chart has room for, all treatments of each."""
+    treatments = max((len(by_treatment) for _, by_treatment in series), default=1)
+    return min(len(series), max((MOST_SERIES - 1) // treatments, 1))
+
+
+def relation_chart(relations: Sequence[Relation], ranks: Mapping[str, int]) -> str:
+    """Draw NOS against each score, one panel a score; names would overlap where points are many.
+
+    Args:
+        relations: The panels.
+        ranks: By model: its number, drawn in place of its name in a panel of more than MOST_NAMED.
+    """
     columns = min(len(relations), 2)
     rows = -(-len(relations) // columns)
     with _styled(_STYLE):
@@ -177,7 +190,7 @@ def relation_chart(relations: Sequence[Relation]) -> str:
         for panel in axes.flat[len(relations) :]:
             panel.set_visible(False)
         for panel, relation in zip(axes.flat, relations, strict=False):
-            _draw_relation(panel, relation)
+            _draw_relation(panel, relation, ranks)
         return _svg(figure, "relation")
 
 
@@ -186,13 +199,9 @@ def _styled(style: dict[str, Any]) -> AbstractContextManager[None]:
 
 
 def _draw_separation(axes: Axes, separation: Separation) -> None:
-    """Draw both densities over the part of the axis that holds 99.8 % of them."""
+    """Draw both densities over an axis that holds 99.8 % of each."""
     edges = bin_edges(len(separation.matched))
-    share = np.cumsum((separation.matched + separation.other).astype(np.float64))
-    share /= max(share[-1], 1.0)
-    first, last = np.searchsorted(share, [0.001, 0.999])
-    low, high = edges[first], min(edges[min(last + 1, len(share))], 1.0)
-    drawn = np.linspace(low, max(high, low + 1e-6), 81)
+    drawn = np.linspace(*_span(separation), 81)
     middle = (edges[1:] + edges[:-1]) / 2
     for counts, color, name in (
         (separation.other, _SERIES[1], "pairs that do not match"),
@@ -206,15 +215,32 @@ def _draw_separation(axes: Axes, separation: Separation) -> None:
     axes.margins(x=0.01)
 
 
-def _draw_relation(axes: Axes, relation: Relation) -> None:
+def _span(separation: Separation) -> tuple[float, float]:
+    """Return the smallest range that holds the middle 99.8 % of each distribution.
+
+    Of both pooled it would be that of the others, which outnumber matching pairs a thousandfold.
+    """
+    edges = bin_edges(len(separation.matched))
+    lows, highs = [], []
+    for counts in (separation.matched, separation.other):
+        if total := int(counts.sum()):
+            first, last = np.searchsorted(np.cumsum(counts) / total, [0.001, 0.999])
+            lows.append(float(edges[first]))
+            highs.append(float(edges[min(last + 1, len(counts))]))
+    low, high = min(lows, default=-1.0), max(highs, default=1.0)
+    return low, max(high, low + 1e-6)
+
+
+def _draw_relation(axes: Axes, relation: Relation, ranks: Mapping[str, int]) -> None:
     x = [point[1] for point in relation.points]
     y = [point[2] for point in relation.points]
     axes.scatter(x, y, s=34, color=_SERIES[0], zorder=3)
     middle = (min(x) + max(x)) / 2 if x else 0.0
+    numbered = len(relation.points) > MOST_NAMED
     for place, (model, px, py) in zip(_label_places(y), relation.points, strict=True):
         left = px <= middle
         axes.annotate(
-            model,
+            str(ranks[model]) if numbered else model,
             (px, py),
             xytext=(8 if left else -8, place),
             textcoords="offset points",

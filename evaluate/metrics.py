@@ -2,6 +2,7 @@
 
 from vega3d.evaluate.config import ScoreConfig
 from vega3d.evaluate.matching import RECALL_COUNTS
+from vega3d.evaluate.pairs import above_chance
 from vega3d.evaluate.scores import SceneScores
 
 Metrics = dict[str, float | None]
@@ -35,6 +36,7 @@ def scene_metrics(scores: SceneScores, config: ScoreConfig) -> Metrics:
         found[f"{prefix}auroc"] = separation.auroc if separation else None
         found |= {prefix + key: value for key, value in _recall(scores, name, config).items()}
     found["noise_floor"] = scores.noise_floor
+    found["noise_floor_above_chance"] = above_chance(scores.noise_floor, scores.random)
     return found
 
 

@@ -13,12 +13,13 @@ from vega3d.evaluate.figures import (
     Line,
     lines_chart,
     recall_chart,
+    recall_stores,
     relation_chart,
     separation_chart,
 )
 from vega3d.evaluate.intervals import Correlation, Estimate
 from vega3d.evaluate.matching import Separation
-from vega3d.evaluate.panels import ScenePanel, heat_gradient
+from vega3d.evaluate.panels import MOST_PANELS, ScenePanel, heat_gradient
 from vega3d.evaluate.relations import FEWEST_MODELS, PUBLISHED, SCORES, Related
 from vega3d.evaluate.sources import Source, some
 from vega3d.evaluate.summary import Row, Summary
@@ -28,6 +29,7 @@ from vega3d.evaluate.tables import (
     counted,
     downstream_tables,
     interval_text,
+    nos_ranks,
     number,
     recall_tables,
     score_rows,
@@ -35,6 +37,9 @@ from vega3d.evaluate.tables import (
 
 MOST_BARRED = 4
 """Series of a chart up to which each carries its interval."""
+
+POSITION_NOISE = 0.05
+"""Same position above chance up to which it says nothing."""
 
 MOST_LISTED = 60
 """Scenes named on the page; report.json names all."""
@@ -52,7 +57,8 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
         notes=summary.notes,
         refused=summary.refused,
         rows=score_rows(summary),
-        score_caption=f"Mean over scenes; below it the {interval_text(summary.config)}.",
+        score_caption=f"Mean over scenes; below it the {interval_text(summary.config)}. "
+        + _selection(summary),
         controls=controls(summary),
         separation=_separation(summary),
         separation_caption=_separation_caption(summary),
@@ -105,16 +111,12 @@ def _findings(summary: Summary) -> list[str]:
                 else f", and {by_raw.name} has {number(by_raw.mean('above_chance'))}."
             )
         )
-    leaky = [
-        row.name
-        for row in scored
-        if (row.mean("position_above_chance") or 0.0) >= (row.mean("above_chance") or 0.0) > 0
-    ]
+    leaky = [row.name for row in scored if _tells_position(row)]
     if leaky:
         found.append(
             f"In {len(leaky)} of {len(scored)} kinds of features ({some(leaky)}), tokens at one "
-            "image position agree at least as well as tokens of one 3D point: position alone could "
-            "give such a score."
+            "image position agree at least as well as tokens of one 3D point: these features tell "
+            "image position more than place."
         )
     if len(summary.common) < 10:
         found.append(
@@ -123,6 +125,13 @@ def _findings(summary: Summary) -> list[str]:
             else "With one scene there is no interval."
         )
     return found
+
+
+def _tells_position(row: Row) -> bool:
+    """Tell whether one image position makes tokens as alike as one 3D point does, or more."""
+    position = row.mean("position_above_chance")
+    floor = max(row.mean("above_chance") or 0.0, POSITION_NOISE)
+    return position is not None and position >= floor
 
 
 def _told(estimate: Estimate) -> str:
@@ -149,16 +158,32 @@ def _separation_caption(summary: Summary) -> str:
     ]
     return (
         "Cosines of cells in one voxel (matching) and of all other cells of the same two views, "
-        "pooled over scenes; each curve has area one and the axis spans 99.8 % of both. The AUROC "
+        "pooled over scenes; each curve has area one and the axis holds the middle 99.8 % of each. "
+        "The AUROC "
         f"here is the pooled one; {summary.config.score.histogram_bins} bins move it by "
-        f"{max(errors, default=0.0):.4f} at most. {_best_only(summary)}"
+        f"{max(errors, default=0.0):.4f} at most. {_drawn(summary, MOST_SERIES)}"
     )
 
 
-def _best_only(summary: Summary) -> str:
-    if len(summary.best_rows) == len(summary.rows):
+def _drawn(summary: Summary, most: int) -> str:
+    """Say which stores a picture shows, and by which tap."""
+    num = len(summary.best_rows)
+    told = "" if num <= most else f"Drawn: {most} of {num} stores, best first. "
+    if num < len(summary.rows):
+        told += "Each store is drawn by its best tap above chance."
+    return told.strip()
+
+
+def _selection(summary: Summary) -> str:
+    """Say that the best tap of a store was selected, where it was."""
+    taps = {row.source.label: len(row.source.taps) for row in summary.rows}
+    several = [f"{label}: best of {num} taps" for label, num in taps.items() if num > 1]
+    if not several:
         return ""
-    return "Drawn: the best tap above chance of each store."
+    return (
+        "Where one row stands for a store it was selected as the best above chance on these same "
+        f"scenes ({some(several)}), which favours stores with many taps."
+    )
 
 
 def _tap_charts(rows: Sequence[Row]) -> Iterable[tuple[str, str]]:
@@ -211,13 +236,14 @@ def _recall(summary: Summary) -> str | None:
 
 
 def _recall_caption(summary: Summary) -> str:
+    series = [(row.name, row.recall) for row in summary.best_rows if row.recall]
     unknown = [
         int(counts.by_rotation[-1, 0, 0]) for row in summary.rows for counts in row.recall.values()
     ]
     told = f" {unknown[0]:,} queries have no known pose." if unknown and unknown[0] else ""
     return (
         "Nearest neighbour by rotation between the two cameras; n is the number of queries. "
-        f"{_best_only(summary)}{told}"
+        f"{_drawn(summary, recall_stores(series))}{told}"
     )
 
 
@@ -226,14 +252,15 @@ def _panel_text(summary: Summary) -> str:
         "Neighbouring views from the middle of each scene. Joint PCA: one colour means one thing "
         "in all views of the scene. Below it each token's cosine with the next view's cell of its "
         "voxel, put between the scene's random-pair mean (0) and 1, so that all kinds of features "
-        f"share one scale; the last view looks back. {_best_only(summary)}"
+        "share one scale; the last view drawn is compared with the one before it. "
+        f"{_drawn(summary, MOST_PANELS)}"
     )
 
 
 def _downstream(related: Related) -> SimpleNamespace:
     chart = None
     if related.relations:
-        chart = relation_chart(related.relations)
+        chart = relation_chart(related.relations, nos_ranks(related))
     return SimpleNamespace(
         title=related.results.title,
         source=related.results.source,

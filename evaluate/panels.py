@@ -25,6 +25,10 @@ HEAT_MAP = "viridis"
 _UNSEEN = (128, 128, 128, 70)
 
 
+MOST_PANELS = 3
+"""Kinds of features drawn for a scene at most: the best tap of each store, best store first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Strip:
     """A labelled row of pictures, one a view."""

@@ -15,7 +15,7 @@ from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.evaluate.downstream import Results, read_results
 from vega3d.evaluate.mapping import map_tasks
 from vega3d.evaluate.page import render_page
-from vega3d.evaluate.panels import ScenePanel, scene_panel
+from vega3d.evaluate.panels import MOST_PANELS, ScenePanel, scene_panel
 from vega3d.evaluate.partials import Partial, Partials
 from vega3d.evaluate.plain import plain_report, scene_table
 from vega3d.evaluate.progress import progress
@@ -25,9 +25,6 @@ from vega3d.evaluate.summary import Summary, summarize
 from vega3d.evaluate.treatments import ChannelSums
 from vega3d.evaluate.units import UnitTask, plan_tasks, score_unit, sum_unit
 from vega3d.pipeline.errors import UsageError
-
-PANEL_ROWS = 3
-"""Kinds of features drawn for a scene at most: the best tap of each store, best store first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +158,7 @@ def _spread(scenes: Sequence[str], most: int) -> list[str]:
 
 def draw_scenes(summary: Summary, scenes: Sequence[str], run: RunConfig) -> list[ScenePanel]:
     """Draw scenes for the best tap of each store."""
-    rows = summary.best_rows[:PANEL_ROWS]
+    rows = summary.best_rows[:MOST_PANELS]
     return [
         scene_panel(
             rows, scene_id, summary.comparison.views[scene_id], run.views_shown, summary.config

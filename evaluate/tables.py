@@ -136,6 +136,7 @@ def controls(summary: Summary) -> Controls:
         ("centred_auroc", "AUROC, centred", ""),
         (f"recall_{middle}", f"recall within {middle.replace('cm', NBSP + 'cm')}", _RECALL),
         ("noise_floor", "noise floor", _NOISE),
+        ("noise_floor_above_chance", "noise floor, above chance", _NOISE_ABOVE),
     ]
     there = [
         (metric, name, text)
@@ -219,15 +220,15 @@ def count_table(summary: Summary) -> Table:
 def downstream_tables(related: Related) -> list[Table]:
     """Return NOS by model, and every correlation."""
     published = related.results.published
-    models = sorted(related.overall.items(), key=lambda item: -item[1])
     by_model = [
         (
             model,
-            number(overall),
+            str(rank),
+            number(related.overall[model]),
             number(published.get(model), 4),
             related.matched[model].name if model in related.matched else DASH,
         )
-        for model, overall in models
+        for model, rank in nos_ranks(related).items()
     ]
     correlations = [
         (
@@ -245,12 +246,19 @@ def downstream_tables(related: Related) -> list[Table]:
     )
     return [
         Table(
-            ("model", "NOS", "published score", "in this report"),
+            ("model", "#", "NOS", "published score", "in this report"),
             tuple(by_model),
-            f"Metrics: {', '.join(related.results.metrics)}.",
+            f"Metrics: {', '.join(related.results.metrics)}. #: rank by NOS, and the model's "
+            "number in a picture of many models.",
         ),
         Table(heads, tuple(correlations), caption),
     ]
+
+
+def nos_ranks(related: Related) -> dict[str, int]:
+    """Return each model's rank by NOS, best first."""
+    models = sorted(related.overall, key=lambda model: -related.overall[model])
+    return {model: rank for rank, model in enumerate(models, 1)}
 
 
 def interval_text(config: ReportConfig) -> str:
@@ -333,5 +341,8 @@ _RECALL = (
 )
 _NOISE = (
     "Mean cosine of a token with itself under another noise. It exposes how much of the feature is "
-    "the noise that was drawn: consistency can hardly exceed it."
+    "the noise that was drawn."
+)
+_NOISE_ABOVE = (
+    "The same mean F as (F - R) / (1 - R): an offset common to all tokens raises F, but not this."
 )

@@ -11,9 +11,17 @@ import pytest
 from vega3d.evaluate.cells import Tokens, find_cells, shared_cells
 from vega3d.evaluate.config import ReportConfig, RunConfig, ScoreConfig
 from vega3d.evaluate.downstream import Relation
-from vega3d.evaluate.figures import Axis, Line, lines_chart, relation_chart
+from vega3d.evaluate.figures import (
+    Axis,
+    Line,
+    _span,
+    lines_chart,
+    recall_chart,
+    recall_stores,
+    relation_chart,
+)
 from vega3d.evaluate.intervals import Correlation
-from vega3d.evaluate.matching import Separation, _bin, bin_edges, bin_index
+from vega3d.evaluate.matching import RecallCounts, Separation, _bin, bin_edges, bin_index
 from vega3d.evaluate.panels import adjacent_heat
 from vega3d.evaluate.sources import split_label, tap_numbers
 from vega3d.evaluate.treatments import ChannelSums, treat
@@ -94,7 +102,7 @@ def test_names_of_near_points_do_not_overlap() -> None:
     nothing = Correlation(None, None, None, None, 3, 0)
     points = (("alpha", 0.5, 0.50), ("beta", 0.5, 0.501), ("gamma", 0.9, 0.9))
     relation = Relation(score="s", points=points, pearson=nothing, spearman=nothing)
-    chart = relation_chart([relation])
+    chart = relation_chart([relation], {})
     places = {
         name: float(y)
         for y, name in re.findall(r'y="([-\d.]+)"[^>]*>(alpha|beta|gamma)</text>', chart)
@@ -106,6 +114,35 @@ def test_names_of_near_points_do_not_overlap() -> None:
     }
     assert len(places) == 3
     assert abs(places["alpha"] - places["beta"]) > 8
+
+
+def test_many_points_carry_the_number_of_their_model() -> None:
+    nothing = Correlation(None, None, None, None, 7, 0)
+    points = tuple((f"model-{k}", 0.5 + k / 100, 0.5) for k in range(7))
+    relation = Relation(score="s", points=points, pearson=nothing, spearman=nothing)
+    chart = relation_chart([relation], {f"model-{k}": 71 + k for k in range(7)})
+    assert "model-" not in chart
+    assert all(f">{71 + k}</text>" in chart for k in range(7))
+
+
+def test_the_axis_of_the_distributions_holds_both_however_few_match() -> None:
+    matched, other = np.zeros(1000, dtype=np.int64), np.zeros(1000, dtype=np.int64)
+    other[500], matched[900] = 10**7, 50  # pooled, the matching ones are 0.0005 % of all
+    low, high = _span(Separation(matched, other))
+    edges = bin_edges(1000)
+    assert low == edges[500]
+    assert high == edges[901]
+    assert _span(Separation(matched, 0 * other)) == (edges[900], edges[901])
+
+
+def test_the_recall_chart_cuts_whole_stores() -> None:
+    counts = RecallCounts(np.ones((5, 3, 5)), np.ones((4, 3, 5)))
+    both = {"raw": counts, "centred": counts}
+    series = [(f"store-{k}", both) for k in range(5)]
+    assert recall_stores(series) == 3
+    chart = recall_chart(series, (0.0, 15.0, 30.0, 60.0, 180.0), 1, "recall")
+    drawn = re.findall(r">(store-\d, \w+)</text>", chart)
+    assert drawn == [f"store-{k}, {name}" for k in range(3) for name in both]
 
 
 def test_taps_and_labels() -> None:

@@ -277,7 +277,11 @@ def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
     assert rows["k100_b3"].mean("noise_floor") > rows["k600_b3"].mean("noise_floor")
     assert rows["k100_b3"].mean("above_chance") > rows["k600_b3"].mean("above_chance")
     assert rows["k100_b3"].counts["num_tokens"] == 2 * (VIEWS * 20 - 1)
+    offset = rows["k100_b3"].records["scene1"]["metrics"]
+    floor, chance = offset["noise_floor"], offset["random"]
+    assert offset["noise_floor_above_chance"] == pytest.approx((floor - chance) / (1 - chance))
     page = written.html.read_text()
+    assert "wan: best of 4 taps), which favours stores with many taps" in page
     assert "Block and timestep" in page
     assert "noise floor" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
@@ -354,6 +358,22 @@ def test_a_scene_to_draw_must_be_in_all_stores(three: str, tmp_path: Path) -> No
     drawn = report([three], str(tmp_path), CONFIG, HERE, scenes=["scene3"]).html.read_text()
     assert "<h3>scene3</h3>" in drawn
     assert "<h3>scene1</h3>" not in drawn
+
+
+def test_a_pure_position_leaker_is_called_one(tmp_path: Path) -> None:
+    pattern = np.random.default_rng(3).standard_normal((*GRID, CHANNELS)).astype(np.float32)
+    leaky = np.broadcast_to(pattern, (VIEWS, *GRID, CHANNELS)).copy()
+    path = store(tmp_path / "leaky", [scene(k, features={"b0": leaky}) for k in (1, 2)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE)
+    assert written.summary.rows[0].mean("above_chance") <= 0.05
+    assert "these features tell image position more than place" in written.html.read_text()
+
+
+def test_captions_say_how_many_stores_are_drawn(tmp_path: Path) -> None:
+    paths = [store(tmp_path / f"s{k}", [scene(1)]) for k in range(4)]
+    page = report(paths, str(tmp_path / "out"), CONFIG, HERE).html.read_text()
+    assert page.count("Drawn: 3 of 4 stores, best first.") == 2  # recall, and the scenes
+    assert "looks back" not in page
 
 
 def test_names_are_escaped(three: str, tmp_path: Path) -> None:
