@@ -24,6 +24,7 @@ from vega3d.train.attention import CrossLayer, sincos_positions
 from vega3d.train.config import GATED, VARIANTS
 
 _GATE_STD = 0.02  # the released code's init of every new Linear (its language model's)
+_GATE_EPS = torch.finfo(torch.float32).eps
 _SHARE_INIT = 0.2  # r of token_gated_residual, branch spatial-reasoning
 Fused = tuple[Float[Tensor, "*batch M D"], Float[Tensor, "*batch N G"] | None]
 
@@ -81,20 +82,23 @@ class GatedFusion(
         Args:
             gen: Generative tokens.
             sem: Semantic tokens of the same cells.
-            valid: False for tokens without a feature; attention does not look at them. None is
-                all valid.
+            valid: False for tokens without a feature, which may be NaN; attention does not look
+                at them. None is all valid.
             seeds: One a view, for dropout that does not depend on the batch.
             force_gate: Use this weight of the semantic token in place of the learned one.
 
         Returns:
-            Fused tokens, N of them (2 N for `sequence`: semantic, then generative); and the
-            weight of the semantic token in float32, None where a variant has no such weight.
+            Fused tokens in the parameters' dtype, N of them (2 N for `sequence`: semantic, then
+            generative); and the weight of the semantic token in float32, None where a variant has
+            no such weight.
         """
         self._check(gen, sem, force_gate)
+        if valid is not None:  # else 0 x NaN would spread from a token that nobody looks at
+            gen, sem = (torch.where(valid[..., None], stream, 0.0) for stream in (gen, sem))
         gen = gen if self.project_gen is None else self.project_gen(gen)
         sem = sem if self.project_sem is None else self.project_sem(sem)
-        result: Fused = self.mixer(gen, sem, valid, seeds, force_gate)
-        return result
+        fused, gate = self.mixer(gen, sem, valid, seeds, force_gate)
+        return fused.to(next(self.parameters()).dtype), gate  # a float32 gate makes it float32
 
     def _check(self, gen: Tensor, sem: Tensor, force_gate: float | None) -> None:
         if gen.shape[-1] != self.gen_dim or sem.shape[-1] != self.sem_dim:
@@ -190,7 +194,7 @@ class GateMix(nn.Module):
         with torch.autocast(gen.device.type, enabled=False):
             seen = torch.cat([normed_gen.float(), normed_sem.float()], dim=-1)
             logits = nn.functional.linear(seen, self.gate.weight.float(), self.gate.bias.float())
-        gate = torch.sigmoid(logits)
+        gate = torch.sigmoid(logits).clamp(_GATE_EPS, 1 - _GATE_EPS)  # float32 rounds it to 1
         if force_gate is not None:
             gate = torch.full_like(gate, force_gate)
         if self.mix_normed:

@@ -381,3 +381,35 @@ def test_wrong_use_says_what_to_do() -> None:
         make("cross_attention_1")(gen[:, :5], sem[:, :5])
     with pytest.raises(ValueError, match=r"heads must divide the width, got 3 heads"):
         GatedFusion(GEN, SEM, DIM, "cross_attention_1", heads=3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_bfloat16_fusion_returns_bfloat16_tokens_and_a_float32_gate(variant: str) -> None:
+    fusion = GatedFusion(6, 5, 8, variant, grid=(2, 2), heads=2).bfloat16()
+    gen, sem = torch.randn(2, 4, 6).bfloat16(), torch.randn(2, 4, 5).bfloat16()
+    fused, gate = fusion(gen, sem)
+    assert fused.dtype == torch.bfloat16
+    assert gate is None or gate.dtype == torch.float32
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nan_of_a_token_that_is_not_valid_does_not_spread(variant: str) -> None:
+    fusion = GatedFusion(6, 5, 8, variant, grid=(2, 2), heads=2)
+    gen, sem = torch.randn(2, 4, 6), torch.randn(2, 4, 5)
+    valid = torch.tensor([[True, False, True, True]] * 2)
+    gen[:, 1], sem[:, 1] = torch.nan, torch.nan
+    fused, _ = fusion(gen, sem, valid=valid)
+    assert fused.isfinite().all()
+    fused.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in fusion.parameters())
+
+
+def test_gates_lie_inside_of_0_and_1_and_a_forced_one_is_exact() -> None:
+    fusion = GatedFusion(4, 4, 8, "adaptive")
+    tokens = torch.randn(1, 3, 4)
+    for bias in (200.0, -200.0):
+        torch.nn.init.constant_(fusion.mixer.gate.bias, bias)
+        _, gate = fusion(tokens, tokens)
+        assert ((gate > 0) & (gate < 1)).all()
+    for weight in (0.0, 1.0):
+        assert (fusion(tokens, tokens, force_gate=weight)[1] == weight).all()
