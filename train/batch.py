@@ -35,6 +35,9 @@ class Batch:
     xyz_camera: Float32[Tensor, "B V N 3"]
     """The same point in its own view's camera."""
 
+    asked: Bool[Tensor, "B V"]
+    """False for a view that only fills up a sample: it is asked elsewhere, or already was."""
+
     has_depth: Bool[Tensor, "B V N"]
     """True where the token is valid and enough of its pixels were measured, with a known pose."""
 

@@ -49,7 +49,8 @@ def read_gates(
             return {}
         values = torch.where(batch.valid, gate.mean(dim=-1), torch.nan).cpu().numpy()
         for v, view in enumerate(batch.views[0].tolist()):
-            found[batch.scene_ids[0], view] = values[0, v]
+            if batch.asked[0, v]:
+                found[batch.scene_ids[0], view] = values[0, v]
     return found
 
 

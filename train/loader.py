@@ -196,8 +196,7 @@ class Loader:
         views = [list(sample.views) for sample in request]
         rows = self._table.rows([sample.scene_id for sample in request], views)
         found = {name: torch.from_numpy(array) for name, array in self._table.take(rows).items()}
-        asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])[..., None]
-        labels = found.get("labels")
+        asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])
         return Batch(
             scene_ids=tuple(sample.scene_id for sample in request),
             views=torch.tensor(views),
@@ -206,10 +205,11 @@ class Loader:
             valid=found["valid"],
             xyz_world=found["xyz_world"],
             xyz_camera=found["xyz_camera"],
-            has_depth=found["has_depth"] & asked,
+            asked=asked,
+            has_depth=found["has_depth"],
             world_from_camera=found["world_from_camera"],
             seeds=torch.tensor(
                 [[seed_of(self._seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
             ),
-            labels=None if labels is None else torch.where(asked, labels, -1),
+            labels=found.get("labels"),
         )

@@ -106,7 +106,9 @@ def _add(sums: SceneSums, name: str, value: float, count: float) -> None:
 
 
 def _gate_counts(gate: Tensor, batch: Batch) -> np.ndarray:
-    values = gate.mean(dim=-1)[batch.valid].double().cpu().numpy()  # a channel gate by its mean
+    values = (
+        gate.mean(dim=-1)[batch.valid & batch.asked[..., None]].double().cpu().numpy()
+    )  # a channel gate by its mean
     counts, _ = np.histogram(values, bins=GATE_BINS, range=(0, 1))
     return np.append(counts, values.sum())
 

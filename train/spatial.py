@@ -43,7 +43,7 @@ class DepthTask(Task):
     def targets(self, batch: Batch) -> Targets:
         """Ask the depth of every token that has one."""
         depth_m = batch.xyz_camera[..., 2]
-        asked = batch.has_depth & (depth_m > _MIN_DEPTH_M)
+        asked = batch.has_depth & batch.asked[..., None] & (depth_m > _MIN_DEPTH_M)
         return {"depth_m": depth_m, "asked": asked, "count": asked.sum()}
 
     def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:
@@ -93,7 +93,7 @@ class DisplacementTask(Task):
         pairs = (drawn * batch.valid.shape[-1]).long().unflatten(-1, (2, _PAIRS_A_VIEW))  # type: ignore[no-untyped-call]
         start, end = pairs.unbind(dim=-2)
         asked = batch.has_depth.gather(-1, start) & batch.has_depth.gather(-1, end)
-        asked &= start != end
+        asked &= batch.asked[..., None] & (start != end)
         step_m = _pick(batch.xyz_camera, end) - _pick(batch.xyz_camera, start)
         return {"start": start, "end": end, "step_m": step_m, "asked": asked, "count": asked.sum()}
 
@@ -154,7 +154,9 @@ class MatchingTask(Task):
         candidates = batch.has_depth[:, view_b]
         known = batch.has_depth[:, view_a, :, None] & candidates[:, :, None, :]
         right = (distance_m <= self.radius_m) & known
-        asked = right.any(dim=-1)
+        # A pair of two fillers is asked in the sample before.
+        wanted = batch.asked[:, view_a] | batch.asked[:, view_b]
+        asked = right.any(dim=-1) & wanted[..., None]
         angle_deg = rotation_angle_deg(batch.world_from_camera, view_a, view_b)
         return {
             "view_a": view_a,
@@ -212,7 +214,7 @@ class LabelTask(Task):
         """Ask the class of every valid token that has one."""
         if batch.labels is None:
             raise ValueError("the task classes needs a label store: pass --labels STORE")
-        asked = batch.valid & (batch.labels >= 0)
+        asked = batch.valid & batch.asked[..., None] & (batch.labels >= 0)
         return {"labels": batch.labels, "asked": asked, "count": asked.sum()}
 
     def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:

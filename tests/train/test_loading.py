@@ -15,9 +15,13 @@ from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 from vega3d.train.chunks import DirectChunks, ZarrChunks, open_chunks
 from vega3d.train.config import TrainConfig
+from vega3d.train.gates import read_gates
 from vega3d.train.loader import FeatureCache, Loader
 from vega3d.train.order import Sample, SceneViews, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import pair_stores
+from vega3d.train.processes import Processes
+from vega3d.train.rundir import plan_run
+from vega3d.train.scoring import score_model
 
 CONFIG = TrainConfig(views_per_sample=3, batch_size=4)
 
@@ -397,3 +401,17 @@ def test_several_stores_are_read_as_one(make_stores: Callable[..., object], tmp_
     loader = Loader(pairing, min_depth_share=0.5, workers=1)
     for batch in loader.batches([[Sample("scene0", (0,)), Sample("more", (0,))]]):
         torch.testing.assert_close(batch.gen[1], batch.gen[0] + 1)
+
+
+def test_gates_of_views_that_fill_up_a_sample_count_once(
+    make_stores: Callable[..., object],
+) -> None:
+    stores = make_stores(num_scenes=3, num_views=5)
+    config = TrainConfig(tasks=("depth",), hidden_dim=8, heads=2, views_per_sample=4)
+    plan = plan_run(pair_stores(stores.prior, stores.semantic), config)
+    loader = Loader(plan.pairing, min_depth_share=0.5, workers=0)
+    processes = Processes(0, 1, torch.device("cpu"))
+    model = plan.build_model()
+    scores = score_model(model, loader, plan.scoring, processes, batch_size=2)
+    assert sum(scores.gate_counts) == 5 * 20
+    assert len(read_gates(model, loader, list(plan.scoring))) == 5

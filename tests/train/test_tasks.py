@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor
 from vega3d.train.batch import Batch
 from vega3d.train.config import TrainConfig
 from vega3d.train.model import build_model
+from vega3d.train.order import SceneViews, scoring_samples
 from vega3d.train.randomness import dropout, seed_of, uniform
 from vega3d.train.spatial import (
     DepthTask,
@@ -41,6 +43,7 @@ def batch_of(
         valid=torch.ones(xyz.shape[:3], dtype=torch.bool),
         xyz_world=seen,
         xyz_camera=seen,
+        asked=torch.ones(samples, views, dtype=torch.bool),
         has_depth=has_depth,
         world_from_camera=torch.eye(4).expand(samples, views, 4, 4) if poses is None else poses,
         seeds=torch.arange(samples * views).reshape(samples, views),
@@ -269,3 +272,29 @@ def test_seed_tells_its_parts_apart() -> None:
     assert seed_of("a", 1) != seed_of("a", "1")
     assert seed_of("ab", "c") != seed_of("a", "bc")
     assert 0 <= seed_of("a", 1) < 2**63
+
+
+def test_views_that_fill_up_a_sample_are_asked_once_and_still_answer() -> None:
+    # Five views of the same four points in samples of four: views 1 to 3 come twice.
+    points = torch.tensor([[0.0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    matching, depth, displacement = MatchingTask(8, 0.1), DepthTask(8), DisplacementTask(8)
+    pairs: list[tuple[int, int]] = []
+    views: list[int] = []
+    steps = 0
+    for sample in scoring_samples([SceneViews("a", tuple(range(5)))], 4):
+        whole = batch_of(points.expand(1, 4, 4, 3))
+        batch = replace(
+            whole, views=torch.tensor([sample.views]), asked=torch.tensor([sample.asked])
+        )
+        targets = matching.targets(batch)
+        for q in targets["asked"][0].any(dim=-1).nonzero()[:, 0].tolist():
+            a, b = int(targets["view_a"][q]), int(targets["view_b"][q])
+            pairs.append((sample.views[a], sample.views[b]))
+        asked = depth.targets(batch)["asked"][0].all(dim=-1).tolist()
+        views += [view for view, yes in zip(sample.views, asked, strict=True) if yes]
+        steps += int(displacement.targets(batch)["asked"].any(dim=-1).sum())
+    assert views == [0, 1, 2, 3, 4]
+    assert steps == 5
+    assert len(set(pairs)) == len(pairs)
+    near = {(a, b) for a in range(5) for b in range(5) if a != b} - {(0, 4), (4, 0)}
+    assert set(pairs) == near  # 0 and 4 are in no sample together
