@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(arguments)
     except (UsageError, StoreError, SceneError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1 if type(error).__name__ == "NonFiniteLossError" else USAGE)
+        sys.exit(getattr(error, "exit_code", USAGE))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,10 @@ _log = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(UsageError):
-    """The loss is NaN or infinite; the batch's scenes are saved beside the run."""
+    """A loss or gradient is NaN or infinite; the batch's scenes are saved beside the run."""
+
+    exit_code = 1
+    """Of the command line: not a wrong usage."""
 
 
 class Trainer:
@@ -171,8 +174,9 @@ class Trainer:
         stop = torch.tensor([float(self._stop_asked)], dtype=torch.float64, device=sums.device)
         totals = self.processes.total(torch.cat([sums, stop]))
         means = dict(zip([t.name for t in tasks], (totals[:-1] / counts).tolist(), strict=True))
-        self._check_finite(means, parts)
+        self._check_finite("loss", means, parts)
         norm = self._clip()
+        self._check_finite("gradient", {"norm": norm}, parts)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.model)
@@ -209,16 +213,23 @@ class Trainer:
             return contextlib.nullcontext()
         return self._net.no_sync()
 
-    def _check_finite(self, losses: dict[str, float], parts: list[Batch]) -> None:
-        if all(math.isfinite(value) for value in losses.values()):
+    def _check_finite(self, what: str, values: dict[str, float], parts: list[Batch]) -> None:
+        """Stop before a broken number reaches the weights; all processes see the same values."""
+        if all(math.isfinite(value) for value in values.values()):
             return
+        self._stop(what, values, parts, step=self.done + 1)
+
+    def _stop(
+        self, what: str, values: dict[str, float], parts: list[Batch], *, step: int
+    ) -> NoReturn:
         broken = {name for part in parts for name in _broken_scenes(part)}
         gathered = self.processes.gather(sorted(broken))
-        batch = self.plan.order.samples(self.done * self.config.batch_size, self.config.batch_size)
-        path = self.run_dir / f"nonfinite_step_{self.done + 1}.json"
+        batch = self.plan.order.samples((step - 1) * self.config.batch_size, self.config.batch_size)
+        path = self.run_dir / f"nonfinite_step_{step}.json"
         found: dict[str, Any] = {
-            "step": self.done + 1,
-            "losses": {name: repr(value) for name, value in losses.items()},
+            "step": step,
+            "what": what,
+            "values": {name: repr(value) for name, value in values.items()},
             "samples": [{"scene_id": s.scene_id, "views": list(s.views)} for s in batch],
             "scenes_with_nonfinite_features": sorted(
                 {name for names in gathered for name in names}
@@ -227,7 +238,7 @@ class Trainer:
         if self.processes.is_first:
             write_json(path, found)
         raise NonFiniteLossError(
-            f"the loss of step {self.done + 1} is not finite ({found['losses']}); the batch's "
+            f"the {what} of step {step} is not finite ({found['values']}); the batch's "
             f"{len(batch)} samples are in {path}, {len(found['scenes_with_nonfinite_features'])} "
             "scenes among them have features that are not finite. Check those scenes with "
             "`vega3d-extract verify`, or lower --lr"
@@ -236,6 +247,9 @@ class Trainer:
     def _score_and_save(self) -> None:
         self.scores = self.score()
         values = self.scores.metrics() | {"score": self.scores.score()}
+        losses = {name: value for name, value in values.items() if name.endswith("/loss")}
+        if not all(math.isfinite(value) for value in losses.values()):
+            self._stop("loss on the scored views, after the update", losses, [], step=self.done)
         if not math.isnan(self.scores.gate_mean):
             values["gate_mean"] = self.scores.gate_mean
         self._write("val", {name: v for name, v in values.items() if math.isfinite(v)})

@@ -25,7 +25,7 @@ from vega3d.train.loader import Loader
 from vega3d.train.optimizer import lr_at, make_optimizer
 from vega3d.train.pairing import pair_stores
 from vega3d.train.rundir import plan_run, recorded_model
-from vega3d.train.trainer import NonFiniteLossError
+from vega3d.train.trainer import NonFiniteLossError, Trainer
 
 CONFIG = TrainConfig(
     tasks=("depth", "displacement"), hidden_dim=16, heads=2, steps=12, batch_size=4, warmup=0.1
@@ -338,6 +338,26 @@ def test_nan_loss_stops_with_the_scenes_saved(
     assert len(saved["samples"]) == 4
     assert {s["scene_id"] for s in saved["samples"]} <= set(open_store(stores.prior).scene_ids)
     assert saved["scenes_with_nonfinite_features"] == []
+
+
+def test_weights_that_blow_up_in_the_last_step_stop_before_they_are_saved(
+    stores: object, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, lr=1e18, warmup=0.0, steps=1)
+    with pytest.raises(NonFiniteLossError, match=r"loss on the scored views.* of step 1 is not"):
+        fit(stores.prior, stores.semantic, tmp_path, config, QUICK)
+    assert len(json.loads((tmp_path / "nonfinite_step_1.json").read_text())["samples"]) == 4
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(
+    stores: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trainer, "_clip", lambda self: math.inf)
+    with pytest.raises(NonFiniteLossError, match="gradient of step 1 is not finite"):
+        fit(stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
+    assert (tmp_path / "nonfinite_step_1.json").exists()
+    assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_nan_features_name_their_scene(
