@@ -18,8 +18,10 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import write_atomically, write_json
 from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
 from vega3d.train.fitting import fit
+from vega3d.train.pairing import pair_stores
 from vega3d.train.processes import is_first_process, join_processes
 from vega3d.train.report import write_table_report
+from vega3d.train.rundir import check_answers, plan_run
 
 _SURE = 0.05
 
@@ -63,12 +65,21 @@ def ablate(
     Repeat the call to resume: runs that are finished are not trained again.
 
     Raises:
-        UsageError: A variant is unknown or the baseline is not among them; and whatever `fit`
-            raises.
+        UsageError: A variant is unknown or its config cannot work, the baseline is not among
+            them, or the scored views have no answer to a task; and whatever `fit` raises.
     """
-    _check(variants, seeds, baseline)
+    configs = plan_ablation(config, variants, seeds, baseline)
     run = RunConfig() if run is None else run
     summaries: dict[str, list[dict[str, Any]]] = {}
+    pairing = pair_stores(
+        prior,
+        semantic,
+        prior_tap=prior_tap,
+        semantic_tap=semantic_tap,
+        labels=labels,
+        allow_partial=run.allow_partial,
+    )
+    check_answers(plan_run(pairing, config))
     with join_processes(run.device):  # once for all runs
         for variant in variants:
             for seed in seeds:
@@ -76,7 +87,7 @@ def ablate(
                     prior,
                     semantic,
                     Path(out) / variant / f"seed{seed}",
-                    replace(config, variant=variant, seed=seed),
+                    configs[variant, seed],
                     run,
                     prior_tap=prior_tap,
                     semantic_tap=semantic_tap,
@@ -87,6 +98,25 @@ def ablate(
                     return {"out": str(out), "finished": False}
     rows = compare(summaries, baseline)
     return _write(Path(out), rows, summaries, baseline, len(seeds))
+
+
+def plan_ablation(
+    config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], baseline: str
+) -> dict[tuple[str, int], TrainConfig]:
+    """Return the config of every run by variant and seed; pure.
+
+    Raises:
+        UsageError: A variant is unknown or its config cannot work, or the baseline is not there.
+    """
+    _check(variants, seeds, baseline)
+    try:
+        return {
+            (variant, seed): replace(config, variant=variant, seed=seed)
+            for variant in variants
+            for seed in seeds
+        }
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def compare(summaries: dict[str, list[dict[str, Any]]], baseline: str) -> list[Row]:
@@ -111,13 +141,14 @@ def compare(summaries: dict[str, list[dict[str, Any]]], baseline: str) -> list[R
                 scenes=len(better),
             )
         )
-    return sorted(_with_holm(rows), key=lambda row: -row.means["score"])
+    return sorted(_with_holm(rows), key=lambda row: -_or_lowest(row.means["score"]))
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
     """Return the two-sided p of a paired t-test that the mean difference is zero.
 
-    None for fewer than two differences; 0 where all are one and the same number but zero.
+    None for fewer than two differences, and where all are one and the same number: noise that
+    cannot be seen cannot be tested against.
 
     Source: Student's distribution for whole degrees of freedom, Abramowitz and Stegun, 26.7.3-4.
     """
@@ -125,8 +156,8 @@ def paired_p(differences: Sequence[float]) -> float | None:
     if n < 2 or not all(math.isfinite(d) for d in differences):
         return None
     mean, deviation = statistics.fmean(differences), statistics.stdev(differences)
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
+    if deviation <= 1e-9 * abs(mean):  # the same but for rounding
+        return None
     return 1 - _within(abs(mean) / (deviation / math.sqrt(n)), n - 1)
 
 
@@ -185,7 +216,7 @@ def _write(
         "of the noise of training, not of other scenes. `scenes` counts the scored scenes on which "
         "a variant is better. `blind` sees no feature: what it can do is position in the image."
     ) + _verdict(rows)
-    table = _table(rows)
+    table = _table(rows, baseline)
     result = {
         "finished": True,
         "out": str(out),
@@ -212,13 +243,13 @@ def _verdict(rows: list[Row]) -> str:
     above = [row.variant for row in rows if row.means["score"] > blind.means["score"]]
     if not above:
         return (
-            " None of the others beats it here: on the scored scenes these features show nothing "
-            "that position does not."
+            " None of the others has a higher mean than it here: on the scored scenes these "
+            "features show nothing that position does not."
         )
-    return f" {len(above)} of the {len(rows) - 1} others beat it."
+    return f" {len(above)} of the {len(rows) - 1} others have a higher mean than it."
 
 
-def _table(rows: list[Row]) -> list[list[str]]:
+def _table(rows: list[Row], baseline: str) -> list[list[str]]:
     shown = [
         name
         for name in rows[0].means
@@ -229,9 +260,10 @@ def _table(rows: list[Row]) -> list[list[str]]:
     for row in rows:
         p = "" if row.p is None else f"{row.p:.3f}{' *' if row.sure else ''}"
         score, *cells = [
-            f"{row.means[n]:.3f} +- {row.deviations[n]:.3f}" for n in ("score", *shown)
+            f"{row.means.get(n, math.nan):.3f} +- {row.deviations.get(n, math.nan):.3f}"
+            for n in ("score", *shown)
         ]
-        better = f"{row.scenes_better}/{row.scenes}" if row.p is not None else ""
+        better = f"{row.scenes_better}/{row.scenes}" if row.variant != baseline else ""
         lines.append([row.variant, score, f"{row.gain:+.3f}", p, better, *cells])
     return lines
 
@@ -264,7 +296,13 @@ def _check(variants: Sequence[str], seeds: Sequence[int], baseline: str) -> None
 
 
 def _deviation(values: Sequence[float]) -> float:
+    if not all(math.isfinite(value) for value in values):
+        return math.nan
     return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def _or_lowest(value: float) -> float:
+    return value if math.isfinite(value) else -math.inf
 
 
 def _number(value: float | None) -> float:

@@ -219,6 +219,9 @@ def ablate(
     names = [name.strip() for name in variants.split(",")]
     numbers = [_whole(text) for text in seeds.split(",")]
     if dry_run:
+        from vega3d.train.ablation import plan_ablation
+
+        plan_ablation(config, names, numbers, baseline)
         runs = {"variants": names, "seeds": numbers, "runs": len(names) * len(numbers)}
         _print(_planned(config, run, **_stores(asked)) | runs)
         return

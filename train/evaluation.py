@@ -14,6 +14,8 @@ from vega3d.train.pairing import Pairing, pair_stores
 from vega3d.train.processes import join_processes
 from vega3d.train.rundir import (
     LAST,
+    check_labels,
+    check_same_stores,
     plan_run,
     read_record,
     recorded_config,
@@ -45,15 +47,19 @@ def evaluate_run(
         force_gate: Weight of the semantic tokens in place of the learned gate.
 
     Raises:
-        UsageError: There is no run, or the stores have other channels or another grid.
+        UsageError: There is no run, its stores changed, or others have other channels or another
+            grid.
     """
     run = RunConfig() if run is None else run
     record = read_record(Path(run_dir))
     config = recorded_config(record)
     if (prior is None) != (semantic is None):
         raise UsageError("other stores come in pairs: give both --prior and --semantic")
+    if labels is not None and prior is None:
+        raise UsageError("--labels goes with other stores: give --prior and --semantic too")
     if prior is None or semantic is None:
         pairing = recorded_pairing(record)
+        check_same_stores(pairing, record)
         samples: Sequence[Sample] = plan_run(pairing, config).scoring
         what = record["split"]["note"]
     else:
@@ -66,6 +72,7 @@ def evaluate_run(
             labels=labels,
             allow_partial=run.allow_partial,
         )
+        check_labels(pairing, config)
         samples = _all_views(pairing, config.views_per_sample)
         what = "All views of other stores."
     _check_dims(pairing, record)

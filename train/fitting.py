@@ -1,7 +1,9 @@
 """Train one fusion on cached features: the whole story of `vega3d-train fit`."""
 
+import json
 import math
 import os
+import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,9 @@ import torch
 
 from vega3d.train.checkpoint import write_json
 from vega3d.train.config import RunConfig, TrainConfig
+from vega3d.train.journal import read_metrics
 from vega3d.train.pairing import pair_stores
-from vega3d.train.processes import join_processes
+from vega3d.train.processes import Processes, join_processes
 from vega3d.train.report import write_report
 from vega3d.train.rundir import SUMMARY, RunPlan, plan_run, write_record
 from vega3d.train.scoring import Scores
@@ -33,7 +36,8 @@ def fit(
     """Train on two stores, leave the run in `out`, and return its summary.
 
     Repeat the call to resume: the same config and stores go on after the last checkpoint, and the
-    remaining losses are those of the undisturbed run, bit for bit (same device and threads).
+    remaining losses are those of the undisturbed run, bit for bit (same device and threads). A
+    finished run is left as it is.
 
     Args:
         prior: Store of generative features, or several to read as one; it has the geometry.
@@ -63,12 +67,13 @@ def fit(
     with join_processes(run.device) as processes, _deterministic(run):
         if processes.is_first:
             write_record(run_dir, plan, run)
+        if (saved := _finished_summary(run_dir, processes)) is not None:
+            return saved
         trainer = Trainer(plan, run_dir, run, processes)
         finished = trainer.train()
         scores = (trainer.scores or trainer.score()) if finished else None
         summary = _summary(plan, trainer, scores)
         if processes.is_first:
-            write_json(run_dir / SUMMARY, summary)
             if scores is not None:
                 write_report(
                     run_dir,
@@ -78,7 +83,23 @@ def fit(
                     scores,
                     num_scenes=run.report_scenes,
                 )
+            write_json(run_dir / SUMMARY, summary)  # last: it says that the run is finished
     return summary
+
+
+def _finished_summary(run_dir: Path, processes: Processes) -> dict[str, Any] | None:
+    """Return the summary of a run that is finished, the same on every process."""
+    summary = None
+    if processes.is_first and (run_dir / SUMMARY).exists():
+        summary = json.loads((run_dir / SUMMARY).read_text())
+    (summary, *_) = processes.gather(summary)
+    return {**summary, "run": str(run_dir)} if summary and summary["finished"] else None
+
+
+def _median_rate(run_dir: Path) -> float:
+    """Return tokens a second, the median over the intervals between lines of the log."""
+    rates = [line["tokens_per_s"] for line in read_metrics(run_dir) if line["kind"] == "train"]
+    return round(statistics.median(rates), 1) if rates else 0.0
 
 
 def _summary(plan: RunPlan, trainer: Trainer, scores: Scores | None) -> dict[str, Any]:
@@ -88,7 +109,7 @@ def _summary(plan: RunPlan, trainer: Trainer, scores: Scores | None) -> dict[str
         "seed": plan.config.seed,
         "steps": trainer.done,
         "finished": scores is not None,
-        "tokens_per_s": round(trainer.tokens_per_s, 1),
+        "tokens_per_s": _median_rate(trainer.run_dir),
         "streams": plan.streams(),
         "split": plan.split.kind,
         "split_note": plan.split.note,
@@ -98,7 +119,7 @@ def _summary(plan: RunPlan, trainer: Trainer, scores: Scores | None) -> dict[str
         return summary
     return summary | {
         "score": _finite(scores.score()),
-        "metrics": scores.metrics(),
+        "metrics": {n: value for n, value in scores.metrics().items() if math.isfinite(value)},
         "gate_mean": _finite(scores.gate_mean),
         "scene_scores": {name: _finite(value) for name, value in scores.scene_scores().items()},
     }

@@ -64,6 +64,11 @@ class GeometryTable:
         starts = np.array([self._start[scene_id] for scene_id in scene_ids], dtype=np.int64)
         return starts[:, None] + np.array(views, dtype=np.int64)
 
+    def scene(self, scene_id: str, num_views: int) -> dict[str, np.ndarray]:
+        """Return one scene's arrays [V, ...]."""
+        found = self.take(self.rows([scene_id], [range(num_views)]))
+        return {name: array[0] for name, array in found.items()}
+
     def take(self, rows: Int64[np.ndarray, "B V"]) -> dict[str, np.ndarray]:
         """Return new arrays [B, V, ...] by the names of `Geometry`'s fields."""
         return {name: array.take(rows, axis=0) for name, array in self._arrays.items()}

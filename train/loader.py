@@ -22,6 +22,7 @@ from torch import Tensor
 from vega3d.pipeline.store import Store
 from vega3d.train.batch import Batch
 from vega3d.train.chunks import DirectChunks, ZarrChunks, open_chunks
+from vega3d.train.geometry import GeometryTable
 from vega3d.train.order import Sample
 from vega3d.train.pairing import AnyStore, Pairing
 from vega3d.train.randomness import seed_of
@@ -193,23 +194,30 @@ class Loader:
         return self._with_geometry(slot, request)
 
     def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
-        views = [list(sample.views) for sample in request]
-        rows = self._table.rows([sample.scene_id for sample in request], views)
-        found = {name: torch.from_numpy(array) for name, array in self._table.take(rows).items()}
-        asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])
-        return Batch(
-            scene_ids=tuple(sample.scene_id for sample in request),
-            views=torch.tensor(views),
-            gen=slot.gen,
-            sem=slot.sem,
-            valid=found["valid"],
-            xyz_world=found["xyz_world"],
-            xyz_camera=found["xyz_camera"],
-            asked=asked,
-            has_depth=found["has_depth"],
-            world_from_camera=found["world_from_camera"],
-            seeds=torch.tensor(
-                [[seed_of(self._seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
-            ),
-            labels=found.get("labels"),
-        )
+        return aligned_batch(self._table, request, self._seed, slot.gen, slot.sem)
+
+
+def aligned_batch(
+    table: GeometryTable, request: Sequence[Sample], seed: int, gen: Tensor, sem: Tensor
+) -> Batch:
+    """Return the batch of a request whose features are these; the rest comes from the table."""
+    views = [list(sample.views) for sample in request]
+    rows = table.rows([sample.scene_id for sample in request], views)
+    found = {name: torch.from_numpy(array) for name, array in table.take(rows).items()}
+    asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])
+    return Batch(
+        scene_ids=tuple(sample.scene_id for sample in request),
+        views=torch.tensor(views),
+        gen=gen,
+        sem=sem,
+        valid=found["valid"],
+        xyz_world=found["xyz_world"],
+        xyz_camera=found["xyz_camera"],
+        asked=asked,
+        has_depth=found["has_depth"],
+        world_from_camera=found["world_from_camera"],
+        seeds=torch.tensor(
+            [[seed_of(seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
+        ),
+        labels=found.get("labels"),
+    )

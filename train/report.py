@@ -80,7 +80,12 @@ def write_table_report(out: Path, table: Sequence[Sequence[str]], note: str) -> 
     """Write the page of an ablation and return its path."""
     head, *rows = table
     pairs = [[float(number) for number in row[1].split(" +- ")] for row in rows]
-    chart = dot_chart([row[0] for row in rows], [p[0] for p in pairs], [p[1] for p in pairs])
+    known = [
+        (row[0], *pair)
+        for row, pair in zip(rows, pairs, strict=True)
+        if all(math.isfinite(number) for number in pair)
+    ]
+    chart = dot_chart(*zip(*known, strict=True)) if known else ""
     page = _render(
         kind="table",
         title="Fusions compared",

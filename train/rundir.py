@@ -2,7 +2,7 @@
 
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ import torch
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import write_json
 from vega3d.train.config import RunConfig, TrainConfig, digest, to_json, train_config_from_json
-from vega3d.train.model import SpatialModel, build_model
+from vega3d.train.loader import aligned_batch
+from vega3d.train.model import SpatialModel, build_model, make_task
 from vega3d.train.order import Sample, Split, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import AnyStore, Pairing, pair_stores, parts
 from vega3d.train.spatial import MatchingTask
@@ -21,6 +22,12 @@ RECORD = "run.json"
 SUMMARY = "summary.json"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
+_UNANSWERED = {
+    "depth": "no scored view has depth",
+    "displacement": "no scored view has two tokens with depth",
+    "matching": "no two scored views share a point",
+    "classes": "no scored view has a labelled token",
+}
 _VERSIONS = ("vega3d", "torch", "numpy", "zarr", "safetensors")
 
 
@@ -38,14 +45,7 @@ class RunPlan:
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the numbers: config, and the stores by content."""
-        pairing = self.pairing
-        stores = {
-            "prior": _store_identity(pairing.prior, pairing.prior_tap),
-            "semantic": _store_identity(pairing.semantic, pairing.semantic_tap),
-        }
-        if pairing.labels is not None:
-            stores["labels"] = _store_identity(pairing.labels, pairing.labels.taps[0])
-        return {"train": to_json(self.config), "stores": stores}
+        return {"train": to_json(self.config), "stores": _stores_identity(self.pairing)}
 
     def streams(self) -> dict[str, str]:
         """Return what made the two streams, for people to read."""
@@ -72,10 +72,10 @@ class RunPlan:
 
 def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
     """Split the scenes, order the samples; raises UsageError where there is too little to train."""
-    if "classes" in config.tasks and pairing.labels is None:
-        raise UsageError("the task classes needs a label store: pass --labels STORE")
-    num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
+    check_labels(pairing, config)
+    num_views, note = _usable_views(pairing, config)
     split = split_scenes(num_views, config)
+    split = replace(split, note=note + split.note)
     _check_geometry(pairing, split, config)
     adjacent = MatchingTask.name in config.tasks
     return RunPlan(
@@ -89,8 +89,76 @@ def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
     )
 
 
+def check_labels(pairing: Pairing, config: TrainConfig) -> None:
+    """Refuse the task classes without labels, and labels that are no class of the config."""
+    if "classes" not in config.tasks:
+        return
+    if pairing.labels is None:
+        raise UsageError("the task classes needs a label store: pass --labels STORE")
+    table = pairing.table(config.min_depth_share)
+    for scene_id in pairing.scene_ids:
+        labels = table.scene(scene_id, len(pairing.prior.view_ids(scene_id)))["labels"]
+        if labels.max() >= config.num_classes:
+            raise UsageError(
+                f"{scene_id} has a token of class {labels.max()} in the label store; with "
+                f"--num-classes {config.num_classes} the classes are 0 to {config.num_classes - 1}"
+            )
+
+
+def check_answers(plan: RunPlan) -> None:
+    """Refuse tasks to which the scored views have no answer; reads no more scenes than it must."""
+    with torch.random.fork_rng(devices=[]):
+        waiting = [make_task(name, plan.config) for name in plan.config.tasks]
+    rows, cols = plan.pairing.grid
+    table = plan.pairing.table(plan.config.min_depth_share)
+    nothing = torch.empty(1, plan.config.views_per_sample, rows * cols, 0)
+    for sample in plan.scoring:
+        batch = aligned_batch(table, [sample], plan.config.split_seed, nothing, nothing)
+        waiting = [task for task in waiting if not task.targets(batch)["count"]]
+        if not waiting:
+            return
+    found = "; ".join(f"{task.name}: {_UNANSWERED[task.name]}" for task in waiting)
+    raise UsageError(f"{found}. Leave the task out of --task, or score other scenes (--split-seed)")
+
+
+def check_same_stores(pairing: Pairing, record: dict[str, Any]) -> None:
+    """Refuse stores that are not those of the run: its split would be of other scenes."""
+    before = record["identity"]["stores"]
+    now = _stores_identity(pairing)
+    changed = sorted(
+        name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+    )
+    if changed:
+        raise UsageError(
+            f"the run's {' and '.join(changed)} stores changed since it was trained, so its split "
+            "cannot be made again; name the stores with --prior and --semantic to score all views"
+        )
+
+
+def _usable_views(pairing: Pairing, config: TrainConfig) -> tuple[dict[str, int], str]:
+    """Return the views of the scenes that the tasks can use, and a note on the others."""
+    num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
+    spatial = [name for name in config.tasks if name != "classes"]
+    if not spatial:
+        return num_views, ""
+    table = pairing.table(config.min_depth_share)
+    usable = {
+        name: count
+        for name, count in num_views.items()
+        if table.scene(name, count)["has_depth"].any()
+    }
+    if not usable:
+        raise UsageError(
+            f"none of the {len(num_views)} scenes has depth with poses, which "
+            f"{', '.join(spatial)} learn from; extract posed RGB-D captures, or lower "
+            "--min-depth-share"
+        )
+    left_out = len(num_views) - len(usable)
+    return usable, f"{left_out} scenes without depth are left out. " if left_out else ""
+
+
 def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None:
-    """Refuse spatial tasks where no scene of a side has depth; reads one scene a side as a rule."""
+    """Refuse spatial tasks where one side of a scene split by time has no depth."""
     spatial = [name for name in config.tasks if name != "classes"]
     for side, scenes in (("to train", split.train), ("to score", split.val)):
         if spatial and not any(
@@ -183,6 +251,16 @@ def _read_record(run_dir: Path) -> dict[str, Any] | None:
         return None
     record: dict[str, Any] = json.loads(path.read_text())
     return record
+
+
+def _stores_identity(pairing: Pairing) -> dict[str, Any]:
+    stores = {
+        "prior": _store_identity(pairing.prior, pairing.prior_tap),
+        "semantic": _store_identity(pairing.semantic, pairing.semantic_tap),
+    }
+    if pairing.labels is not None:
+        stores["labels"] = _store_identity(pairing.labels, pairing.labels.taps[0])
+    return stores
 
 
 def _store_identity(store: AnyStore, tap: str) -> dict[str, Any]:

@@ -401,8 +401,47 @@ def test_scenes_without_depth_are_refused_for_spatial_tasks(tmp_path: Path) -> N
         values = np.ones((8, 2, 2, 3), np.float32)
         scenes = [SceneArrays(scene_id=i, features={"b": values}) for i in ("a", "b")]
         import_arrays(str(tmp_path / name), scenes, model=name)
-    with pytest.raises(UsageError, match="none of the 1 scenes to train has depth with poses"):
+    with pytest.raises(UsageError, match="none of the 2 scenes has depth with poses"):
         fit(str(tmp_path / "p"), str(tmp_path / "s"), tmp_path / "run", CONFIG, QUICK)
+
+
+def test_scenes_without_depth_are_left_out_of_both_sides_and_counted(tmp_path: Path) -> None:
+    values = np.ones((8, 2, 2, 3), np.float32)
+    xyz = np.ones((8, 2, 2, 3), np.float32)
+    poses = np.tile(np.eye(4), (8, 1, 1))
+    for name in ("p", "s"):
+        scenes = [
+            SceneArrays(
+                scene_id=f"s{i}",
+                features={"b": values},
+                world_xyz=xyz if i < 2 else None,
+                world_from_camera=poses,
+            )
+            for i in range(10)
+        ]
+        import_arrays(str(tmp_path / name), scenes, model=name)
+    plan = plan_run(pair_stores(str(tmp_path / "p"), str(tmp_path / "s")), CONFIG)
+    assert {s.scene_id for s in (*plan.split.train, *plan.split.val)} == {"s0", "s1"}
+    assert plan.split.note.startswith("8 scenes without depth are left out. Split by scene: 1 to")
+
+
+def test_a_label_that_is_no_class_names_its_scene(stores: object) -> None:
+    config = TrainConfig(tasks=("classes",), num_classes=3)
+    pairing = pair_stores(stores.prior, stores.semantic, labels=stores.labels)
+    with pytest.raises(UsageError, match=r"scene0 has a token of class 3 .*classes are 0 to 2"):
+        plan_run(pairing, config)
+
+
+def test_a_finished_run_is_returned_as_it_was_saved(
+    stores: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fit(stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
+    rates = [n["tokens_per_s"] for n in read_metrics(tmp_path) if n["kind"] == "train"]
+    assert first["tokens_per_s"] == pytest.approx(np.median(rates), abs=0.06)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    monkeypatch.setattr(Trainer, "score", lambda self: pytest.fail("it scored again"))
+    assert fit(stores.prior, stores.semantic, tmp_path, CONFIG, QUICK) == first
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == files
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -3,6 +3,7 @@ import gc
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,7 +18,7 @@ import torch
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
 from vega3d.train import GatedFusion, RunConfig, TrainConfig, ablate, fit
-from vega3d.train.ablation import _verdict, compare, paired_p
+from vega3d.train.ablation import _table, _verdict, compare, paired_p
 from vega3d.train.charts import Curve, histogram, line_chart
 from vega3d.train.cli import main
 from vega3d.train.evaluation import evaluate_run
@@ -40,7 +41,7 @@ def run_dir(stores: object, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Ablation
 
 
-def summary(score: float, **scenes: float) -> dict[str, object]:
+def summary(score: float | None, **scenes: float | None) -> dict[str, object]:
     return {"metrics": {"depth/delta125": score}, "score": score, "scene_scores": scenes}
 
 
@@ -62,9 +63,11 @@ def test_table_by_hand() -> None:
 
 def test_a_table_that_blind_wins_says_that_the_features_show_nothing() -> None:
     runs = {"semantic": [summary(0.5, a=0.5)], "blind": [summary(0.6, a=0.6)]}
-    assert "None of the others beats it here" in _verdict(compare(runs, "semantic"))
+    assert "None of the others has a higher mean than it here" in _verdict(
+        compare(runs, "semantic")
+    )
     runs["adaptive"] = [summary(0.7, a=0.7)]
-    assert _verdict(compare(runs, "semantic")) == " 1 of the 2 others beat it."
+    assert _verdict(compare(runs, "semantic")) == (" 1 of the 2 others have a higher mean than it.")
 
 
 def test_p_is_scipys() -> None:
@@ -74,8 +77,8 @@ def test_p_is_scipys() -> None:
         values = rng.normal(0.3, 1, size).tolist()
         assert paired_p(values) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, abs=1e-12)
     assert paired_p([0.1]) is None
-    assert paired_p([0.0, 0.0]) == 1
-    assert paired_p([0.1, 0.1]) == 0
+    assert paired_p([0.0, 0.0]) is None
+    assert paired_p([0.1, 0.1, 0.3 - 0.2]) is None  # one difference, but for rounding
 
 
 def test_holm_holds_back_what_one_test_alone_would_call_sure() -> None:
@@ -144,6 +147,25 @@ def test_ablation_refuses_what_it_cannot_compare(stores: object, tmp_path: Path)
         ablate(*arguments, variants=("adaptive",))
     with pytest.raises(UsageError, match="seeds must be one or more different"):
         ablate(*arguments, seeds=(1, 1))
+    flat = (*arguments[:3], replace(CONFIG, reader_layers=0), QUICK)
+    with pytest.raises(UsageError, match="sequence hands over twice the tokens"):
+        ablate(*flat, variants=("semantic", "sequence"))
+    apart = (*arguments[:3], replace(CONFIG, tasks=("matching",), match_radius_m=1e-9), QUICK)
+    with pytest.raises(UsageError, match="matching: no two scored views share a point"):
+        ablate(*apart)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_table_stands_scores_that_are_missing() -> None:
+    runs = {
+        "semantic": [summary(0.5, a=0.5), summary(0.6, a=0.5)],
+        "adaptive": [summary(None, a=None) | {"metrics": {}}, summary(0.7, a=0.7)],
+    }
+    rows = compare(runs, "semantic")
+    assert [row.variant for row in rows] == ["semantic", "adaptive"]
+    assert np.isnan(rows[1].means["score"])
+    assert rows[1].p is None
+    assert _table(rows, "semantic")[2][1] == "nan +- nan"
 
 
 # Evaluation and export
@@ -154,6 +176,22 @@ def test_evaluating_a_run_again_gives_its_scores(run_dir: Path) -> None:
     again = evaluate_run(run_dir, replace(QUICK, workers=0))
     assert again["metrics"] == written["metrics"]
     assert evaluate_run(run_dir, force_gate=1.0)["gate_mean"] == 1.0
+    with pytest.raises(UsageError, match="--labels goes with other stores"):
+        evaluate_run(run_dir, labels="anywhere")
+
+
+def test_a_run_whose_stores_changed_is_not_scored_on_another_split(
+    make_stores: Callable[..., object], tmp_path: Path
+) -> None:
+    stores, other = make_stores(), make_stores(seed=1, num_scenes=5)
+    fit(stores.prior, stores.semantic, tmp_path / "run", CONFIG, QUICK)
+    for old, new in ((stores.prior, other.prior), (stores.semantic, other.semantic)):
+        shutil.rmtree(old)
+        Path(new).rename(old)
+    with pytest.raises(UsageError, match=r"prior and semantic stores changed.*--prior and --sem"):
+        evaluate_run(tmp_path / "run")
+    found = evaluate_run(tmp_path / "run", prior=stores.prior, semantic=stores.semantic)
+    assert found["scenes"] == 5
 
 
 def test_other_stores_are_scored_whole_and_must_have_the_same_channels(
@@ -283,8 +321,13 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     both = ["--prior", stores.prior, "--semantic", stores.semantic, "--out", str(tmp_path / "r")]
     assert run_main("fit", *both, "--steps", "6", "--batch-size", "2", "--dry-run") == 0
     assert json.loads(capsys.readouterr().out)["epochs"] == 2  # 3 scenes of 8 views by 4 views
-    assert run_main("ablate", *both, "--dry-run", "--seeds", "0,1", "--variants", "add") == 0
-    assert json.loads(capsys.readouterr().out)["runs"] == 2
+    assert (
+        run_main("ablate", *both, "--dry-run", "--seeds", "0,1", "--variants", "add,semantic") == 0
+    )
+    assert json.loads(capsys.readouterr().out)["runs"] == 4
+    narrow = ("--hidden-dim", "8", "--heads", "2", "--reader-layers", "0")
+    assert run_main("ablate", *both, "--dry-run", *narrow) == 2
+    assert "sequence hands over twice the tokens" in capsys.readouterr().err
     assert run_main("export", "webdataset", *both, "--dry-run") == 0
     assert json.loads(capsys.readouterr().out) == {"samples": 32, "tars": 1}
     assert not (tmp_path / "r").exists()
