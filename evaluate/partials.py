@@ -20,6 +20,11 @@ import numpy as np
 _PLAIN = "plain"
 
 
+def array_name(*parts: str) -> str:
+    """Return the name of an array by scene, tap, treatment and kind; names may hold anything."""
+    return json.dumps(parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Partial:
     """What one unit gave: JSON values, and arrays by name."""

@@ -104,11 +104,16 @@ def plan_comparison(sources: Sequence[Source]) -> Comparison:
     for source in sources:
         held = set(source.scene_ids)
         both = [scene for scene in common if scene in held] if accepted else source.scene_ids
+        together = _with_two_views([*accepted, source], both) if both else []
         if not source.scene_ids:
             refused.append((source.label, f"it has no scene ({_pending(source)})"))
         elif not both:
             labels = ", ".join(other.label for other in accepted)
             refused.append((source.label, f"it shares no scene with {labels}; report it alone"))
+        elif accepted and not together and _with_two_views(accepted, common):
+            labels = ", ".join(other.label for other in accepted)
+            reason = f"no scene has two views that it shares with {labels}; report it alone"
+            refused.append((source.label, reason))
         else:
             accepted.append(source)
             common = list(both)
@@ -169,6 +174,12 @@ def _describe(label: str, urls: tuple[str, ...]) -> Source:
         failures=dict(store.failures),
         num_pending=len(store.pending),
     )
+
+
+def _with_two_views(sources: Sequence[Source], scenes: Sequence[str]) -> list[str]:
+    """Return the scenes of which all stores hold two views or more."""
+    stores = [opened(source.urls, source.digest) for source in sources]
+    return [s for s in scenes if len(set.intersection(*(set(o.view_ids(s)) for o in stores))) > 1]
 
 
 def _common_views(

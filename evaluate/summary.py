@@ -3,6 +3,7 @@
 Means are over the scenes that every row has a score for, so that all rows speak of the same places.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from vega3d.evaluate.config import ReportConfig
 from vega3d.evaluate.intervals import Estimate, estimates
 from vega3d.evaluate.matching import RecallCounts, Separation
-from vega3d.evaluate.partials import Partials
-from vega3d.evaluate.sources import Comparison, Source, tap_numbers
+from vega3d.evaluate.partials import Partials, array_name
+from vega3d.evaluate.sources import Comparison, Source, some, tap_numbers
 
 SceneRecords = Mapping[str, Mapping[str, Any]]
 """Scene -> what units.score_unit says of it."""
@@ -107,7 +108,7 @@ def summarize(
         config: Settings of the intervals.
     """
     found = [_collect(s, keys[s.label], partials) for s in comparison.sources]
-    refused = [*comparison.refused, *_without_geometry(found)]
+    refused = [*comparison.refused, *_without_geometry(found), *_without_score(found)]
     kept = [f for f in found if f.source.label not in dict(refused)]
     common, left_out = _common_scenes(comparison, kept)
     values, metrics = _values(kept, common)
@@ -145,6 +146,35 @@ def _without_geometry(found: Sequence[_Found]) -> Iterator[tuple[str, str]]:
             yield f.source.label, f"no token has a world position: {reason}"
 
 
+def _without_score(found: Sequence[_Found]) -> Iterator[tuple[str, str]]:
+    """Name the stores that would leave no common scene: without a score, or for others only."""
+    blind = dict(_without_geometry(found))
+    seeing = [f for f in found if f.source.label not in blind]
+    scored = {f.source.label: _scored(f) for f in seeing}
+    if not any(scored.values()):
+        return
+    common: set[str] = set()
+    for f in seeing:
+        mine = scored[f.source.label]
+        if not mine:
+            told = [_why_not(record) for taps in f.scenes.values() for record in taps.values()]
+            reasons = dict.fromkeys(filter(None, [*told, *f.failures.values()]))
+            yield f.source.label, f"no scene of it has a score: {some(list(reasons))}"
+        elif common and not common & mine:
+            yield f.source.label, "no scene has a score both in it and in the stores named before"
+        else:
+            common = common & mine if common else mine
+
+
+def _scored(found: _Found) -> set[str]:
+    """Return the scenes that have a score with every tap of a store."""
+    return {
+        scene_id
+        for scene_id, taps in found.scenes.items()
+        if scene_id not in found.failures and not any(map(_why_not, taps.values()))
+    }
+
+
 def _common_scenes(
     comparison: Comparison, found: Sequence[_Found]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -156,13 +186,21 @@ def _common_scenes(
             if scene_id in f.failures:
                 reasons.append(f"{f.source.label}: {f.failures[scene_id]}")
                 continue
-            told = {record["reason"] for record in f.scenes[scene_id].values()} - {""}
+            told = {_why_not(record) for record in f.scenes[scene_id].values()} - {""}
             reasons += [f"{f.source.label}: {reason}" for reason in sorted(told)]
         if reasons:
             left_out[scene_id] = "; ".join(reasons)
         elif found:
             common.append(scene_id)
     return tuple(common), left_out
+
+
+def _why_not(record: Mapping[str, Any]) -> str:
+    """Say why a scene has no score above chance with one kind of feature; empty when it has."""
+    reason = str(record["reason"])
+    if not reason and record["metrics"]["above_chance"] is None:
+        return "no pairs that do not match (one shared voxel), so no chance level"
+    return reason
 
 
 def _values(
@@ -243,13 +281,15 @@ def _pool(
     for key in found.keys:
         arrays = partials.arrays(key)
         for name in arrays:
-            scene_id, tap, treatment, kind = name.split("\t")
+            *place, kind = json.loads(name)
+            scene_id, tap, treatment = place
             if kind != "matched" or scene_id not in common:
                 continue
-            prefix = name.removesuffix(kind)
             separations, recalls = pooled[tap]
-            separation = Separation(arrays[name], arrays[f"{prefix}other"])
-            recall = RecallCounts(arrays[f"{prefix}by_rotation"], arrays[f"{prefix}by_overlap"])
+            separation = Separation(*(arrays[array_name(*place, k)] for k in ("matched", "other")))
+            recall = RecallCounts(
+                *(arrays[array_name(*place, k)] for k in ("by_rotation", "by_overlap"))
+            )
             if treatment in separations:
                 separation, recall = (
                     separations[treatment] + separation,

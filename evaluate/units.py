@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from vega3d.evaluate.cells import Tokens, gather_tokens
 from vega3d.evaluate.config import SCORE_VERSION, ReportConfig, digest_of
 from vega3d.evaluate.metrics import scene_counts, scene_metrics
-from vega3d.evaluate.partials import Partial
+from vega3d.evaluate.partials import Partial, array_name
 from vega3d.evaluate.scores import SceneScores, score_tokens
 from vega3d.evaluate.sources import Comparison, Source, opened
 from vega3d.evaluate.treatments import ChannelSums, channel_sums
@@ -123,7 +123,7 @@ def score_unit(task: UnitTask, totals: Mapping[str, ChannelSums]) -> Partial:
             "centred_on": scores.centred_on,
             "trimmed_channels": list(scores.trimmed_channels),
         }
-        arrays |= _scene_arrays(f"{scene_id}\t{tap}", scores)
+        arrays |= _scene_arrays(scene_id, tap, scores)
     return Partial({"scenes": scenes, "failures": failures}, arrays)
 
 
@@ -183,12 +183,12 @@ def _features(
     return again.unit
 
 
-def _scene_arrays(prefix: str, scores: SceneScores) -> dict[str, np.ndarray]:
+def _scene_arrays(scene_id: str, tap: str, scores: SceneScores) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     for name, separation in scores.separation.items():
-        arrays[f"{prefix}\t{name}\tmatched"] = separation.matched
-        arrays[f"{prefix}\t{name}\tother"] = separation.other
+        arrays[array_name(scene_id, tap, name, "matched")] = separation.matched
+        arrays[array_name(scene_id, tap, name, "other")] = separation.other
     for name, recall in scores.recall.items():
-        arrays[f"{prefix}\t{name}\tby_rotation"] = recall.by_rotation
-        arrays[f"{prefix}\t{name}\tby_overlap"] = recall.by_overlap
+        arrays[array_name(scene_id, tap, name, "by_rotation")] = recall.by_rotation
+        arrays[array_name(scene_id, tap, name, "by_overlap")] = recall.by_overlap
     return arrays
