@@ -74,8 +74,11 @@ def gather_tokens(
     Features of float64 stay so; any other type is computed in float32.
 
     Raises:
-        SceneError: A valid token has a position or feature that is not finite.
+        SceneError: A valid token has a position or feature that is not finite, or features so large
+            that their norm overflows.
+        ValueError: The arrays do not belong together, or the mask is not boolean.
     """
+    _check_shapes(features, world_xyz, valid)
     view, row, col = np.nonzero(valid)
     xyz = world_xyz[valid].astype(np.float64)
     if bad := int((~np.isfinite(xyz).all(axis=1)).sum()):
@@ -91,11 +94,36 @@ def gather_tokens(
         unit[start:stop] = _widened(features[v][valid[v]])
         bad += normalise(unit[start:stop])
     if bad:
+        rows = features[valid]
+        if np.isfinite(rows).all():
+            raise SceneError(
+                f"{bad} of {len(unit)} valid tokens have features of up to "
+                f"{np.abs(rows).max():.0e}, whose norm overflows in {unit.dtype}; scale them down "
+                "(the score does not see it) or pass float64"
+            )
         raise SceneError(
             f"{bad} of {len(unit)} valid tokens have features that are not finite; "
             "clear `valid` where the coverage is 0, or extract in a wider type"
         )
     return Tokens(unit, xyz, view, row * valid.shape[2] + col, len(valid))
+
+
+def _check_shapes(features: np.ndarray, world_xyz: np.ndarray, valid: np.ndarray) -> None:
+    """Raise ValueError unless the three arrays are of the same tokens and the mask is one."""
+    if features.ndim != 4 or valid.shape != features.shape[:3]:
+        raise ValueError(
+            "features must be [views, rows, columns, channels] and valid [views, rows, columns], "
+            f"got {features.shape} and {valid.shape}; reshape tokens to their grid"
+        )
+    if world_xyz.shape != (*features.shape[:3], 3):
+        raise ValueError(
+            f"world_xyz must be {(*features.shape[:3], 3)}, one position a token, got "
+            f"{world_xyz.shape}; resample positions to the token grid"
+        )
+    if valid.dtype != np.bool_:
+        raise ValueError(
+            f"valid must be boolean, got {valid.dtype}; compare it with a threshold: share > 0"
+        )
 
 
 def _widened(rows: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
@@ -117,7 +145,8 @@ def normalise(rows: Float[np.ndarray, "N C"], tiny: float = 0.0) -> int:
     A row whose norm is at most `tiny` has no direction and becomes zero: its cosine with anything
     counts as 0.
     """
-    norms = np.sqrt(np.vecdot(rows, rows))
+    with np.errstate(over="ignore"):  # the caller refuses such rows with their number
+        norms = np.sqrt(np.vecdot(rows, rows))
     flat = norms <= tiny
     rows[flat] = 0.0
     norms[flat] = 1.0

@@ -147,7 +147,7 @@ def report(
     from vega3d.evaluate.report import report as write
 
     try:
-        done = _usage(write, stores, out, config, run, downstream=downstream, scenes=scene or ())
+        done = write(stores, out, config, run, downstream=downstream, scenes=scene or ())
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         raise typer.Exit(INTERRUPTED) from None
@@ -187,11 +187,9 @@ def _plan(stores: list[str]) -> dict[str, Any]:
 
 
 def _usage(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-    """Call something whose UsageError and ValueError are the user's to mend."""
+    """Make a config, whose ValueError is the user's to mend; anywhere else it would be a bug."""
     try:
         return make(*args, **kwargs)
-    except StoreError:
-        raise
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vega3d.evaluate.intervals import Correlation, correlate, pearson, spearman
+from vega3d.pipeline.errors import UsageError
 
 RESERVED = ("model", "aliases", "published_consistency")
 PAPER = "paper"
@@ -46,15 +47,17 @@ def read_results(path: str) -> Results:
     """Read a results table; the path `paper` means Table 4 of the paper.
 
     Raises:
-        ValueError: A column, a model or a number is missing; the message says where.
+        UsageError: A column, a model or a number is missing; the message says where.
     """
     if path == PAPER:
         shipped = resources.files("vega3d.evaluate") / "data" / "vega3d_table4.csv"
         return parse_results(shipped.read_text(encoding="utf-8"), "vega3d_table4.csv")
     try:
         return parse_results(Path(path).read_text(encoding="utf-8-sig"), path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); or say `paper`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', 'not UTF-8')}); or say `paper`"
+        ) from error
 
 
 def parse_results(text: str, name: str) -> Results:
@@ -70,7 +73,7 @@ def parse_results(text: str, name: str) -> Results:
     header = [column.strip() for column in rows[0]] if rows else []
     metrics = tuple(column for column in header if column not in RESERVED)
     if "model" not in header or not metrics or len(rows) < 3 or len(set(header)) < len(header):
-        raise ValueError(
+        raise UsageError(
             f"{name}: a results table needs a header with `model` and at least one metric, all "
             f"different, and two models or more; got header {header} and {len(rows) - 1} rows"
         )
@@ -78,11 +81,11 @@ def parse_results(text: str, name: str) -> Results:
     for number, row in zip(numbers[1:], rows[1:], strict=True):
         where = f"{name}, line {number}"
         if len(row) != len(header):
-            raise ValueError(f"{where}: {len(row)} values for {len(header)} columns")
+            raise UsageError(f"{where}: {len(row)} values for {len(header)} columns")
         record = {column: cell.strip() for column, cell in zip(header, row, strict=True)}
         model = record["model"]
         if not model or model in values:
-            raise ValueError(f"{where}: a model needs a name of its own, got {model!r}")
+            raise UsageError(f"{where}: a model needs a name of its own, got {model!r}")
         values[model] = tuple(_number(record[metric], f"{where}, {metric}") for metric in metrics)
         for alias in (model, *filter(None, record.get("aliases", "").split(";"))):
             aliases[alias.strip().lower()] = model
@@ -111,7 +114,7 @@ def overall_scores(results: Results) -> dict[str, float]:
     low, high = table.min(axis=0), table.max(axis=0)
     telling = high > low
     if not telling.any():
-        raise ValueError(f"{results.title}: every metric is the same for all models")
+        raise UsageError(f"{results.title}: every metric is the same for all models")
     scaled = (table[:, telling] - low[telling]) / (high[telling] - low[telling])
     return dict(zip(results.models, scaled.mean(axis=1).tolist(), strict=True))
 
@@ -159,5 +162,5 @@ def _number(text: str, where: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{where}: needs a number, got {text!r}")
+        raise UsageError(f"{where}: needs a number, got {text!r}")
     return value

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from vega3d.evaluate.config import RunConfig
+from vega3d.pipeline.errors import UsageError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -20,6 +21,9 @@ Keep = Callable[[int, Result], None]
 
 WAVE = 256
 """Tasks of one graph; the next graph is built when they are done."""
+
+CONNECT_S = 10
+"""Time that a cluster's scheduler has to answer, seconds."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,9 +100,9 @@ def _map_distributed(
     step: Callable[[], None],
 ) -> None:
     """Keep a window of tasks on the cluster; a worker that dies gives its tasks back to Dask."""
-    from distributed import Client, as_completed
+    from distributed import as_completed
 
-    with Client(address, set_as_default=False) as client:
+    with _connected(address) as client:
         window = max(4 * sum(client.nthreads().values()), 1)
         _log.info("dask cluster %s: %d threads", address, window // 4)
         indices: dict[str, int] = {}
@@ -117,3 +121,20 @@ def _map_distributed(
             if ahead < len(tasks):
                 running.add(submit(ahead))
                 ahead += 1
+
+
+def _connected(address: str) -> Any:  # noqa: ANN401 - distributed.Client
+    """Return a client of the cluster.
+
+    Raises:
+        UsageError: Nothing answers there.
+    """
+    from distributed import Client
+
+    try:
+        return Client(address, set_as_default=False, timeout=CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no dask scheduler answers at {address!r} within {CONNECT_S} s ({error}); "
+            "start one, or leave --dask-address out to compute here"
+        ) from error

@@ -143,10 +143,13 @@ def _digest(totals: Mapping[str, ChannelSums]) -> str:
 
 
 def _check_scenes(scenes: Sequence[str], comparison: Comparison) -> None:
-    if unknown := [scene for scene in scenes if scene not in comparison.views]:
+    absent = {s: comparison.left_out.get(s, "in no store") for s in scenes}
+    absent = {s: reason for s, reason in absent.items() if s not in comparison.views}
+    if absent:
+        told = "; ".join(f"{scene!r} ({reason})" for scene, reason in absent.items())
         raise UsageError(
-            f"no scene {unknown[0]!r} in all stores; there are {len(comparison.views)}, "
-            f"such as {list(comparison.views)[:3]}"
+            f"scenes that are not in all stores cannot be drawn: {told}; "
+            f"there are {len(comparison.views)}, such as {list(comparison.views)[:3]}"
         )
 
 

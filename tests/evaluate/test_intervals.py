@@ -9,6 +9,7 @@ from scipy import stats
 
 from vega3d.evaluate.downstream import overall_scores, parse_results, read_results, relate
 from vega3d.evaluate.intervals import bootstrap_means, correlate, estimates, pearson, spearman
+from vega3d.pipeline.errors import UsageError
 
 
 def test_a_constant_column_has_an_interval_of_no_width_and_gaps_are_left_out() -> None:
@@ -98,12 +99,12 @@ def test_a_metric_that_is_the_same_for_all_is_left_out() -> None:
     ],
 )
 def test_a_broken_table_is_refused_with_its_line(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         parse_results(text, "table.csv")
 
 
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none.csv: cannot be read .*or say `paper`"):
+    with pytest.raises(UsageError, match=r"none.csv: cannot be read .*or say `paper`"):
         read_results(str(tmp_path / "none.csv"))
 
 

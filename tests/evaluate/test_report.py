@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from vega3d.evaluate import consistency
+from vega3d.evaluate.cli import main
 from vega3d.evaluate.config import ReportConfig, RunConfig, ScoreConfig
+from vega3d.evaluate.partials import Partial, Partials, array_name
 from vega3d.evaluate.report import Report, report
 from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
@@ -255,6 +257,38 @@ def test_a_scene_without_overlap_is_left_out_of_every_mean(tmp_path: Path) -> No
     assert_no_nan(written)
 
 
+def test_a_scene_with_one_shared_voxel_is_in_no_mean(tmp_path: Path) -> None:
+    one = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] + [0.05] * 3
+    one[:2, 0, 0] = 0.05  # S is known, R is not
+    path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=one.astype(np.float32))])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE)
+    assert written.summary.common == ("scene1",)
+    assert "one shared voxel" in written.summary.left_out["scene2"]
+    row = written.summary.rows[0]
+    assert row.estimates["consistency"].num_scenes == row.estimates["above_chance"].num_scenes == 1
+
+
+def test_a_store_without_overlap_does_not_erase_the_others(three: str, tmp_path: Path) -> None:
+    apart = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
+    lone = store(tmp_path / "lone", [scene(k, world_xyz=apart.astype("f4")) for k in (1, 2, 3)])
+    others = [str(v) for v in range(90, 90 + VIEWS)]
+    views = store(tmp_path / "views", [scene(k, view_ids=others) for k in (1, 2, 3)])
+    written = report([three, lone, views], str(tmp_path / "out"), CONFIG, HERE)
+    refused = dict(written.summary.refused)
+    assert refused["lone"] == "no scene of it has a score: no overlapping voxels"
+    assert "no scene has two views that it shares with three" in refused["views"]
+    assert [row.source.label for row in written.summary.rows] == ["three"]
+    assert len(written.summary.common) == 3
+
+
+def test_a_scene_id_may_hold_a_tab(tmp_path: Path) -> None:
+    name = json.dumps(["a\tb", "x/y", "raw", "matched"])
+    assert array_name("a\tb", "x/y", "raw", "matched") == name
+    partials = Partials(tmp_path)
+    partials.write("key", Partial({}, {name: np.arange(3)}))
+    assert partials.arrays("key")[name].tolist() == [0, 1, 2]
+
+
 def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scenes = []
@@ -312,6 +346,25 @@ def test_one_label_for_two_stores_reads_them_as_one(tmp_path: Path) -> None:
         report([f"{tmp_path}/a", f"{tmp_path}/a"], str(tmp_path / "out"), CONFIG, HERE)
 
 
+def test_a_cluster_that_does_not_answer_is_wrong_usage(
+    three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vega3d.evaluate.mapping.CONNECT_S", 1)
+    for address in ("tcp://127.0.0.1:1", "no://where"):
+        with pytest.raises(UsageError, match=f"no dask scheduler answers at '{address}'"):
+            report([three], str(tmp_path), CONFIG, replace(HERE, dask_address=address))
+
+
+def test_a_bug_is_not_called_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("operands could not be broadcast")
+
+    monkeypatch.setattr("vega3d.evaluate.report.report", broken)
+    monkeypatch.setattr(sys, "argv", ["vega3d-consistency", "report", "store", "--out", "out"])
+    with pytest.raises(ValueError, match="operands could not"):
+        main()
+
+
 def test_the_ranking_is_by_above_chance_and_paired(three: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     loud = []
@@ -353,8 +406,12 @@ def test_stores_named_after_models_of_the_table_are_related_to_it(tmp_path: Path
 
 
 def test_a_scene_to_draw_must_be_in_all_stores(three: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no scene 'scene9' in all stores; there are 3, such as"):
-        report([three], str(tmp_path), CONFIG, HERE, scenes=["scene9"])
+    with pytest.raises(UsageError, match=r"'scene9' \(in no store\); there are 3, such as"):
+        report([three], str(tmp_path), CONFIG, HERE, scenes=["scene1", "scene9"])
+    part = store(tmp_path / "part", [scene(1), scene(2)])
+    with pytest.raises(UsageError, match=r"cannot be drawn: 'scene3' \(not in all stores\); there"):
+        report([three, part], str(tmp_path / "x"), CONFIG, HERE, scenes=["scene3"])
+    assert not (tmp_path / "x").exists()
     drawn = report([three], str(tmp_path), CONFIG, HERE, scenes=["scene3"]).html.read_text()
     assert "<h3>scene3</h3>" in drawn
     assert "<h3>scene1</h3>" not in drawn

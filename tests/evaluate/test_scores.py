@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vega3d.evaluate import consistency
-from vega3d.evaluate.cells import find_cells, gather_tokens
+from vega3d.evaluate.cells import _check_shapes, find_cells, gather_tokens
 from vega3d.evaluate.config import TREATMENTS, ScoreConfig, score_only_config
 from vega3d.evaluate.metrics import scene_metrics
 from vega3d.evaluate.scores import SceneScores
@@ -280,6 +280,27 @@ def test_valid_tokens_must_be_finite() -> None:
         consistency(features, xyz, valid)
     with pytest.raises(ValueError, match="voxel_m must be a positive number"):
         consistency(features, xyz, valid, voxel_m=0.0)
+
+
+def test_large_features_are_not_called_infinite() -> None:
+    features, xyz, valid = scene([[(A, NEAR)], [(A, NEAR)]])
+    large = np.full_like(features, 1e30)
+    assert consistency(large, xyz, valid).consistency == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="up to 1e.30, whose norm overflows in float32"):
+        consistency(large.astype(np.float32), xyz, valid)
+
+
+def test_arrays_that_do_not_belong_together_are_refused() -> None:
+    features, xyz, valid = random_scene(0, (3, 2, 4, 5), 1.0)
+    check = getattr(_check_shapes, "__wrapped__", _check_shapes)
+    with pytest.raises(ValueError, match="reshape tokens to their grid"):
+        check(features, xyz, valid[:, :1])
+    with pytest.raises(ValueError, match="resample positions to the token grid"):
+        check(features, xyz[:, :1], valid)
+    with pytest.raises(ValueError, match="valid must be boolean, got float64"):
+        check(features, xyz, valid.astype(float))
+    with pytest.raises(ValueError, match="reshape tokens to their grid"):
+        consistency(features, xyz, valid[:, :1])
 
 
 def test_anchor_moves_the_voxels() -> None:
