@@ -55,13 +55,20 @@ def read_gates(
 
 
 def gate_range(gates: dict[tuple[str, int], np.ndarray]) -> tuple[float, float]:
-    """Return the gates that get the full colours: the middle 96 %, at least 0.02 apart."""
+    """Return the gates in [0, 1] that get full colours: the middle 96 %, 0.02 apart or more."""
     values = np.concatenate([gate[np.isfinite(gate)] for gate in gates.values()])
     low, high = (float(v) for v in np.percentile(values, [2, 98]))
     if high - low < 0.02:
         middle = (low + high) / 2
         low, high = middle - 0.01, middle + 0.01
-    return low, high
+    return max(low, 0.0), min(high, 1.0)
+
+
+def vary(gates: dict[tuple[str, int], np.ndarray]) -> bool:
+    """Say whether the gates differ between tokens; a map of one number shows nothing."""
+    values = [gate[np.isfinite(gate)] for gate in gates.values()]
+    known = np.concatenate(values) if values else np.empty(0)
+    return bool(known.size) and bool(np.ptp(known) > 1e-6)
 
 
 def scene_pictures(

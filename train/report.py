@@ -20,6 +20,7 @@ from vega3d.train.gates import (
     gate_range,
     read_gates,
     scene_pictures,
+    vary,
 )
 from vega3d.train.journal import read_metrics
 from vega3d.train.loader import Loader
@@ -56,6 +57,7 @@ def write_report(
     lines = read_metrics(run_dir)
     shown = {scene.scene_id for scene in plan.split.val[:num_scenes]}
     gates = read_gates(model, loader, [s for s in plan.scoring if s.scene_id in shown])
+    gates = gates if vary(gates) else {}
     limits = gate_range(gates) if gates else (0.0, 1.0)
     record = read_record(run_dir)
     page = _render(
