@@ -29,6 +29,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     _sync(path.parent)
 
 
+def remove_partial_files(folder: Path) -> None:
+    """Remove what writers left that were killed in the middle; no other may write there now."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Write a JSON file atomically."""
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"

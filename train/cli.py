@@ -284,7 +284,9 @@ def export(
     labels: Labels = None,
     prior_tap: PriorTap = None,
     semantic_tap: SemanticTap = None,
-    views_per_tar: Annotated[int, typer.Option(help="webdataset: samples of one tar.")] = 512,
+    views_per_tar: Annotated[
+        int, typer.Option(min=1, help="webdataset: samples of one tar.")
+    ] = 512,
     allow_partial: AllowPartial = False,
     dry_run: DryRun = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import load_weights
-from vega3d.train.config import RunConfig
+from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.loader import FeatureCache, Loader
 from vega3d.train.order import Sample, SceneViews, scoring_samples
 from vega3d.train.pairing import Pairing, pair_stores
@@ -58,22 +58,10 @@ def evaluate_run(
     if labels is not None and prior is None:
         raise UsageError("--labels goes with other stores: give --prior and --semantic too")
     if prior is None or semantic is None:
-        pairing = recorded_pairing(record)
-        check_same_stores(pairing, record)
-        samples: Sequence[Sample] = plan_run(pairing, config).scoring
+        pairing, samples = _own_views(record, config)
         what = record["split"]["note"]
     else:
-        taps = {name: record["identity"]["stores"][name]["tap"] for name in ("prior", "semantic")}
-        pairing = pair_stores(
-            prior,
-            semantic,
-            prior_tap=taps["prior"],
-            semantic_tap=taps["semantic"],
-            labels=labels,
-            allow_partial=run.allow_partial,
-        )
-        check_labels(pairing, config)
-        samples = _all_views(pairing, config.views_per_sample)
+        pairing, samples = _other_views(record, config, run, prior, semantic, labels)
         what = "All views of other stores."
     _check_dims(pairing, record)
     model = recorded_model(record)
@@ -107,6 +95,33 @@ def evaluate_run(
         "metrics": scores.metrics(),
         "gate_mean": scores.gate_mean if math.isfinite(scores.gate_mean) else None,
     }
+
+
+def _own_views(record: dict[str, Any], config: TrainConfig) -> tuple[Pairing, Sequence[Sample]]:
+    pairing = recorded_pairing(record)
+    check_same_stores(pairing, record)
+    return pairing, plan_run(pairing, config).scoring
+
+
+def _other_views(
+    record: dict[str, Any],
+    config: TrainConfig,
+    run: RunConfig,
+    prior: str | Sequence[str],
+    semantic: str | Sequence[str],
+    labels: str | Sequence[str] | None,
+) -> tuple[Pairing, Sequence[Sample]]:
+    taps = {name: record["identity"]["stores"][name]["tap"] for name in ("prior", "semantic")}
+    pairing = pair_stores(
+        prior,
+        semantic,
+        prior_tap=taps["prior"],
+        semantic_tap=taps["semantic"],
+        labels=labels,
+        allow_partial=run.allow_partial,
+    )
+    check_labels(pairing, config)
+    return pairing, _all_views(pairing, config.views_per_sample)
 
 
 def _all_views(pairing: Pairing, views_per_sample: int) -> list[Sample]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.tar_members import encode_id
-from vega3d.train.checkpoint import load_weights, write_atomically, write_json
+from vega3d.train.checkpoint import load_weights, remove_partial_files, write_atomically, write_json
 from vega3d.train.chunks import open_chunks
 from vega3d.train.fusion import GatedFusion
 from vega3d.train.model import Standardize
@@ -66,8 +67,16 @@ def export_webdataset(
         out: Folder for the tars.
         min_depth_share: Tokens with less of their pixels measured have no depth.
         views_per_tar: Samples of one tar.
+
+    Raises:
+        UsageError: `out` is not empty, or `views_per_tar` is less than 1.
     """
     folder = Path(out)
+    if views_per_tar < 1:
+        raise UsageError(f"--views-per-tar must be >= 1, got {views_per_tar}")
+    remove_partial_files(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty; old tars would mix with new ones: empty it")
     samples = _samples(pairing, min_depth_share)
     tars: list[dict[str, Any]] = []
     while True:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from vega3d.train.checkpoint import write_json
+from vega3d.train.checkpoint import remove_partial_files, write_json
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.journal import read_metrics
 from vega3d.train.pairing import pair_stores
@@ -66,6 +66,7 @@ def fit(
     plan = plan_run(pairing, config)
     with join_processes(run.device) as processes, _deterministic(run):
         if processes.is_first:
+            remove_partial_files(run_dir)
             write_record(run_dir, plan, run)
         if (saved := _finished_summary(run_dir, processes)) is not None:
             return saved

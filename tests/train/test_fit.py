@@ -435,7 +435,9 @@ def test_a_label_that_is_no_class_names_its_scene(stores: object) -> None:
 def test_a_finished_run_is_returned_as_it_was_saved(
     stores: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / ".checkpoint.pt.123.partial").write_bytes(b"left by a kill")
     first = fit(stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
+    assert not list(tmp_path.glob(".*.partial"))
     rates = [n["tokens_per_s"] for n in read_metrics(tmp_path) if n["kind"] == "train"]
     assert first["tokens_per_s"] == pytest.approx(np.median(rates), abs=0.06)
     files = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}

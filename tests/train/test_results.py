@@ -3,6 +3,7 @@ import gc
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from vega3d.train.charts import Curve, histogram, line_chart
 from vega3d.train.cli import main
 from vega3d.train.evaluation import evaluate_run
 from vega3d.train.export import export_fusion, export_webdataset
-from vega3d.train.gates import GENERATIVE_RGB, SEMANTIC_RGB, gate_range, overlay
+from vega3d.train.gates import GENERATIVE_RGB, SEMANTIC_RGB, gate_range, overlay, vary
 from vega3d.train.pairing import pair_stores
 from vega3d.train.rundir import read_record, recorded_model
 
@@ -239,7 +240,11 @@ def test_webdataset_holds_every_view_as_stored(
     import webdataset
 
     pairing = pair_stores(stores.prior, stores.semantic, labels=stores.labels)
+    with pytest.raises(UsageError, match="--views-per-tar must be >= 1, got 0"):
+        export_webdataset(pairing, tmp_path, views_per_tar=0)
     result = export_webdataset(pairing, tmp_path, views_per_tar=10)
+    with pytest.raises(UsageError, match="is not empty"):
+        export_webdataset(pairing, tmp_path)
     assert result == {"out": str(tmp_path), "tars": 4, "samples": 32}
     index = json.loads((tmp_path / "index.json").read_text())
     assert [tar["samples"] for tar in index["tars"]] == [10, 10, 10, 2]
@@ -279,6 +284,20 @@ def test_gate_colours_are_blue_for_generative_orange_for_semantic_clear_for_unse
 def test_gate_range_is_never_too_narrow_to_read() -> None:
     same = {("a", 0): np.full(9, 0.5, dtype=np.float32)}
     assert gate_range(same) == pytest.approx((0.49, 0.51))
+    ones = {("a", 0): np.full(9, 1.0, dtype=np.float32)}
+    assert gate_range(ones) == pytest.approx((0.99, 1.0))
+    assert not vary(same)
+    assert vary({("a", 0): np.array([0.4, np.nan, 0.5], dtype=np.float32)})
+    assert not vary({})
+
+
+def test_the_page_says_what_its_colours_mean_and_shows_no_map_of_one_number(
+    run_dir: Path, stores: object, tmp_path: Path
+) -> None:
+    page = (run_dir / "report.html").read_text()
+    assert re.search(r"0\.\d\d: least semantic here.*0\.5 would be even.*: most semantic", page)
+    fit(stores.prior, stores.semantic, tmp_path, replace(CONFIG, variant="weighted"), QUICK)
+    assert "semantic here" not in (tmp_path / "report.html").read_text()
 
 
 def test_charts_stand_flat_and_empty_data() -> None:
@@ -347,6 +366,7 @@ def test_wrong_use_exits_2_with_the_message_alone(
     assert "['b0']" in error
     assert run_main("ablate", *both, "--seeds", "a") == 2
     assert run_main("export", "webdataset", *out) == 2
+    assert run_main("export", "webdataset", *both, "--views-per-tar", "0", "--dry-run") == 2
     assert not (tmp_path / "r").exists()
 
 
