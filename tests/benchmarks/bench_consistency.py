@@ -1,6 +1,6 @@
 """Time of the score against views, fast and slow; a plain test on tiny sizes.
 
-    python tests/benchmarks/bench_consistency.py            # the table of the README
+    python tests/benchmarks/bench_consistency.py            # one row a number of views
     pytest tests/benchmarks/bench_consistency.py            # tiny, checks that they agree
 
 Scenes are arcs of views inside a room of 5 x 4 x 2.6 m: every token lies where its ray meets a
@@ -77,6 +77,13 @@ def test_fast_and_loop_agree_on_a_tiny_arc() -> None:
         found = np.atleast_1d(slow(features, xyz, valid, 0.4))
         expected = [fast.consistency, fast.random][: len(found)]
         np.testing.assert_allclose(found, expected, atol=1e-6)  # float32 tokens against float64
+
+
+def test_fast_is_many_times_faster_than_the_loop() -> None:
+    arrays = arc_scene(32, 8, 64)
+    fast, _ = median_s(partial(consistency, *arrays, config=score_only_config()), 5)
+    slow = min(once_s(partial(load_twin().loop_released, *arrays, 0.1)) for _ in range(2))
+    assert slow > 3 * fast  # 11 measured; the ratio grows with the views
 
 
 def main() -> None:
