@@ -3,7 +3,7 @@
 A chunk of the store is one view, uncompressed, followed by its crc32c (DESIGN, section 8). For a
 local store it is read by one `preadv` through the shard's own index, straight into the batch's
 (pinned) buffer, and its checksum is verified there. Whatever else zarr can read (a bucket, a
-compressed store) is read through zarr. `tests/benchmarks/bench_train_loading.py` compares
+compressed store) is read through zarr. `tests/benchmarks/bench_train_speed.py` compares
 the loader with plain reading of the same files.
 """
 
