@@ -56,10 +56,6 @@ class WanBackbone:
         prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None = None,
     ) -> None:
         """Load the weights; encode the empty prompt too where `prompt_embeds` is None."""
-        if config.recipe == "reference" and config.fit != "crop":
-            raise ValueError(
-                f"the reference recipe squashes and crops; fit must be 'crop', got {config.fit!r}"
-            )
         folder = checkpoints.resolve_model(config.model, WAN_PARTS)
         dit_config = checkpoints.check_class(folder, "transformer", "WanTransformer3DModel")
         blocks = checkpoints.resolve_blocks(config.blocks, dit_config["num_layers"])

@@ -214,5 +214,5 @@ def test_the_recipe_runs_in_bfloat16(checkpoint: Path) -> None:
 
 
 def test_the_recipe_refuses_another_fit(checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="fit must be 'crop', got 'pad'"):
+    with pytest.raises(ValueError, match="fit must be crop, got 'pad'"):
         load_backbone("wan2.1-t2v", model=str(checkpoint), recipe="reference")
