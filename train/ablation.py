@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.train.checkpoint import write_atomically, write_json
+from vega3d.train.checkpoint import remove_partial_files, write_atomically, write_json
 from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
 from vega3d.train.fitting import fit
 from vega3d.train.pairing import pair_stores
@@ -227,6 +227,7 @@ def _write(
         "best": rows[0].variant,
     }
     if is_first_process():
+        remove_partial_files(out)
         text = _markdown(table) + "\n\n" + note + "\n"
         write_atomically(out / "ablation.md", lambda path: path.write_text(text))
         write_atomically(out / "ablation.csv", lambda path: path.write_text(_csv(rows)))

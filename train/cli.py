@@ -223,7 +223,7 @@ def ablate(
 
         plan_ablation(config, names, numbers, baseline)
         runs = {"variants": names, "seeds": numbers, "runs": len(names) * len(numbers)}
-        _print(_planned(config, run, **_stores(asked)) | runs)
+        _print(_planned(config, run, **_stores(asked), answers=True) | runs)
         return
     from vega3d.train.ablation import ablate as ablate_runs
 
@@ -358,9 +358,10 @@ def _planned(
     labels: list[str] | None,
     prior_tap: str | None,
     semantic_tap: str | None,
+    answers: bool = False,
 ) -> dict[str, Any]:
     from vega3d.train.pairing import pair_stores
-    from vega3d.train.rundir import plan_run
+    from vega3d.train.rundir import check_answers, plan_run
 
     pairing = pair_stores(
         prior,
@@ -371,6 +372,8 @@ def _planned(
         allow_partial=run.allow_partial,
     )
     plan = plan_run(pairing, config)
+    if answers:
+        check_answers(plan)
     epoch = plan.order.samples_per_epoch
     return {
         "scenes": len(pairing.scene_ids),

@@ -347,6 +347,9 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     narrow = ("--hidden-dim", "8", "--heads", "2", "--reader-layers", "0")
     assert run_main("ablate", *both, "--dry-run", *narrow) == 2
     assert "sequence hands over twice the tokens" in capsys.readouterr().err
+    apart = ("--task", "matching", "--match-radius-m", "1e-9")
+    assert run_main("ablate", *both, "--dry-run", *apart) == 2
+    assert "matching: no two scored views share a point" in capsys.readouterr().err
     assert run_main("export", "webdataset", *both, "--dry-run") == 0
     assert json.loads(capsys.readouterr().out) == {"samples": 32, "tars": 1}
     assert not (tmp_path / "r").exists()
