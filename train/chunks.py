@@ -10,10 +10,7 @@ the loader with plain reading of the same files.
 import json
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,42 +33,37 @@ def open_chunks(store: Store, tap: str) -> "DirectChunks | ZarrChunks":
     return ZarrChunks(store, tap) if layout is None else DirectChunks(store.url, tap, layout)
 
 
-@dataclass(slots=True)
 class _File:
-    handle: int
-    users: int = 0
+    """An open file; closed when the last reader lets go of it."""
+
+    __slots__ = ("handle",)
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+
+    def __del__(self) -> None:
+        os.close(self.handle)
 
 
 class _Files:
-    """Files kept open, the least recently used closed first; safe to share between threads."""
+    """Files kept open, the first opened let go first; safe to share between threads."""
 
     def __init__(self, limit: int) -> None:
         """Keep at most so many open, besides those that are being read from."""
         self._limit = limit
-        self._open: OrderedDict[tuple[int, int], _File] = OrderedDict()
+        self._open: dict[tuple[int, int], _File] = {}
         self._lock = threading.Lock()
 
-    @contextmanager
-    def use(self, key: tuple[int, int], path: Path) -> Iterator[int]:
-        """Give the file's descriptor, which stays open as long as the block lasts."""
+    def get(self, key: tuple[int, int], path: Callable[[], Path]) -> _File:
+        """Return the file, which stays open as long as it is held."""
+        if (file := self._open.get(key)) is not None:
+            return file
         with self._lock:
-            file = self._open.get(key)
-            if file is None:
-                file = self._open[key] = _File(os.open(path, os.O_RDONLY))
-            file.users += 1
-            self._open.move_to_end(key)
-            if len(self._open) > self._limit:
-                self._close_oldest()
-        try:
-            yield file.handle
-        finally:
-            with self._lock:
-                file.users -= 1
-
-    def _close_oldest(self) -> None:
-        idle = (key for key, file in self._open.items() if not file.users)
-        if (key := next(idle, None)) is not None:
-            os.close(self._open.pop(key).handle)
+            if (file := self._open.get(key)) is None:
+                file = self._open[key] = _File(os.open(path(), os.O_RDONLY))
+                if len(self._open) > self._limit:
+                    del self._open[next(iter(self._open))]
+            return file
 
 
 _FILES = _Files(_OPEN_FILES)
@@ -96,23 +88,21 @@ class DirectChunks:
         unit, scene = divmod(row, self._scenes)
         payload = out.reshape(-1).view(np.uint8)
         stored = bytearray(_CRC_BYTES)
-        with self._shard(unit) as handle:
-            index = self._index(unit, handle)
-            offset, length = index[scene, view].tolist()
-            if offset == _MISSING or length != self._payload_bytes + _CRC_BYTES:
-                raise self._damaged(unit, scene, view, "is not in the index")
-            if os.preadv(handle, [payload.data, stored], offset) != length:
-                raise self._damaged(unit, scene, view, "is cut off")
+        handle = (file := self._file(unit)).handle
+        offset, length = self._index(unit, handle)[scene, view].tolist()
+        if offset == _MISSING or length != self._payload_bytes + _CRC_BYTES:
+            raise self._damaged(unit, scene, view, "is not in the index")
+        if os.preadv(handle, [payload.data, stored], offset) != length:
+            raise self._damaged(unit, scene, view, "is cut off")
+        del file  # held until here, so that nobody closes it
         if crc32c(payload) != int.from_bytes(stored, "little"):
             raise self._damaged(unit, scene, view, "does not match its checksum")
 
-    @contextmanager
-    def _shard(self, unit: int) -> Iterator[int]:
-        path = self._path(unit)
+    def _file(self, unit: int) -> _File:
         try:
-            with _FILES.use((self._number, unit), path) as handle:
-                yield handle
+            return _FILES.get((self._number, unit), lambda: self._path(unit))
         except FileNotFoundError as error:
+            path = self._path(unit)
             raise StoreError(f"{path}: a committed shard is missing; {_REMEDY}") from error
 
     def _index(self, unit: int, handle: int) -> np.ndarray:
