@@ -6,7 +6,6 @@ PUT. Reading arrays is zarr's business: `zarr_store` gives it the same place.
 """
 
 import errno
-import logging
 import os
 import time
 import uuid
@@ -27,8 +26,6 @@ Parts = Sequence[bytes | memoryview]
 TEMPORARY_SUFFIX = ".partial"
 MAX_PUT_BYTES = 5 * 2**30
 """The largest single PUT that S3 takes."""
-
-_log = logging.getLogger(__name__)
 
 
 class Objects(Protocol):
