@@ -91,7 +91,9 @@ def gather_tokens(
     bounds = np.searchsorted(view, np.arange(len(valid) + 1))
     bad = 0
     for v, (start, stop) in enumerate(pairwise(bounds)):  # a view at a time stays in the cache
-        unit[start:stop] = _widened(features[v][valid[v]])
+        rows = features[v].reshape(-1, features.shape[3])
+        rows = rows if len(rows) == stop - start else rows[valid[v].ravel()]
+        _widen(rows, unit[start:stop])
         bad += normalise(unit[start:stop])
     if bad:
         rows = features[valid]
@@ -126,12 +128,12 @@ def _check_shapes(features: np.ndarray, world_xyz: np.ndarray, valid: np.ndarray
         )
 
 
-def _widened(rows: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
-    """Return half precision as single by table: 2.5 times as fast as numpy's conversion."""
-    if rows.dtype != np.float16:
-        return rows
-    wide: np.ndarray = np.take(_single_of_half(), rows.view(np.uint16), mode="wrap")
-    return wide
+def _widen(rows: Float[np.ndarray, "N C"], out: Float[np.ndarray, "N C"]) -> None:
+    """Copy rows into a wider type; half precision by table, 2.5 times as fast as numpy's way."""
+    if rows.dtype == np.float16:
+        np.take(_single_of_half(), rows.view(np.uint16), out=out, mode="wrap")
+    else:
+        out[...] = rows
 
 
 @cache
@@ -209,3 +211,15 @@ def cell_vectors(unit: Float[np.ndarray, "N C"], cells: Cells) -> Float[np.ndarr
         normalise(sums, tiny=float(np.finfo(sums.dtype).eps) * 8)
         vectors[crowded] = sums
     return vectors
+
+
+def cell_rows(
+    unit: Float[np.ndarray, "N C"], cells: Cells
+) -> tuple[Float[np.ndarray, "rows C"], Int[np.ndarray, " M"]]:
+    """Return an array and, for each cell, the row of it that holds the cell's feature.
+
+    Where no cell has a second token that array is `unit` itself, and nothing is copied.
+    """
+    if len(cells.order) == len(cells.voxel):
+        return unit, cells.order
+    return cell_vectors(unit, cells), np.arange(len(cells.voxel))

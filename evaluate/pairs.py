@@ -2,8 +2,9 @@
 
 For unit vectors h_1..h_n the sum over pairs is (|sum h|^2 - n) / 2, so no pair is ever visited.
 A vector without direction (zero) is not among the n: its pairs count as cosine 0. Vectors are
-brought to length one in float64 again before they are summed, and all sums are
-float64. Letters as in cells.py.
+brought to length one in float64 again as they are summed, and all sums are float64: a unit vector
+in float32 is 1e-8 too long or too short, the identity squares that, and for features that hardly
+vary 1 - R is as small, so that above chance would be rounding error. Letters as in cells.py.
 """
 
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from vega3d.evaluate.cells import Cells, Tokens
+from vega3d.evaluate.cells import Cells, Tokens, cell_rows
 
 CHANCE_CEILING = 1.0 - 1e-9
 """From this random-pair mean on, features are one constant and above-chance is 0 by definition."""
 
-_BLOCK_ROWS = 512
+_BLOCK_ROWS = 128
+"""Rows taken to float64 at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def above_chance(similarity: float | None, random: float | None) -> float | None
     return 0.0 if random >= CHANCE_CEILING else (similarity - random) / (1.0 - random)
 
 
-def matched_and_random(vectors: Float[np.ndarray, "M C"], cells: Cells) -> PairSums:
+def matched_and_random(unit: Float[np.ndarray, "N C"], cells: Cells) -> PairSums:
     """Sum the cosines of all view pairs of shared cells; groups are voxels.
 
     Random pairs are drawn from the same cells as matched ones, so that both means speak of the
@@ -78,18 +80,20 @@ def matched_and_random(vectors: Float[np.ndarray, "M C"], cells: Cells) -> PairS
     """
     if not len(cells.voxel):
         return PairSums()
+    vectors, rows = cell_rows(unit, cells)
+    scale = np.empty(len(rows))  # brings a cell's vector to length one in float64
+    every = np.zeros(unit.shape[1])
     bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
-    counts = np.diff(bounds)
-    pairs = counts * (counts - 1) // 2
-    matched = np.zeros(len(pairs))
-    per_view = np.zeros((int(cells.view.max()) + 1, vectors.shape[1]))
-    for k, (start, stop) in enumerate(pairwise(bounds)):  # a voxel at a time stays in the cache
-        rows, squares = _exact_units(vectors[start:stop])
-        matched[k] = _pair_sum(rows.sum(axis=0), squares)
-        per_view[cells.view[start:stop]] += rows  # no view is twice in a voxel
-    in_view = np.bincount(cells.view)
-    every, within = per_view.sum(axis=0), float(np.vecdot(per_view, per_view).sum())
-    num_every = (len(cells.view) ** 2 - int((in_view**2).sum())) // 2
+    matched = np.empty(len(bounds) - 1)
+    for k, (start, stop) in enumerate(pairwise(bounds)):
+        block = vectors.take(rows[start:stop], axis=0).astype(np.float64)
+        scale[start:stop] = _inverse_norms(block)
+        total = scale[start:stop] @ block
+        matched[k] = (float(total @ total) - np.count_nonzero(scale[start:stop])) / 2.0
+        every += total
+    within = _squares_of_views(vectors, rows, scale, cells.view)
+    pairs = np.diff(bounds) * (np.diff(bounds) - 1) // 2
+    num_every = (len(rows) ** 2 - int((np.bincount(cells.view) ** 2).sum())) // 2
     return PairSums(
         matched_sum=float(matched.sum()),
         matched_pairs=int(pairs.sum()),
@@ -98,6 +102,24 @@ def matched_and_random(vectors: Float[np.ndarray, "M C"], cells: Cells) -> PairS
         random_sum=(float(every @ every) - within) / 2.0 - float(matched.sum()),
         random_pairs=num_every - int(pairs.sum()),
     )
+
+
+def _squares_of_views(
+    vectors: Float[np.ndarray, "rows C"],
+    rows: Int[np.ndarray, " M"],
+    scale: Float[np.ndarray, " M"],
+    view: Int[np.ndarray, " M"],
+) -> float:
+    """Return the sum over views of |sum of the view's cells|^2, a second sweep in view order."""
+    order = np.argsort(view, kind="stable")
+    squares = 0.0
+    for start, stop in pairwise(np.flatnonzero(np.diff(view[order], prepend=-1, append=-1))):
+        total = np.zeros(vectors.shape[1])
+        for first in range(start, stop, _BLOCK_ROWS):
+            cells = order[first : min(first + _BLOCK_ROWS, stop)]
+            total += scale[cells] @ vectors.take(rows[cells], axis=0).astype(np.float64)
+        squares += float(total @ total)
+    return squares
 
 
 def same_position(tokens: Tokens, token_voxel: Int[np.ndarray, " N"]) -> PairSums:
@@ -113,7 +135,7 @@ def same_position(tokens: Tokens, token_voxel: Int[np.ndarray, " N"]) -> PairSum
         sizes = np.diff(places, append=stop - start)
         apart = (int(stop - start) ** 2 - int((sizes**2).sum())) // 2
         if apart:
-            rows, _ = _exact_units(tokens.unit.take(order[start:stop], axis=0))
+            rows = _exact_units(tokens.unit.take(order[start:stop], axis=0))
             every, by_place = rows.sum(axis=0), np.add.reduceat(rows, places, axis=0)
             total += float(every @ every - np.vecdot(by_place, by_place).sum()) / 2.0
             count += apart
@@ -125,26 +147,22 @@ def mean_cosine(first: Float[np.ndarray, "N C"], second: Float[np.ndarray, "N C"
     total = 0.0
     for start in range(0, len(first), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
-        one, other = _exact_units(first[rows])[0], _exact_units(second[rows])[0]
-        total += float(np.vecdot(one, other).sum())
+        total += float(np.vecdot(_exact_units(first[rows]), _exact_units(second[rows])).sum())
     return _ratio(total, len(first))
 
 
-def _exact_units(vectors: Float[np.ndarray, "M C"]) -> tuple[Float[np.ndarray, "M C"], int]:
-    """Return rows of length one in float64, and how many have a direction.
-
-    A unit vector in float32 is 1e-8 too long or too short. The identity squares that, and for
-    features that hardly vary 1 - R is as small: above chance would be rounding error.
-    """
+def _exact_units(vectors: Float[np.ndarray, "M C"]) -> Float[np.ndarray, "M C"]:
+    """Return rows of length one in float64; a row of zeros stays so."""
     rows = vectors.astype(np.float64)
+    rows *= _inverse_norms(rows)[:, None]
+    return rows
+
+
+def _inverse_norms(rows: Float[np.ndarray, "M C"]) -> Float[np.ndarray, " M"]:
+    """Return one over each row's length, and 0 where it has none."""
     norms = np.sqrt(np.vecdot(rows, rows))
-    rows *= np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)[:, None]
-    return rows, int(np.count_nonzero(norms))
-
-
-def _pair_sum(total: Float[np.ndarray, " C"], squares: int) -> float:
-    """Return the sum of cosines over pairs of unit rows from their sum and number."""
-    return (float(total @ total) - squares) / 2.0
+    inverse: np.ndarray = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    return inverse
 
 
 def _ratio(total: float, count: int) -> float | None:

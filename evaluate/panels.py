@@ -124,7 +124,7 @@ def _heat_strip(row: Row, scene_id: str, heat: Float[np.ndarray, "V h w"]) -> St
     """Colour cosines from the scene's random-pair mean to 1."""
     if not np.isfinite(heat).any():
         return Strip(row.name, "no voxel is shared with the next view", _colours(heat, 0.0))
-    random = row.records[scene_id]["metrics"]["random"] or 0.0
+    random = row.records.value(row.tap, "random", scene_id) or 0.0
     mean = float(np.nanmean(heat))
     told = f"with the next view: mean cosine {mean:.3f}, random pairs {random:.3f}"
     return Strip(row.name, told, _colours(heat, min(random, 1.0 - 1e-6)))

@@ -1,9 +1,13 @@
-"""A report as plain values: report.json and the rows of scores.csv."""
+"""A report as plain values: report.json and the rows of scores.csv.
 
+Scenes are read from the partial results one by one, so a report of many takes no more memory.
+"""
+
+import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TextIO
 
 from vega3d.evaluate.config import SCORE_VERSION
 from vega3d.evaluate.matching import RECALL_COUNTS
@@ -14,8 +18,21 @@ from vega3d.evaluate.summary import Row, Summary
 _PACKAGES = ("vega3d", "numpy", "dask")
 
 
+def write_json(file: TextIO, summary: Summary, related: Related | None) -> None:
+    """Write report.json: the report, then one line a scene and kind of feature."""
+    report = json.dumps(plain_report(summary, related), indent=1, allow_nan=False)
+    file.write(report.removesuffix("\n}") + ',\n "scenes": [')
+    separator = "\n  "
+    for row in summary.rows:
+        for scene_id, record in row.records.read(row.tap):
+            line = {"store": row.source.label, "tap": row.tap, "scene": scene_id, **record}
+            file.write(separator + json.dumps(line, allow_nan=False))
+            separator = ",\n  "
+    file.write("\n ]\n}\n")
+
+
 def plain_report(summary: Summary, related: Related | None) -> dict[str, Any]:
-    """Return everything of a report as JSON values; a number that does not exist is null."""
+    """Return a report but its scenes as JSON values; a number that does not exist is null."""
     return {
         "score_version": SCORE_VERSION,
         "versions": {name: version(name) for name in _PACKAGES},
@@ -33,15 +50,12 @@ def plain_report(summary: Summary, related: Related | None) -> dict[str, Any]:
 
 def scene_table(summary: Summary) -> Iterator[list[object]]:
     """Return the header and one row a scene and kind of feature; missing numbers are empty."""
-    counts: dict[str, None] = {}
-    for row in summary.rows:
-        for record in row.records.values():
-            counts |= dict.fromkeys(record["counts"])
+    counts = dict.fromkeys(name for row in summary.rows for name in row.records.count_names)
     head = ["store", "tap", "scene", "in_means", "reason", "centred_on"]
     yield [*head, *counts, *summary.metrics]
     common = set(summary.common)
     for row in summary.rows:
-        for scene_id, record in row.records.items():
+        for scene_id, record in row.records.read(row.tap):
             start = [row.source.label, row.tap, scene_id, scene_id in common]
             numbers = [record["metrics"].get(metric) for metric in summary.metrics]
             yield [
@@ -86,7 +100,6 @@ def _plain_row(row: Row) -> dict[str, Any]:
         "recall_count_names": list(RECALL_COUNTS),
         "recall_by_rotation": {n: recall.by_rotation.tolist() for n, recall in row.recall.items()},
         "recall_by_overlap": {n: recall.by_overlap.tolist() for n, recall in row.recall.items()},
-        "scenes": {scene_id: dict(record) for scene_id, record in row.records.items()},
     }
 
 

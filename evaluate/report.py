@@ -2,9 +2,8 @@
 
 import csv
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from vega3d.evaluate.mapping import map_tasks
 from vega3d.evaluate.page import render_page
 from vega3d.evaluate.panels import MOST_PANELS, ScenePanel, scene_panel
 from vega3d.evaluate.partials import Partial, Partials
-from vega3d.evaluate.plain import plain_report, scene_table
+from vega3d.evaluate.plain import scene_table, write_json
 from vega3d.evaluate.progress import progress
 from vega3d.evaluate.relations import relate_rows
 from vega3d.evaluate.sources import Comparison, Source, open_sources, plan_comparison
@@ -82,7 +81,8 @@ def report(
     partials = Partials(Path(out) / "partials")
     keys = {s.label: score_store(s, comparison, config, run, partials) for s in comparison.sources}
     summary = summarize(comparison, keys, partials, config)
-    panels = draw_scenes(summary, scenes or _spread(summary.common, run.scenes_shown), run)
+    summary, drawable = _note_undrawable(summary, scenes)
+    panels = draw_scenes(summary, drawable or _spread(summary.common, run.scenes_shown), run)
     return write_report(Path(out), summary, results, panels)
 
 
@@ -153,6 +153,19 @@ def _check_scenes(scenes: Sequence[str], comparison: Comparison) -> None:
         )
 
 
+def _note_undrawable(summary: Summary, scenes: Sequence[str]) -> tuple[Summary, list[str]]:
+    """Return which scenes could be read, and the report with a note on each of the others."""
+    reasons = {
+        scene_id: row.records.failures[scene_id]
+        for row in summary.best_rows
+        for scene_id in scenes
+        if scene_id in row.records.failures
+    }
+    notes = [f"{scene_id} is not drawn: {reason}." for scene_id, reason in reasons.items()]
+    drawable = [scene_id for scene_id in scenes if scene_id not in reasons]
+    return replace(summary, notes=(*summary.notes, *notes)), drawable
+
+
 def _spread(scenes: Sequence[str], most: int) -> list[str]:
     """Choose scenes spread evenly over all."""
     chosen = np.unique(np.linspace(0, len(scenes) - 1, min(most, len(scenes))).astype(int))
@@ -183,9 +196,8 @@ def write_report(
         csv=out / "scores.csv",
         summary=summary,
     )
-    plain = plain_report(summary, related)
     with written.json.open("w", encoding="utf-8") as file:
-        json.dump(plain, file, indent=1, allow_nan=False)
+        write_json(file, summary, related)
     with written.csv.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(scene_table(summary))
     written.html.write_text(render_page(summary, related, panels), encoding="utf-8")

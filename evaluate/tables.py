@@ -301,7 +301,7 @@ def _matching_text(summary: Summary) -> str:
 
 
 def _centred_on(summary: Summary) -> str:
-    told = {record["centred_on"] for row in summary.rows for record in row.records.values()}
+    told = {where for row in summary.rows for where in row.records.centred_on}
     if told == {"other scenes"}:
         return "Treatments take their statistics from all other scenes of the same store."
     if told == {"this scene"}:

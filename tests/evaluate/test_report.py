@@ -65,12 +65,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def numbers(written: Report) -> dict[str, dict[str, float | None]]:
-    rows = json.loads(written.json.read_text())["rows"]
-    return {
-        f"{row['store']} {row['tap']} {name}": record["metrics"]
-        for row in rows
-        for name, record in row["scenes"].items()
-    }
+    lines = json.loads(written.json.read_text())["scenes"]
+    return {f"{line['store']} {line['tap']} {line['scene']}": line["metrics"] for line in lines}
 
 
 def test_the_report_says_what_the_arrays_say(three: str, tmp_path: Path) -> None:
@@ -178,6 +174,19 @@ def test_a_damaged_partial_result_is_made_again(three: str, tmp_path: Path) -> N
     assert report([three], str(tmp_path), CONFIG, HERE).json.read_bytes() == first
 
 
+def test_a_partial_result_with_any_byte_damaged_is_not_done(tmp_path: Path) -> None:
+    partials = Partials(tmp_path)
+    partials.write("key", Partial({"a": 1}, {"b": np.arange(50)}))
+    assert partials.has("key")
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        assert not partials.has("key")
+    path.write_bytes(whole[:-1])
+    assert not partials.has("key")
+
+
 def test_other_settings_take_no_old_partial_result(three: str, tmp_path: Path) -> None:
     small = numbers(report([three], str(tmp_path), CONFIG, HERE))
     large = numbers(report([three], str(tmp_path), replace(CONFIG, voxel_m=0.2), HERE))
@@ -195,8 +204,9 @@ def test_stores_are_compared_on_common_scenes_and_views(three: str, tmp_path: Pa
         "scene8": "not in all stores",
     }
     assert "scored on the views that all stores hold" in plain["notes"][0]
+    views = {line["counts"]["num_views"] for line in plain["scenes"] if line["scene"] == "scene2"}
+    assert views == {3}  # "0", "1" and "4"
     for row in plain["rows"]:
-        assert row["scenes"]["scene2"]["counts"]["num_views"] == 3  # "0", "1" and "4"
         assert row["estimates"]["consistency"]["num_scenes"] == 2
 
 
@@ -268,6 +278,18 @@ def test_a_scene_with_one_shared_voxel_is_in_no_mean(tmp_path: Path) -> None:
     assert row.estimates["consistency"].num_scenes == row.estimates["above_chance"].num_scenes == 1
 
 
+def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
+    wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1e12] * 3
+    path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=wide.astype(np.float32)), scene(3)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE, scenes=["scene2", "scene3"])
+    assert written.summary.common == ("scene1", "scene3")
+    assert "are they in metres" in written.summary.left_out["scene2"]
+    page = written.html.read_text()
+    assert "scene2 is not drawn: positions span" in page
+    assert "<h3>scene3" in page
+    assert "<h3>scene2" not in page
+
+
 def test_a_store_without_overlap_does_not_erase_the_others(three: str, tmp_path: Path) -> None:
     apart = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
     lone = store(tmp_path / "lone", [scene(k, world_xyz=apart.astype("f4")) for k in (1, 2, 3)])
@@ -311,7 +333,7 @@ def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
     assert rows["k100_b3"].mean("noise_floor") > rows["k600_b3"].mean("noise_floor")
     assert rows["k100_b3"].mean("above_chance") > rows["k600_b3"].mean("above_chance")
     assert rows["k100_b3"].counts["num_tokens"] == 2 * (VIEWS * 20 - 1)
-    offset = rows["k100_b3"].records["scene1"]["metrics"]
+    offset = dict(rows["k100_b3"].records.read("k100_b3"))["scene1"]["metrics"]
     floor, chance = offset["noise_floor"], offset["random"]
     assert offset["noise_floor_above_chance"] == pytest.approx((floor - chance) / (1 - chance))
     page = written.html.read_text()
@@ -330,7 +352,8 @@ def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
     coverage[:, 0] = 0.0
     path = store(tmp_path / "crop", [{**one, "coverage": coverage}, scene(2)])
     written = report([path], str(tmp_path / "out"), CONFIG, HERE)
-    record = written.summary.rows[0].records["scene1"]
+    row = written.summary.rows[0]
+    record = dict(row.records.read(row.tap))["scene1"]
     assert record["counts"]["num_tokens"] == VIEWS * 15
     assert record["counts"]["num_cells_of_grid"] == VIEWS * 20
 
