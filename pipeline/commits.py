@@ -7,7 +7,7 @@ They lie below the array `unit`, where no Zarr reader looks.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -19,6 +19,10 @@ from vega3d.pipeline.objects import Objects
 COMMITS = "unit/commits"
 ROWS = "unit/rows.json"
 RUNS = "unit/runs"
+
+_READERS = 16
+_READ_AHEAD = 256
+"""Records parsed before the first of them is used up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,12 +84,22 @@ def read_record(objects: Objects, unit: int) -> Record | None:
     return _parse(objects, _latest(keys)[unit]) if (keys := _records(keys)) else None
 
 
+def read_record_at(objects: Objects, unit: int, sequence: int) -> Record:
+    """Return one record of a unit; raises FileNotFoundError where there is none."""
+    return _parse(objects, f"{COMMITS}/{unit:06d}/{sequence}.json")
+
+
+def latest_records(objects: Objects) -> Iterator[Record]:
+    """Yield the latest record of every unit that has one, in the order of the units."""
+    keys = list(_latest(_records(objects.keys(COMMITS))).values())
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(keys), _READ_AHEAD):
+            yield from pool.map(lambda key: _parse(objects, key), keys[start : start + _READ_AHEAD])
+
+
 def read_records(objects: Objects) -> dict[int, Record]:
     """Return the latest record of every unit that has one, by unit."""
-    keys = _latest(_records(objects.keys(COMMITS)))
-    with ThreadPoolExecutor(16) as pool:
-        records = pool.map(lambda key: _parse(objects, key), keys.values())
-        return dict(zip(sorted(keys), records, strict=True))
+    return {record.unit: record for record in latest_records(objects)}
 
 
 def _records(keys: Iterable[str]) -> list[str]:

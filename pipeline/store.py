@@ -6,7 +6,7 @@ where there is no depth or no pose.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -14,7 +14,8 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, UInt8
 
-from vega3d.pipeline.commits import ROWS, Record, SceneRecord, read_records
+from vega3d.pipeline.commits import ROWS, SceneRecord
+from vega3d.pipeline.committed import Committed, CommittedScene
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.identity import canonical_json, differing_fields, sha256_of
 from vega3d.pipeline.layout import STATS, parse_attributes
@@ -53,8 +54,9 @@ class Store:
 
     url: str
     attributes: dict[str, Any]
-    rows: tuple[dict[str, Any], ...]
-    records: dict[int, Record] = field(repr=False)
+    planned: dict[str, int] = field(repr=False)
+    """Views of every planned scene, in row order."""
+    records: Committed = field(repr=False)
 
     @classmethod
     def open(cls, url: str) -> "Store":
@@ -67,12 +69,8 @@ class Store:
             raise StoreError(f"{url}: there is no vega3d store here") from error
         except json.JSONDecodeError as error:
             raise StoreError(f"{url}: the store's metadata is damaged: {error}") from error
-        records = {
-            unit: record
-            for unit, record in read_records(objects).items()
-            if record.kind == "commit"
-        }
-        return cls(objects.url, attributes, tuple(rows), records)
+        planned = {row["scene_id"]: int(row["num_views"]) for row in rows}
+        return cls(objects.url, attributes, planned, Committed(objects))
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -98,34 +96,29 @@ class Store:
     @property
     def units(self) -> tuple[tuple[str, ...], ...]:
         """The planned scenes of each shard."""
-        ids = [row["scene_id"] for row in self.rows]
+        ids = list(self.planned)
         step = int(self.attributes["scenes_per_shard"])
         return tuple(tuple(ids[i : i + step]) for i in range(0, len(ids), step))
 
     @property
     def scene_ids(self) -> tuple[str, ...]:
         """The scenes that have features, in row order."""
-        return tuple(self._scenes)
+        return tuple(self.records.scenes)
 
-    @cached_property
+    @property
     def failures(self) -> dict[str, str]:
         """Reason of each scene that failed."""
-        return {s.scene_id: s.failure for s in self._records_in_order() if s.failure}
+        return self.records.failures
 
     @cached_property
     def pending(self) -> tuple[str, ...]:
         """Planned scenes that no commit speaks of yet."""
-        done = {scene.scene_id for scene in self._records_in_order()}
-        return tuple(row["scene_id"] for row in self.rows if row["scene_id"] not in done)
+        done = self.records.scenes.keys() | self.failures.keys()
+        return tuple(scene_id for scene_id in self.planned if scene_id not in done)
 
     def digest(self) -> str:
         """Return the sha256 of config, row table and the committed objects' checksums."""
-        names = sorted(
-            (key, entry.sha256)
-            for record in self.records.values()
-            for key, entry in record.objects.items()
-        )
-        parts = [self.config_digest, self.attributes["rows_sha256"], names]
+        parts = [self.config_digest, self.attributes["rows_sha256"], self.records.checksums]
         return sha256_of([canonical_json(parts)])
 
     def num_channels(self, tap: str | None = None) -> int:
@@ -138,7 +131,7 @@ class Store:
 
     def view_ids(self, scene_id: str) -> tuple[str, ...]:
         """Return the ids of a scene's views, in the order of its features."""
-        return tuple(self._scene(scene_id).view_ids)
+        return self._scene(scene_id).view_ids
 
     def row(self, scene_id: str) -> int:
         """Return a scene's place on the scene axis."""
@@ -182,15 +175,15 @@ class Store:
 
     def world_from_camera(self, scene_id: str) -> Float64[np.ndarray, "V 4 4"]:
         """Return the poses; NaN where unknown."""
-        return _stacked(self._scene(scene_id).world_from_camera, 4)
+        return _stacked(self._record(scene_id).world_from_camera, 4)
 
     def intrinsics(self, scene_id: str) -> Float64[np.ndarray, "V 3 3"]:
         """Return the colour images' intrinsics, px; NaN where unknown."""
-        return _stacked(self._scene(scene_id).intrinsics, 3)
+        return _stacked(self._record(scene_id).intrinsics, 3)
 
     def image_size(self, scene_id: str) -> Int[np.ndarray, "V 2"]:
         """Return height and width of the colour images, px."""
-        return np.array(self._scene(scene_id).image_size, dtype=np.int64).reshape(-1, 2)
+        return np.array(self._record(scene_id).image_size, dtype=np.int64).reshape(-1, 2)
 
     def channel_stats(self, tap: str | None = None) -> dict[str, Float64[np.ndarray, " C"]]:
         """Return mean, std and absmax of each channel over all committed scenes."""
@@ -202,16 +195,13 @@ class Store:
         array = self._array(f"moments_{self._tap(tap)}")
         return (np.asarray(array[self.row(name)]) for name in self.scene_ids)
 
-    @cached_property
-    def _scenes(self) -> dict[str, SceneRecord]:
-        return {s.scene_id: s for s in self._records_in_order() if not s.failure}
+    def _record(self, scene_id: str) -> SceneRecord:
+        self._scene(scene_id)  # says what is wrong with the name
+        return self.records.scene(scene_id)
 
-    def _records_in_order(self) -> Iterable[SceneRecord]:
-        return (scene for unit in sorted(self.records) for scene in self.records[unit].scenes)
-
-    def _scene(self, scene_id: str) -> SceneRecord:
-        if scene_id in self._scenes:
-            return self._scenes[scene_id]
+    def _scene(self, scene_id: str) -> CommittedScene:
+        if scene_id in self.records.scenes:
+            return self.records.scenes[scene_id]
         if scene_id in self.failures:
             raise StoreError(f"{self.url}: {scene_id} failed: {self.failures[scene_id]}")
         if scene_id in self.pending:
@@ -243,7 +233,7 @@ class Store:
 
     def _views(self, name: str, scene_id: str) -> np.ndarray:
         scene = self._scene(scene_id)
-        self._check_shard_is_there(name, scene.row)
+        self._check_shard_is_there(name, scene.unit)
         try:
             return np.asarray(self._array(name)[scene.row, : len(scene.view_ids)])
         except ValueError as error:  # zarr's word for a checksum that does not match
@@ -252,9 +242,8 @@ class Store:
                 "`vega3d-extract verify STORE --repair`, then the extraction again"
             ) from error
 
-    def _check_shard_is_there(self, name: str, row: int) -> None:
+    def _check_shard_is_there(self, name: str, unit: int) -> None:
         """Zarr reads a shard that is gone as NaN; every committed one is there, so it is damage."""
-        unit = row // int(self.attributes["scenes_per_shard"])
         if (name, unit) in self._seen_shards:
             return
         prefix = f"{name}/c/{unit}/"

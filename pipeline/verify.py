@@ -68,12 +68,13 @@ def verify(url: str, *, repair: bool = False) -> Verification:
     store = Store.open(url)
     objects = open_objects(url)
     writer, plan = _reopened(store)
-    damaged, size = _damaged_shards(objects, store.records)
+    commits = dict(store.records)
+    damaged, size = _damaged_shards(objects, commits)
     expected, small = _small_objects(store, writer, plan), {}
     for key, value in expected.items():
         if reason := _differs(objects, key, value):
             small[key] = reason
-    unmerged = _unmerged(objects, writer, store.records)
+    unmerged = _unmerged(objects, writer, commits)
     keys = list(objects.keys(""))
     records = read_records(objects)  # read after the listing: a commit made meanwhile counts
     uncommitted = _uncommitted_shards(keys, writer, records)
@@ -81,7 +82,7 @@ def verify(url: str, *, repair: bool = False) -> Verification:
     if repair:
         repaired = sorted({int(key.split("/")[2]) for key in damaged})
         for unit in repaired:
-            revoke(objects, store.records[unit])
+            revoke(objects, commits[unit])
         for unit in {int(key.split("/")[2]) for key in uncommitted} - records.keys():
             put_record(objects, Record(kind="revoke", unit=unit, sequence=0))
         for key in small:
@@ -90,13 +91,13 @@ def verify(url: str, *, repair: bool = False) -> Verification:
         merge_commits(writer)
     return Verification(
         store=url,
-        objects=sum(len(record.objects) for record in store.records.values()) + len(expected),
+        objects=sum(len(record.objects) for record in commits.values()) + len(expected),
         bytes=size,
         damaged={**damaged, **small},
         unmerged=unmerged,
         uncommitted_shards=uncommitted,
         leftovers=sum(key.endswith(TEMPORARY_SUFFIX) for key in keys),
-        environments=len(_environments(store.records)),
+        environments=len(_environments(commits)),
         repaired_units=repaired,
     )
 
@@ -179,23 +180,24 @@ def stored_config(store: Store, model: str | None = None) -> ExtractConfig:
 def status(url: str) -> dict[str, Any]:
     """Return how far a store is, as plain JSON."""
     store = Store.open(url)
+    commits = dict(store.records)
     return {
         "store": url,
-        "scenes": len(store.rows),
+        "scenes": len(store.planned),
         "committed": len(store.scene_ids),
         "failures": store.failures,
         "pending": len(store.pending),
         "units": len(store.units),
-        "units_committed": len(store.records),
+        "units_committed": len(commits),
         "views": sum(store.num_views(scene_id) for scene_id in store.scene_ids),
         "stored_bytes": sum(
-            entry.size for record in store.records.values() for entry in record.objects.values()
+            entry.size for record in commits.values() for entry in record.objects.values()
         ),
         "taps": store.taps,
         "config_digest": store.config_digest,
         "digest": store.digest(),
         "complete": not store.pending,
-        "environments": _environments(store.records),
+        "environments": _environments(commits),
         "numerics": store.attributes["numerics"],
     }
 
@@ -203,11 +205,11 @@ def status(url: str) -> dict[str, Any]:
 def _reopened(store: Store) -> tuple[StoreWriter, Plan]:
     """Return the writer and the plan that a store was made from."""
     limit = int(store.identity["config"].get("num_views", 0))
-    counts = tuple(min(r["num_views"], limit) if limit else r["num_views"] for r in store.rows)
+    counts = tuple(min(num, limit) if limit else num for num in store.planned.values())
     plan = Plan(
         entries=tuple(
-            SceneEntry(scene_id=row["scene_id"], num_views=row["num_views"], size_bytes=0)
-            for row in store.rows
+            SceneEntry(scene_id=scene_id, num_views=num_views, size_bytes=0)
+            for scene_id, num_views in store.planned.items()
         ),
         scenes_per_shard=int(store.attributes["scenes_per_shard"]),
         max_views=max(1, *counts),
