@@ -4,11 +4,8 @@ Exit codes: 0 done, 1 a bug, 2 wrong usage or nothing to score, 3 done but some 
 could not take part, 130 and 143 interrupted (run the same command again to go on).
 """
 
-import json
 import logging
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
@@ -16,11 +13,16 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.evaluate.config import ReportConfig, RunConfig
-from vega3d.pipeline.errors import StoreError, UsageError
-from vega3d.pipeline.origin import check_one_origin
+from vega3d.pipeline.commands import (
+    SOME_FAILED,
+    checked,
+    exit_on_sigterm,
+    interrupted,
+    print_result,
+    run_app,
+)
 
 DEFAULT, RUN = ReportConfig(), RunConfig()
-USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 
 app = typer.Typer(
     name="vega3d-consistency",
@@ -117,14 +119,14 @@ def report(
 ) -> None:
     """Score stores side by side; run the same command again to resume."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    config = _usage(
+    config = checked(
         replace,
         DEFAULT,
         voxel_m=voxel_m,
         min_depth_share=min_depth_share,
         position=position.value,
         bootstrap_samples=bootstrap_samples,
-        score=_usage(
+        score=checked(
             replace,
             DEFAULT.score,
             anchor=anchor.value,
@@ -133,7 +135,7 @@ def report(
             matching_view_pairs=matching_view_pairs,
         ),
     )
-    run = _usage(
+    run = checked(
         replace,
         RUN,
         scheduler=scheduler.value,
@@ -142,34 +144,23 @@ def report(
         scenes_shown=scenes_shown,
     )
     if dry_run:
-        _print(_plan(stores))
+        print_result(_plan(stores))
         return
     from vega3d.evaluate.report import report as write
 
     try:
         done = write(stores, out, config, run, downstream=downstream, scenes=scene or ())
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; run the same command again to go on\n")
-        raise typer.Exit(INTERRUPTED) from None
-    _print(done.result())
+        raise interrupted() from None
+    print_result(done.result())
     if done.summary.refused or done.summary.left_out:
         raise typer.Exit(SOME_FAILED)
 
 
 def main() -> None:
     """Run the command line; maps our errors to exit codes."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    try:
-        check_one_origin()
-        app()
-    except (StoreError, UsageError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(USAGE)
-
-
-def _on_sigterm(_signal: int, _frame: object) -> None:
-    sys.stderr.write("terminated; run the same command again to go on\n")
-    raise SystemExit(TERMINATED)
+    exit_on_sigterm()
+    run_app(app)
 
 
 def _plan(stores: list[str]) -> dict[str, Any]:
@@ -184,15 +175,3 @@ def _plan(stores: list[str]) -> dict[str, Any]:
         "left_out": dict(comparison.left_out),
         "notes": comparison.notes,
     }
-
-
-def _usage(make: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-    """Make a config, whose ValueError is the user's to mend; anywhere else it would be a bug."""
-    try:
-        return make(*args, **kwargs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _print(result: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(result) + "\n")

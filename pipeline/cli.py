@@ -5,9 +5,7 @@ The last line on stdout is one JSON object; progress and logs go to stderr. Exit
 interrupted (run the same command again to go on).
 """
 
-import json
 import logging
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,8 +16,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vega3d.pipeline.commands import (
+    SOME_FAILED,
+    USAGE,
+    checked,
+    exit_on_sigterm,
+    interrupted,
+    print_result,
+    run_app,
+)
 from vega3d.pipeline.config import ExtractConfig, Numerics, RunConfig
-from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, UsageError
+from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import (
     DEFAULT,
     NUMERICS,
@@ -50,17 +57,13 @@ from vega3d.pipeline.options import (
     Threads,
     Timesteps,
     Views,
-    checked,
     configs,
     device_of,
 )
-from vega3d.pipeline.origin import check_one_origin
 
 if TYPE_CHECKING:
     from vega3d.pipeline.plan import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
-
-USAGE, FAILED_SCENES, INTERRUPTED = 2, 3, 130
 
 app = typer.Typer(
     name="vega3d-extract",
@@ -171,7 +174,7 @@ def run(
         wheel=wheel,
     )
     if dry_run:
-        _print(_estimated(scenes, config, {"workers": workers}))
+        print_result(_estimated(scenes, config, {"workers": workers}))
         return
     if on_gpu and runner is RunnerName.INLINE:
         _check_gpu()
@@ -180,7 +183,7 @@ def run(
     )
     _report(summary)
     if summary["failures"] or summary["pending"]:
-        raise typer.Exit(FAILED_SCENES)
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -226,7 +229,7 @@ def plan(
         f"{found['break_even']['verdict']}",
         file=sys.stderr,
     )
-    _print(found)
+    print_result(found)
 
 
 @app.command()
@@ -251,7 +254,7 @@ def status(
         if not watch or found["complete"]:
             break
         time.sleep(every_s)
-    _print(found)
+    print_result(found)
 
 
 @app.command()
@@ -290,9 +293,9 @@ def verify(
         print(f"{key}: {reason}", file=sys.stderr)
     if found["repaired_units"]:
         print("now run the extraction again: it redoes these units", file=sys.stderr)
-    _print(found)
+    print_result(found)
     if found["damaged"] or not all(check["passed"] for check in found.get("deep", [])):
-        raise typer.Exit(FAILED_SCENES)
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -309,14 +312,14 @@ def pack(
     source = checked(read_scenes, scenes)
     if dry_run:
         entries = source.entries()
-        _print({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
+        print_result({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
         return
     packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
     for scene in packed["failed"]:
         print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
-    _print(packed)
+    print_result(packed)
     if packed["failed"]:
-        raise typer.Exit(FAILED_SCENES)
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command("import")
@@ -336,7 +339,7 @@ def import_(
     from vega3d.pipeline.verify import status as read_status
 
     if dry_run:
-        _print({"scenes": len(files), "out": out})
+        print_result({"scenes": len(files), "out": out})
         return
     import_arrays(
         out,
@@ -346,9 +349,9 @@ def import_(
         store_dtype=store_dtype,
     )
     found = read_status(out)
-    _print(found)
+    print_result(found)
     if found["failures"]:
-        raise typer.Exit(FAILED_SCENES)
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
@@ -364,7 +367,7 @@ def pictures(
 
     opened = [open_store(store) for store in stores]
     written = write_pictures(opened, out, num_views=num_views, num_scenes=num_scenes)
-    _print({"pictures": [str(path) for path in written]})
+    print_result({"pictures": [str(path) for path in written]})
 
 
 @app.command()
@@ -380,7 +383,7 @@ def bench(
     from vega3d.pipeline.bench import bench as measure
 
     numerics = checked(Numerics, threads=threads, device=device_of(device))
-    _print(measure(numerics, full=full, repeats=repeats))
+    print_result(measure(numerics, full=full, repeats=repeats))
 
 
 @app.command()
@@ -418,23 +421,13 @@ def demo(
         f"  a trained fusion   {made['fusion']}",
         file=sys.stderr,
     )
-    _print(made)
+    print_result(made)
 
 
 def main() -> None:
     """Run the command line; maps our errors to exit codes."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    try:
-        check_one_origin()
-        app()
-    except (StoreError, CheckpointError, SceneError, UsageError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(USAGE)
-
-
-def _on_sigterm(_signal: int, _frame: object) -> None:
-    print("terminated; run the same command again to go on", file=sys.stderr)
-    raise SystemExit(143)
+    exit_on_sigterm()
+    run_app(app)
 
 
 def _extract(
@@ -476,8 +469,7 @@ def _extract(
             )
         except KeyboardInterrupt as error:
             log.close(None, error)
-            print("interrupted; run the same command again to go on", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            raise interrupted() from None
         except (UsageError, StoreError, CheckpointError):
             raise  # nothing was done, or nothing can be written: there is no run to speak of
         except BaseException as error:
@@ -528,10 +520,6 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
     return estimate(planned, config, model_facts(config), checked(Rates, **rates))
 
 
-def _print(result: dict[str, Any]) -> None:
-    print(json.dumps(result))
-
-
 def _report(summary: dict[str, Any]) -> None:
     """Tell a person how it went, then print the summary."""
     for scene_id, reason in list(summary["failures"].items())[:20]:
@@ -543,4 +531,4 @@ def _report(summary: dict[str, Any]) -> None:
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
         file=sys.stderr,
     )
-    _print(summary)
+    print_result(summary)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar, cast
 
 import typer
 
+from vega3d.pipeline.commands import checked
 from vega3d.pipeline.config import (
     ExtractConfig,
     Numerics,
@@ -223,11 +224,3 @@ def _size(option: str, text: str) -> tuple[int, int]:
     except ValueError:
         raise typer.BadParameter(f"{option} takes ROWSxCOLS, got {text!r}") from None
     return rows, cols
-
-
-def checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Make a config; its ValueError is wrong usage."""
-    try:
-        return make(*args, **kwargs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error

@@ -18,10 +18,8 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import remove_partial_files, write_atomically, write_json
 from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
 from vega3d.train.fitting import fit
-from vega3d.train.pairing import pair_stores
 from vega3d.train.processes import is_first_process, join_processes
 from vega3d.train.report import write_table_report
-from vega3d.train.rundir import check_answers, plan_run
 
 _SURE = 0.05
 
@@ -65,21 +63,12 @@ def ablate(
     Repeat the call to resume: runs that are finished are not trained again.
 
     Raises:
-        UsageError: A variant is unknown or its config cannot work, the baseline is not among
-            them, or the scored views have no answer to a task; and whatever `fit` raises.
+        UsageError: A variant is unknown or its config cannot work, or the baseline is not among
+            them; and whatever `fit` raises.
     """
     configs = plan_ablation(config, variants, seeds, baseline)
     run = RunConfig() if run is None else run
     summaries: dict[str, list[dict[str, Any]]] = {}
-    pairing = pair_stores(
-        prior,
-        semantic,
-        prior_tap=prior_tap,
-        semantic_tap=semantic_tap,
-        labels=labels,
-        allow_partial=run.allow_partial,
-    )
-    check_answers(plan_run(pairing, config))
     with join_processes(run.device):  # once for all runs
         for variant in variants:
             for seed in seeds:

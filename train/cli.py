@@ -5,30 +5,24 @@ The last line on stdout is one JSON object; progress and logs go to stderr. Exit
 interrupted (run the same command again to go on).
 """
 
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from vega3d.pipeline.errors import SceneError, StoreError, UsageError
-from vega3d.pipeline.origin import check_one_origin
+from vega3d.pipeline.commands import TERMINATED, checked, print_result, run_app
 from vega3d.train.config import TASKS, VARIANTS, RunConfig, TrainConfig
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 DEFAULT = TrainConfig()
 RUN = RunConfig()
 DEFAULT_TASKS = ",".join(DEFAULT.tasks)
 ALL_VARIANTS = ",".join(VARIANTS)
-USAGE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 app = typer.Typer(
     name="vega3d-train",
@@ -223,7 +217,7 @@ def ablate(
 
         plan_ablation(config, names, numbers, baseline)
         runs = {"variants": names, "seeds": numbers, "runs": len(names) * len(numbers)}
-        _print(_planned(config, run, **_stores(asked), answers=True) | runs)
+        _print(_planned(config, run, **_stores(asked)) | runs)
         return
     from vega3d.train.ablation import ablate as ablate_runs
 
@@ -262,7 +256,7 @@ def eval_(
 
     scores = evaluate_run(
         run_dir,
-        _checked(RunConfig, device=device, workers=workers, allow_partial=allow_partial),
+        checked(RunConfig, device=device, workers=workers, allow_partial=allow_partial),
         prior=prior or None,
         semantic=semantic or None,
         labels=labels or None,
@@ -320,29 +314,15 @@ def export(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; errors that a user can mend end with their message alone."""
-    try:
-        check_one_origin()
-        app(arguments)
-    except (UsageError, StoreError, SceneError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", USAGE))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    """Run the command line; maps our errors to exit codes."""
+    run_app(app, arguments)
 
 
 def _configs(asked: dict[str, Any]) -> tuple[TrainConfig, RunConfig]:
     tasks = tuple(name.strip() for name in asked["task"].split(","))
     train = {f.name: asked[f.name] for f in fields(TrainConfig) if f.name in asked}
     run = {f.name: asked[f.name] for f in fields(RunConfig) if f.name in asked}
-    return _checked(TrainConfig, **{**train, "tasks": tasks}), _checked(RunConfig, **run)
-
-
-def _checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    try:
-        return make(*args, **kwargs)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    return checked(TrainConfig, **{**train, "tasks": tasks}), checked(RunConfig, **run)
 
 
 def _stores(asked: dict[str, Any]) -> dict[str, Any]:
@@ -358,7 +338,6 @@ def _planned(
     labels: list[str] | None,
     prior_tap: str | None,
     semantic_tap: str | None,
-    answers: bool = False,
 ) -> dict[str, Any]:
     from vega3d.train.pairing import pair_stores
     from vega3d.train.rundir import check_answers, plan_run
@@ -372,8 +351,7 @@ def _planned(
         allow_partial=run.allow_partial,
     )
     plan = plan_run(pairing, config)
-    if answers:
-        check_answers(plan)
+    check_answers(plan)
     epoch = plan.order.samples_per_epoch
     return {
         "scenes": len(pairing.scene_ids),
@@ -400,7 +378,7 @@ def _is_first() -> bool:
 
 def _print(result: dict[str, Any]) -> None:
     if _is_first():
-        print(json.dumps(result))
+        print_result(result)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from vega3d.train.journal import read_metrics
 from vega3d.train.pairing import pair_stores
 from vega3d.train.processes import Processes, join_processes
 from vega3d.train.report import write_report
-from vega3d.train.rundir import SUMMARY, RunPlan, plan_run, write_record
+from vega3d.train.rundir import SUMMARY, RunPlan, check_answers, plan_run, write_record
 from vega3d.train.scoring import Scores
 from vega3d.train.trainer import Trainer
 
@@ -50,7 +50,8 @@ def fit(
         labels: Store of token classes, for the task `classes`.
 
     Raises:
-        UsageError: The stores do not fit together, or `out` holds another run.
+        UsageError: The stores do not fit together, the scored views have no answer to a task, or
+            `out` holds another run.
         NonFiniteLossError: The loss is NaN or infinite.
     """
     run = RunConfig() if run is None else run
@@ -64,6 +65,7 @@ def fit(
         allow_partial=run.allow_partial,
     )
     plan = plan_run(pairing, config)
+    check_answers(plan)
     with join_processes(run.device) as processes, _deterministic(run):
         if processes.is_first:
             remove_partial_files(run_dir)

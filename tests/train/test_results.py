@@ -157,6 +157,15 @@ def test_ablation_refuses_what_it_cannot_compare(stores: object, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
+def test_fit_refuses_a_task_that_the_scored_views_cannot_answer(
+    stores: object, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, tasks=("depth", "matching"), match_radius_m=1e-9)
+    with pytest.raises(UsageError, match=r"^matching: no two scored views share .* \(--split-seed\)"):
+        fit(stores.prior, stores.semantic, tmp_path, config, QUICK)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_stands_scores_that_are_missing() -> None:
     runs = {
         "semantic": [summary(0.5, a=0.5), summary(0.6, a=0.5)],

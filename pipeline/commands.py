@@ -1,0 +1,61 @@
+"""What the three command lines share: exit codes, checked options, one line of result, errors."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+
+from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, UsageError
+from vega3d.pipeline.origin import check_one_origin
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
+"""Exit codes; 0 is done, 1 is a bug."""
+
+RESUME = "run the same command again to go on"
+
+
+def checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Make a config, whose ValueError is the user's to mend; anywhere else it would be a bug."""
+    try:
+        return make(*args, **kwargs)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """Print the last line of stdout: one JSON object."""
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def interrupted() -> typer.Exit:
+    """Say how to go on after Ctrl-C, and return what to raise."""
+    sys.stderr.write(f"interrupted; {RESUME}\n")
+    return typer.Exit(INTERRUPTED)
+
+
+def exit_on_sigterm() -> None:
+    """Let SIGTERM end this process as an exception would, so that what was begun is cleaned up."""
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+    """Run a command line; an error that a user can mend ends with its message alone."""
+    try:
+        check_one_origin()
+        app(arguments)
+    except (StoreError, CheckpointError, SceneError, UsageError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(getattr(error, "exit_code", USAGE))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    sys.stderr.write(f"terminated; {RESUME}\n")
+    raise SystemExit(TERMINATED)
