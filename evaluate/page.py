@@ -252,7 +252,7 @@ def _panel_text(summary: Summary) -> str:
         "Neighbouring views from the middle of each scene. Joint PCA: one colour means one thing "
         "in all views of the scene. Below it each token's cosine with the next view's cell of its "
         "voxel, put between the scene's random-pair mean (0) and 1, so that all kinds of features "
-        "share one scale; the last view drawn is compared with the one before it. "
+        "share one scale; the last view of a scene is compared with the one before it. "
         f"{_drawn(summary, MOST_PANELS)}"
     )
 

@@ -200,7 +200,7 @@ def _common_views(
         views[scene_id] = both
         if any(len(ids) > len(both) for ids in held):
             fewer.append(scene_id)
-        elif len({store.content_sha256(scene_id) for store in stores} - {""}) > 1:
+        elif len({store.pixels_sha256(scene_id) for store in stores} - {""}) > 1:
             changed.append(scene_id)
     notes = []
     if fewer:

@@ -141,6 +141,11 @@ class Store:
         """Return the hash of the pixels, depths and cameras that the features came from."""
         return self._scene(scene_id).content_sha256
 
+    def pixels_sha256(self, scene_id: str) -> str:
+        """Return the same hash; "" where features were imported and nobody saw their pixels."""
+        imported = self.identity["config"]["backbone"] == "imported"
+        return "" if imported else self.content_sha256(scene_id)
+
     def features(self, scene_id: str, tap: str | None = None) -> Float[np.ndarray, "V gh gw C"]:
         """Return a scene's features in the stored type; NaN where a crop hid the token.
 
@@ -362,6 +367,10 @@ class JoinedStore:
     def content_sha256(self, scene_id: str) -> str:
         """Return the hash of what a scene's features came from."""
         return self._home(scene_id).content_sha256(scene_id)
+
+    def pixels_sha256(self, scene_id: str) -> str:
+        """Return the same hash; "" where features were imported."""
+        return self._home(scene_id).pixels_sha256(scene_id)
 
     def world_xyz(self, scene_id: str) -> Float32[np.ndarray, "V gh gw 3"]:
         """Return each token's position."""

@@ -144,18 +144,12 @@ def _check_aligned(prior: AnyStore, other: AnyStore, name: str, scene_ids: tuple
                 f"{scene_id} has other views in the {name} store: {_short(theirs)} there, "
                 f"{_short(ours)} in the prior; extract both with the same --views and --sampling"
             )
-        pixels = {_pixels(prior, scene_id), _pixels(other, scene_id)} - {""}
+        pixels = {prior.pixels_sha256(scene_id), other.pixels_sha256(scene_id)} - {""}
         if len(pixels) > 1:
             raise UsageError(
                 f"{scene_id} was extracted from other pixels in the {name} store than in the "
                 "prior: the scene's files changed in between; extract one of them again"
             )
-
-
-def _pixels(store: AnyStore, scene_id: str) -> str:
-    """Return the hash of the pixels that features came from; "" where only arrays were imported."""
-    imported = store.identity["config"]["backbone"] == "imported"
-    return "" if imported else str(store.content_sha256(scene_id))
 
 
 def _read_geometry(pairing: Pairing, scene_id: str, min_depth_share: float) -> Geometry:

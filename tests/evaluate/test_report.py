@@ -278,6 +278,16 @@ def test_a_scene_with_one_shared_voxel_is_in_no_mean(tmp_path: Path) -> None:
     assert row.estimates["consistency"].num_scenes == row.estimates["above_chance"].num_scenes == 1
 
 
+def test_imported_features_of_two_models_are_no_other_pictures(three: str, tmp_path: Path) -> None:
+    other = [
+        {**scene(k), "features": {"b1": scene(k + 10)["features"]["k300_b20"]}} for k in (1, 2)
+    ]
+    path = store(tmp_path / "other", other, model="another")
+    written = report([three, path], str(tmp_path / "out"), CONFIG, HERE)
+    assert len(written.summary.rows) == 2
+    assert not any("pictures" in note for note in written.summary.notes)
+
+
 def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
     wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1e12] * 3
     path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=wide.astype(np.float32)), scene(3)])

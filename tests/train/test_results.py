@@ -161,7 +161,9 @@ def test_fit_refuses_a_task_that_the_scored_views_cannot_answer(
     stores: object, tmp_path: Path
 ) -> None:
     config = replace(CONFIG, tasks=("depth", "matching"), match_radius_m=1e-9)
-    with pytest.raises(UsageError, match=r"^matching: no two scored views share .* \(--split-seed\)"):
+    with pytest.raises(
+        UsageError, match=r"^matching: no two scored views share .* \(--split-seed\)"
+    ):
         fit(stores.prior, stores.semantic, tmp_path, config, QUICK)
     assert not list(tmp_path.iterdir())
 
