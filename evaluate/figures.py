@@ -16,6 +16,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox, BboxBase
 
 from vega3d.evaluate.downstream import Relation
 from vega3d.evaluate.matching import RECALL_COUNTS, RecallCounts, Separation, bin_edges
@@ -32,6 +34,8 @@ _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _PAPER: "var(--paper)"
     color: f"var(--series-{k})" for k, color in enumerate(_SERIES)
 }
 _MARKERS = "osD^vP*X"
+_NAME_PLACES = ((8, 0), (-8, 0), (0, 10), (0, -10), (8, 9), (8, -9), (-8, 9), (-8, -9))
+"""Where a point's name may stand, points right and up of it; the first that is free is taken."""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 10.5,
@@ -190,7 +194,10 @@ def relation_chart(relations: Sequence[Relation], ranks: Mapping[str, int]) -> s
         for panel in axes.flat[len(relations) :]:
             panel.set_visible(False)
         for panel, relation in zip(axes.flat, relations, strict=False):
-            _draw_relation(panel, relation, ranks)
+            _draw_relation(panel, relation)
+        figure.draw_without_rendering()  # names are put where there is room on the finished page
+        for panel, relation in zip(axes.flat, relations, strict=False):
+            _name_points(panel, relation, ranks)
         return _svg(figure, "relation")
 
 
@@ -231,36 +238,54 @@ def _span(separation: Separation) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _draw_relation(axes: Axes, relation: Relation, ranks: Mapping[str, int]) -> None:
+def _draw_relation(axes: Axes, relation: Relation) -> None:
     x = [point[1] for point in relation.points]
     y = [point[2] for point in relation.points]
     axes.scatter(x, y, s=34, color=_SERIES[0], zorder=3)
-    middle = (min(x) + max(x)) / 2 if x else 0.0
-    numbered = len(relation.points) > MOST_NAMED
-    for place, (model, px, py) in zip(_label_places(y), relation.points, strict=True):
-        left = px <= middle
-        axes.annotate(
-            str(ranks[model]) if numbered else model,
-            (px, py),
-            xytext=(8 if left else -8, place),
-            textcoords="offset points",
-            ha="left" if left else "right",
-            va="center",
-        )
     axes.margins(x=0.1, y=0.18)
     axes.set_xlabel(relation.score)
     axes.set_ylabel("NOS")
 
 
-def _label_places(y: Sequence[float]) -> list[float]:
-    """Return vertical offsets, points, that keep the names of near points apart."""
-    order = np.argsort(y, kind="stable")
-    places = [0.0] * len(y)
-    reach = (max(y) - min(y)) or 1.0 if y else 1.0
-    for k, index in enumerate(order[1:], 1):
-        near = (y[index] - y[order[k - 1]]) / reach < 0.07
-        places[index] = places[order[k - 1]] + 9.0 if near else 0.0
-    return places
+def _name_points(axes: Axes, relation: Relation, ranks: Mapping[str, int]) -> None:
+    """Put each name beside its point where it covers least of other names, points and edges."""
+    numbered = len(relation.points) > MOST_NAMED
+    taken = [_box_around(axes.transData.transform(point[1:])) for point in relation.points]
+    for model, *at in relation.points:
+        name = str(ranks[model]) if numbered else model
+        drawn = [_named(axes, name, at, *place) for place in _NAME_PLACES]
+        boxes = [note.get_window_extent() for note in drawn]
+        hidden = [_hidden(box, taken, axes.bbox) for box in boxes]
+        best = int(np.argmin(hidden))
+        for note in (*drawn[:best], *drawn[best + 1 :]):
+            note.remove()
+        taken.append(boxes[best])
+
+
+def _named(axes: Axes, name: str, at: Sequence[float], right: float, up: float) -> Annotation:
+    align = "left" if right > 0 else "right" if right < 0 else "center"
+    return axes.annotate(
+        name,
+        (at[0], at[1]),
+        xytext=(right, up),
+        textcoords="offset points",
+        ha=align,
+        va="center",
+        in_layout=False,
+    )
+
+
+def _box_around(center: np.ndarray, radius_px: float = 4.0) -> Bbox:
+    return Bbox([center - radius_px, center + radius_px])
+
+
+def _hidden(box: BboxBase, taken: Sequence[BboxBase], page: BboxBase) -> float:
+    """Return how much of a box lies under others or beyond the page, px^2."""
+    covers = [Bbox.intersection(box, other) for other in taken]
+    inside = Bbox.intersection(box, page)
+    area = box.width * box.height
+    outside = area - (inside.width * inside.height if inside else 0.0)
+    return outside + sum(cover.width * cover.height for cover in covers if cover)
 
 
 def _shares(hits: np.ndarray, asked: np.ndarray) -> list[float | None]:
