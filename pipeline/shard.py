@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from vega3d.pipeline.errors import StoreError
 
@@ -116,4 +116,4 @@ def morton_order(grid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 def _crc32c(data: np.ndarray) -> bytes:
-    return int(crc32c(data)).to_bytes(4, "little")
+    return crc32c(data.data).to_bytes(4, "little")

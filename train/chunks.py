@@ -8,15 +8,17 @@ the loader with plain reading of the same files.
 """
 
 import json
+import mmap
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.objects import zarr_store
@@ -24,7 +26,22 @@ from vega3d.pipeline.store import Store
 
 _MISSING = 2**64 - 1
 _CRC_BYTES = 4
+_HUGE_PAGE_BYTES = 1 << 21  # the kernel aligns a mapping to it when its length is a multiple
 _OPEN_FILES = 64  # of all stores together; the usual limit of a process is 1024
+
+
+def bytes_of(array: np.ndarray) -> memoryview:
+    """Return the memory of a contiguous array, to be read into."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def huge_paged(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """Return zeros in huge pages where the system has them: copies go there twice as fast."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = mmap.mmap(-1, -(-size // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, dtype, count=int(np.prod(shape))).reshape(shape)
 
 
 def open_chunks(store: Store, tap: str) -> "DirectChunks | ZarrChunks":
@@ -54,13 +71,15 @@ class _Files:
         self._open: dict[tuple[int, int], _File] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[int, int], path: Callable[[], Path]) -> _File:
-        """Return the file, which stays open as long as it is held."""
-        if (file := self._open.get(key)) is not None:
-            return file
+    def find(self, key: tuple[int, int]) -> _File | None:
+        """Return the file if it is open; it stays so as long as it is held."""
+        return self._open.get(key)
+
+    def open(self, key: tuple[int, int], path: Path) -> _File:
+        """Return the file, opened now unless another thread has just done it."""
         with self._lock:
             if (file := self._open.get(key)) is None:
-                file = self._open[key] = _File(os.open(path(), os.O_RDONLY))
+                file = self._open[key] = _File(os.open(path, os.O_RDONLY))
                 if len(self._open) > self._limit:
                     del self._open[next(iter(self._open))]
             return file
@@ -80,41 +99,40 @@ class DirectChunks:
         self._scenes, self._views = layout["shards"][:2]
         self._trail = ["0"] * (len(layout["shards"]) - 1)
         self._payload_bytes = int(np.prod(layout["chunks"])) * self.dtype.itemsize
+        self._stored_bytes = self._payload_bytes + _CRC_BYTES
         self._number = next(_numbers)  # a reader opened later may find other files at the paths
-        self._indices: dict[int, np.ndarray] = {}
+        self._indices: dict[int, memoryview] = {}
 
-    def read_into(self, row: int, view: int, out: np.ndarray) -> None:
-        """Read one view; raises StoreError where the bytes are not those that were written."""
+    def read_into(self, row: int, view: int, out: memoryview) -> None:
+        """Fill `out`, a view's bytes; raises StoreError where they are not those written."""
         unit, scene = divmod(row, self._scenes)
-        payload = out.reshape(-1).view(np.uint8)
-        stored = bytearray(_CRC_BYTES)
-        handle = (file := self._file(unit)).handle
-        offset, length = self._index(unit, handle)[scene, view].tolist()
-        if offset == _MISSING or length != self._payload_bytes + _CRC_BYTES:
+        key = (self._number, unit)
+        file = _FILES.find(key) or self._open(key)  # held until the end, so that nobody closes it
+        index = self._indices.get(unit) or self._read_index(unit, file.handle)
+        place = 2 * (scene * self._views + view)
+        offset, length = index[place], index[place + 1]
+        if offset == _MISSING or length != self._stored_bytes:
             raise self._damaged(unit, scene, view, "is not in the index")
-        if os.preadv(handle, [payload.data, stored], offset) != length:
+        stored = bytearray(_CRC_BYTES)
+        if os.preadv(file.handle, (out, stored), offset) != length:
             raise self._damaged(unit, scene, view, "is cut off")
-        del file  # held until here, so that nobody closes it
-        if crc32c(payload) != int.from_bytes(stored, "little"):
+        if crc32c(out) != int.from_bytes(stored, "little"):
             raise self._damaged(unit, scene, view, "does not match its checksum")
 
-    def _file(self, unit: int) -> _File:
+    def _open(self, key: tuple[int, int]) -> _File:
+        path = self._path(key[1])
         try:
-            return _FILES.get((self._number, unit), lambda: self._path(unit))
+            return _FILES.open(key, path)
         except FileNotFoundError as error:
-            path = self._path(unit)
             raise StoreError(f"{path}: a committed shard is missing; {_REMEDY}") from error
 
-    def _index(self, unit: int, handle: int) -> np.ndarray:
-        if unit in self._indices:
-            return self._indices[unit]
+    def _read_index(self, unit: int, handle: int) -> memoryview:
         size = self._scenes * self._views * 16
         raw = os.pread(handle, size + _CRC_BYTES, os.fstat(handle).st_size - size - _CRC_BYTES)
         if crc32c(raw[:size]) != int.from_bytes(raw[size:], "little"):
             path = self._path(unit)
             raise StoreError(f"{path}: the shard's index does not match its checksum; {_REMEDY}")
-        index = np.frombuffer(raw[:size], dtype="<u8").reshape(self._scenes, self._views, 2)
-        self._indices[unit] = index
+        index = self._indices[unit] = memoryview(raw[:size]).cast("Q")
         return index
 
     def _path(self, unit: int) -> Path:
@@ -138,17 +156,17 @@ class ZarrChunks:
         self.dtype = np.dtype(self._array.dtype)
         self._name = f"{store.url}/{tap}"
 
-    def read_into(self, row: int, view: int, out: np.ndarray) -> None:
-        """Read one view; raises StoreError where the bytes are not those that were written."""
+    def read_into(self, row: int, view: int, out: memoryview) -> None:
+        """Fill `out`, a view's bytes; raises StoreError where they are not those written."""
         try:
-            out[...] = np.asarray(self._array[row, view]).reshape(out.shape)
+            np.frombuffer(out, self.dtype)[:] = np.asarray(self._array[row, view]).ravel()
         except ValueError as error:  # zarr's word for a checksum that does not match
             raise StoreError(f"{self._name}: ({row}, {view}) is damaged: {error}") from error
 
 
 def _direct_layout(url: str, tap: str) -> dict[str, Any] | None:
     """Return shapes and type of a tap whose bytes can be read as they are, None of any other."""
-    if "://" in url or not hasattr(os, "preadv"):
+    if "://" in url or not hasattr(os, "preadv") or sys.byteorder != "little":
         return None
     meta = json.loads(Path(url, tap, "zarr.json").read_bytes())
     (codec, *others) = meta["codecs"]

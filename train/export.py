@@ -14,7 +14,7 @@ from torch import nn
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.tar_members import encode_id
 from vega3d.train.checkpoint import load_weights, remove_partial_files, write_atomically, write_json
-from vega3d.train.chunks import open_chunks
+from vega3d.train.chunks import bytes_of, open_chunks
 from vega3d.train.fusion import GatedFusion
 from vega3d.train.model import Standardize
 from vega3d.train.pairing import AnyStore, Pairing, parts
@@ -139,7 +139,7 @@ def _scene_features(store: AnyStore, tap: str, scene_id: str) -> np.ndarray:
     shape = (home.num_views(scene_id), home.grid[0] * home.grid[1], home.num_channels(tap))
     features = np.empty(shape, dtype=reader.dtype)
     for view in range(shape[0]):
-        reader.read_into(home.row(scene_id), view, features[view])
+        reader.read_into(home.row(scene_id), view, bytes_of(features[view]))
     return features
 
 

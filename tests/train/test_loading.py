@@ -13,7 +13,7 @@ import torch
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
-from vega3d.train.chunks import DirectChunks, ZarrChunks, open_chunks
+from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, open_chunks
 from vega3d.train.config import TrainConfig
 from vega3d.train.gates import read_gates
 from vega3d.train.loader import FeatureCache, Loader
@@ -49,7 +49,7 @@ def test_direct_reading_gives_what_zarr_gives(
         for view in range(5):
             for reader in (direct, through_zarr):
                 out = np.zeros((20, 12), dtype=store_dtype)
-                reader.read_into(store.row(scene_id), view, out)
+                reader.read_into(store.row(scene_id), view, bytes_of(out))
                 np.testing.assert_array_equal(out, want[view])
 
 
@@ -63,7 +63,7 @@ import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from vega3d.pipeline import open_store
-from vega3d.train.chunks import DirectChunks, open_chunks
+from vega3d.train.chunks import DirectChunks, bytes_of, open_chunks
 store = open_store(sys.argv[1] + "/store")
 want = np.load(sys.argv[1] + "/want.npy")[:, 0, 0]
 reader = open_chunks(store, "b")
@@ -71,7 +71,7 @@ assert isinstance(reader, DirectChunks)
 resource.setrlimit(resource.RLIMIT_NOFILE, (85, 85))
 def read(index):
     out = np.zeros((2, 3), reader.dtype)
-    reader.read_into(store.row(f"s{index:03d}"), 0, out)
+    reader.read_into(store.row(f"s{index:03d}"), 0, bytes_of(out))
     np.testing.assert_array_equal(out, want[index])
 with ThreadPoolExecutor(4) as pool:
     list(pool.map(read, [*range(90), *range(90)]))
@@ -102,7 +102,7 @@ def test_a_flipped_bit_is_an_error_with_its_place(
     flip(Path(url, "b0", "c", "0", "0", "0", "0", "0"), offset)
     store = open_store(url)
     with pytest.raises(StoreError, match=message):
-        open_chunks(store, "b0").read_into(0, 0, np.zeros((20, 12), dtype=np.float32))
+        open_chunks(store, "b0").read_into(0, 0, bytes_of(np.zeros((20, 12), dtype=np.float32)))
 
 
 def test_a_store_of_another_layout_is_read_through_zarr(
