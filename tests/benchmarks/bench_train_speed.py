@@ -47,8 +47,6 @@ def test_all_three_speeds_are_there(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
-        print(
-            json.dumps(
-                run(Path(place), "full" in sys.argv[1:], steps.Size(), loading.Size()), indent=1
-            )
-        )
+        full = "full" in sys.argv[1:]
+        size = steps.FULL if full else steps.Size()
+        print(json.dumps(run(Path(place), full, size, loading.Size()), indent=1))

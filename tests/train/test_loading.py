@@ -2,8 +2,9 @@ import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.train.batch import Batch
 from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, open_chunks
 from vega3d.train.config import TrainConfig
 from vega3d.train.gates import read_gates
@@ -233,6 +235,41 @@ def test_batches_do_not_depend_on_workers_or_cache(
         count += 1
     assert count == 8
     assert cache.size_bytes <= cache_bytes
+
+
+@pytest.mark.slow
+def test_stores_in_a_bucket_give_the_same_batches(stores: object, bucket: str) -> None:
+    import boto3
+
+    client = boto3.client("s3")
+    for url, name in ((stores.prior, "prior"), (stores.semantic, "semantic")):
+        for path in (path for path in Path(url).rglob("*") if path.is_file()):
+            key = f"loader/{name}/{path.relative_to(url)}"
+            client.upload_file(str(path), bucket.removeprefix("s3://"), key)
+    local = pair_stores(stores.prior, stores.semantic)
+    remote = pair_stores(f"{bucket}/loader/prior", f"{bucket}/loader/semantic")
+    assert isinstance(open_chunks(remote.prior, "b0"), ZarrChunks)
+    asked = requests(local, 3)
+    here, there = (Loader(one, min_depth_share=0.5).batches(asked) for one in (local, remote))
+    for mine, theirs in zip(here, there, strict=True):
+        for field in fields(Batch):
+            if isinstance(value := getattr(mine, field.name), torch.Tensor):
+                torch.testing.assert_close(
+                    value, getattr(theirs, field.name), rtol=0, atol=0, equal_nan=True
+                )
+
+
+def test_an_error_of_a_reading_thread_reaches_the_caller(
+    make_stores: Callable[..., object],
+) -> None:
+    stores = make_stores()
+    pairing = pair_stores(stores.prior, stores.semantic)
+    asked = requests(pairing, 8)
+    flip(Path(stores.semantic, "b0", "c", "0", "0", "0", "0", "0"), 100)
+    batches = Loader(pairing, min_depth_share=0.5, workers=2).batches(asked)
+    with pytest.raises(StoreError, match=r"chunk \(0, 0\) does not match its checksum"):
+        list(batches)
+    assert not [one for one in threading.enumerate() if "vega3d-loader" in one.name]
 
 
 def test_buffers_are_used_again_and_not_before_they_are_free(stores: object) -> None:
