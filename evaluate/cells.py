@@ -112,9 +112,10 @@ def gather_tokens(
 
 def _check_shapes(features: np.ndarray, world_xyz: np.ndarray, valid: np.ndarray) -> None:
     """Raise ValueError unless the three arrays are of the same tokens and the mask is one."""
-    if features.ndim != 4 or valid.shape != features.shape[:3]:
+    if features.ndim != 4 or valid.shape != features.shape[:3] or not features.shape[3]:
         raise ValueError(
-            "features must be [views, rows, columns, channels] and valid [views, rows, columns], "
+            "features must be [views, rows, columns, channels], at least one channel, and valid "
+            "[views, rows, columns], "
             f"got {features.shape} and {valid.shape}; reshape tokens to their grid"
         )
     if world_xyz.shape != (*features.shape[:3], 3):
@@ -174,7 +175,8 @@ def find_cells(
     num_views = int(view.max()) + 1
     if float(np.prod(sides)) * num_views > 2.0**62:
         raise SceneError(
-            f"positions span {sides.tolist()} voxels of {voxel_m} m; are they in metres?"
+            f"positions span {' x '.join(f'{side:.2g}' for side in sides)} voxels of {voxel_m} m; "
+            "are they in metres?"
         )
     x, y, z = voxel.astype(np.int64).T
     _, height, depth = sides.astype(np.int64)

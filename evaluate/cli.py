@@ -21,6 +21,7 @@ from vega3d.pipeline.commands import (
     print_result,
     run_app,
 )
+from vega3d.pipeline.errors import StoreError, UsageError
 
 DEFAULT, RUN = ReportConfig(), RunConfig()
 
@@ -160,7 +161,7 @@ def report(
 def main() -> None:
     """Run the command line; maps our errors to exit codes."""
     exit_on_sigterm()
-    run_app(app)
+    run_app(app, mendable=(UsageError, StoreError))  # any other is a bug here
 
 
 def _plan(stores: list[str]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ def write_json(file: TextIO, summary: Summary, related: Related | None) -> None:
     report = json.dumps(plain_report(summary, related), indent=1, allow_nan=False)
     file.write(report.removesuffix("\n}") + ',\n "scenes": [')
     separator = "\n  "
-    for row in summary.rows:
-        for scene_id, record in row.records.read(row.tap):
-            line = {"store": row.source.label, "tap": row.tap, "scene": scene_id, **record}
+    for records in summary.stores:
+        for scene_id, tap, record in records.read():
+            line = {"store": records.source.label, "tap": tap, "scene": scene_id, **record}
             file.write(separator + json.dumps(line, allow_nan=False))
             separator = ",\n  "
     file.write("\n ]\n}\n")
@@ -50,13 +50,13 @@ def plain_report(summary: Summary, related: Related | None) -> dict[str, Any]:
 
 def scene_table(summary: Summary) -> Iterator[list[object]]:
     """Return the header and one row a scene and kind of feature; missing numbers are empty."""
-    counts = dict.fromkeys(name for row in summary.rows for name in row.records.count_names)
+    counts = dict.fromkeys(name for records in summary.stores for name in records.count_names)
     head = ["store", "tap", "scene", "in_means", "reason", "centred_on"]
     yield [*head, *counts, *summary.metrics]
     common = set(summary.common)
-    for row in summary.rows:
-        for scene_id, record in row.records.read(row.tap):
-            start = [row.source.label, row.tap, scene_id, scene_id in common]
+    for records in summary.stores:
+        for scene_id, tap, record in records.read():
+            start = [records.source.label, tap, scene_id, scene_id in common]
             numbers = [record["metrics"].get(metric) for metric in summary.metrics]
             yield [
                 *start,

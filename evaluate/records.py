@@ -46,12 +46,12 @@ class StoreRecords:
     counts: Mapping[str, Int[np.ndarray, "S counts"]]
     """By tap."""
 
-    def read(self, tap: str) -> Iterator[tuple[str, Record]]:
-        """Read each scene's record from disk, a unit at a time."""
+    def read(self) -> Iterator[tuple[str, str, Record]]:
+        """Yield scene, tap and record from disk, a unit at a time."""
         for key in self.keys:
             for scene_id, taps in self.partials.plain(key)["scenes"].items():
-                if tap in taps:
-                    yield scene_id, taps[tap]
+                for tap, record in taps.items():
+                    yield scene_id, tap, record
 
     def rows_of(self, scenes: Iterable[str]) -> Int[np.ndarray, " rows"]:
         """Return the table rows of scenes."""

@@ -2,11 +2,13 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -196,9 +198,22 @@ def write_report(
         csv=out / "scores.csv",
         summary=summary,
     )
-    with written.json.open("w", encoding="utf-8") as file:
+    with _whole(written.json) as file:
         write_json(file, summary, related)
-    with written.csv.open("w", newline="", encoding="utf-8") as file:
+    with _whole(written.csv) as file:
         csv.writer(file).writerows(scene_table(summary))
-    written.html.write_text(render_page(summary, related, panels), encoding="utf-8")
+    with _whole(written.html) as file:
+        file.write(render_page(summary, related, panels))
     return written
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """Write a file under another name that becomes its own when all is written."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -87,9 +87,17 @@ def split_label(text: str) -> tuple[str | None, str]:
 
 @lru_cache(maxsize=64)
 def opened(urls: tuple[str, ...], digest: str) -> Store | JoinedStore:
-    """Return the open store, once a process; the digest keeps a changed store apart."""
-    del digest
-    return open_store(list(urls))
+    """Return the open store, once a process.
+
+    Raises:
+        UsageError: It is no longer the store of that digest; results of two stores would be mixed.
+    """
+    store = open_store(list(urls))
+    if store.digest() != digest:
+        raise UsageError(
+            f"{', '.join(urls)} changed while the report was made; run the same command again"
+        )
+    return store
 
 
 def plan_comparison(sources: Sequence[Source]) -> Comparison:

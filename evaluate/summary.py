@@ -64,6 +64,8 @@ class Summary:
 
     comparison: Comparison
     config: ReportConfig
+    stores: tuple[StoreRecords, ...]
+    """What was found in each store that is not refused, in the order asked for."""
     rows: tuple[Row, ...]
     """Best above chance first; rows without a score last."""
     common: tuple[str, ...]
@@ -104,6 +106,7 @@ def summarize(
     return Summary(
         comparison=comparison,
         config=config,
+        stores=tuple(kept),
         rows=tuple(rows),
         common=common,
         left_out=left_out,
@@ -114,11 +117,15 @@ def summarize(
 
 
 def _without_geometry(found: Sequence[StoreRecords]) -> Iterator[tuple[str, str]]:
-    """Name the stores in which no scene has a single valid token."""
+    """Name the stores in which no scene has a single valid token, and those not read at all."""
     for records in found:
-        every = records.scene_row
-        if not any(records.counted(t, "num_tokens", every).any() for t in records.counts if every):
-            reason = next(iter(records.failures.values()), "its scenes have no depth or no poses")
+        if not records.scene_row:
+            reasons = some(list(dict.fromkeys(records.failures.values())))
+            yield records.source.label, f"no scene of it could be scored: {reasons}"
+        elif not any(
+            records.counted(tap, "num_tokens", records.scene_row).any() for tap in records.counts
+        ):
+            reason = "its scenes have no depth or no poses"
             yield records.source.label, f"no token has a world position: {reason}"
 
 

@@ -17,6 +17,10 @@ T = TypeVar("T")
 USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
 """Exit codes; 0 is done, 1 is a bug."""
 
+Errors = tuple[type[Exception], ...]
+MENDABLE: Errors = (UsageError, StoreError, SceneError, CheckpointError)
+"""Ours, whose messages say what to do."""
+
 RESUME = "run the same command again to go on"
 
 
@@ -44,16 +48,16 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, _terminate)
 
 
-def run_app(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+def run_app(
+    app: typer.Typer, arguments: Sequence[str] | None = None, *, mendable: Errors = MENDABLE
+) -> None:
     """Run a command line; an error that a user can mend ends with its message alone."""
     try:
         check_one_origin()
         app(arguments)
-    except (StoreError, CheckpointError, SceneError, UsageError) as error:
+    except mendable as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(getattr(error, "exit_code", USAGE))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

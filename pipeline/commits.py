@@ -66,7 +66,7 @@ class Record:
     @property
     def key(self) -> str:
         """The record's name in the store."""
-        return f"{COMMITS}/{self.unit:06d}/{self.sequence}.json"
+        return record_key(self.unit, self.sequence)
 
     def to_json(self) -> bytes:
         """Return the one text of this record."""
@@ -84,14 +84,23 @@ def read_record(objects: Objects, unit: int) -> Record | None:
     return _parse(objects, _latest(keys)[unit]) if (keys := _records(keys)) else None
 
 
+def record_key(unit: int, sequence: int) -> str:
+    """Return a record's name in the store."""
+    return f"{COMMITS}/{unit:06d}/{sequence}.json"
+
+
 def read_record_at(objects: Objects, unit: int, sequence: int) -> Record:
     """Return one record of a unit; raises FileNotFoundError where there is none."""
-    return _parse(objects, f"{COMMITS}/{unit:06d}/{sequence}.json")
+    return _parse(objects, record_key(unit, sequence))
 
 
 def latest_records(objects: Objects) -> Iterator[Record]:
     """Yield the latest record of every unit that has one, in the order of the units."""
-    keys = list(_latest(_records(objects.keys(COMMITS))).values())
+    return read_many(objects, list(_latest(_records(objects.keys(COMMITS))).values()))
+
+
+def read_many(objects: Objects, keys: Sequence[str]) -> Iterator[Record]:
+    """Yield the records of these names, in their order."""
     with ThreadPoolExecutor(_READERS) as pool:
         for start in range(0, len(keys), _READ_AHEAD):
             yield from pool.map(lambda key: _parse(objects, key), keys[start : start + _READ_AHEAD])

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from vega3d.pipeline.commits import Record, SceneRecord, latest_records, read_record_at
+from vega3d.pipeline.commits import (
+    Record,
+    SceneRecord,
+    latest_records,
+    read_many,
+    read_record_at,
+    record_key,
+)
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.identity import canonical_json
 from vega3d.pipeline.objects import Objects
@@ -80,8 +87,19 @@ class Committed(Mapping[int, Record]):
 
     def scene(self, scene_id: str) -> SceneRecord:
         """Read everything that was recorded of one of `scenes`."""
-        record = self[self.scenes[scene_id].unit]
-        return next(scene for scene in record.scenes if scene.scene_id == scene_id)
+        unit = self.scenes[scene_id].unit
+        for scene in self[unit].scenes:
+            if scene.scene_id == scene_id:
+                return scene
+        raise StoreError(
+            f"{self._objects.url}: the commit of unit {unit} no longer speaks of {scene_id}; open "
+            "the store again"
+        )
+
+    def read_all(self) -> dict[int, Record]:
+        """Read the commits of all units at once, many at a time."""
+        keys = [record_key(unit, sequence) for unit, sequence in self._sequence.items()]
+        return {record.unit: record for record in read_many(self._objects, keys)}
 
     def _read(self, unit: int) -> Record:
         try:
@@ -89,5 +107,5 @@ class Committed(Mapping[int, Record]):
         except FileNotFoundError as error:
             raise StoreError(
                 f"{self._objects.url}: the commit of unit {unit} was removed while the store was "
-                "open; run the extraction again"
+                "open; open it again, and run the extraction again if scenes are missing"
             ) from error

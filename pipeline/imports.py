@@ -40,10 +40,13 @@ def import_arrays(
         store_dtype: float16 or float32.
 
     Raises:
-        SceneError: The scenes differ in taps, grid or channels.
+        SceneError: The scenes differ in taps, grid or channels, or an array has another shape than
+            `SceneArrays` says.
         StoreError: There is a store of another config, or a value does not fit.
     """
     identity = _identity(scenes, model, store_dtype)
+    for scene in scenes:
+        _check_beside(scene)
     entries = [
         SceneEntry(scene_id=scene.scene_id, num_views=_num_views(scene), size_bytes=0)
         for scene in scenes
@@ -124,6 +127,32 @@ def _identity(scenes: Sequence[SceneArrays], model: str, store_dtype: str) -> di
         "taps": list(expected),
         "channels": channels,
     }
+
+
+def _check_beside(scene: SceneArrays) -> None:
+    """Refuse arrays beside the features that numpy would stretch to fit."""
+    views, rows, cols, _ = next(iter(scene.features.values())).shape
+    shapes = {
+        "world_xyz": (views, rows, cols, 3),
+        "center_xyz": (views, rows, cols, 3),
+        "depth_share": (views, rows, cols),
+        "coverage": (views, rows, cols),
+        "preview": (views, 8 * rows, 8 * cols, 3),
+        "world_from_camera": (views, 4, 4),
+        "intrinsics": (views, 3, 3),
+        "image_size": (views, 2),
+    }
+    for name, shape in shapes.items():
+        given = getattr(scene, name)
+        if given is not None and np.shape(given) != shape:
+            raise SceneError(
+                f"{scene.scene_id}: {name} must be {list(shape)} for features of {views} views and "
+                f"{rows} x {cols} tokens, got {list(np.shape(given))}"
+            )
+    if len(scene.view_ids) not in (0, views):
+        raise SceneError(
+            f"{scene.scene_id}: there are {len(scene.view_ids)} view ids for {views} views"
+        )
 
 
 def _num_views(scene: SceneArrays) -> int:

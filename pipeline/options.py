@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -20,9 +20,6 @@ from vega3d.pipeline.config import (
     reference_config,
     siglip_config,
 )
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 DEFAULT = ExtractConfig()
 NUMERICS = Numerics()

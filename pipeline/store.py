@@ -56,7 +56,7 @@ class Store:
     attributes: dict[str, Any]
     planned: dict[str, int] = field(repr=False)
     """Views of every planned scene, in row order."""
-    records: Committed = field(repr=False)
+    records: Committed = field(repr=False, compare=False)
 
     @classmethod
     def open(cls, url: str) -> "Store":
@@ -238,7 +238,7 @@ class Store:
 
     def _views(self, name: str, scene_id: str) -> np.ndarray:
         scene = self._scene(scene_id)
-        self._check_shard_is_there(name, scene.unit)
+        self.check_shard(name, scene.row)
         try:
             return np.asarray(self._array(name)[scene.row, : len(scene.view_ids)])
         except ValueError as error:  # zarr's word for a checksum that does not match
@@ -247,8 +247,12 @@ class Store:
                 "`vega3d-extract verify STORE --repair`, then the extraction again"
             ) from error
 
-    def _check_shard_is_there(self, name: str, unit: int) -> None:
-        """Zarr reads a shard that is gone as NaN; every committed one is there, so it is damage."""
+    def check_shard(self, name: str, row: int) -> None:
+        """Raise StoreError where the shard of an array that holds a committed row is gone.
+
+        Zarr would read it as NaN. Each shard is looked for once.
+        """
+        unit = row // int(self.attributes["scenes_per_shard"])
         if (name, unit) in self._seen_shards:
             return
         prefix = f"{name}/c/{unit}/"

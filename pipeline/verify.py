@@ -68,7 +68,7 @@ def verify(url: str, *, repair: bool = False) -> Verification:
     store = Store.open(url)
     objects = open_objects(url)
     writer, plan = _reopened(store)
-    commits = dict(store.records)
+    commits = store.records.read_all()
     damaged, size = _damaged_shards(objects, commits)
     expected, small = _small_objects(store, writer, plan), {}
     for key, value in expected.items():
@@ -180,7 +180,7 @@ def stored_config(store: Store, model: str | None = None) -> ExtractConfig:
 def status(url: str) -> dict[str, Any]:
     """Return how far a store is, as plain JSON."""
     store = Store.open(url)
-    commits = dict(store.records)
+    commits = store.records.read_all()
     return {
         "store": url,
         "scenes": len(store.planned),

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vega3d.pipeline.commands import TERMINATED, checked, print_result, run_app
+from vega3d.pipeline.commands import TERMINATED, checked, interrupted, print_result, run_app
 from vega3d.train.config import TASKS, VARIANTS, RunConfig, TrainConfig
 
 DEFAULT = TrainConfig()
@@ -156,7 +156,10 @@ def fit(
         return
     from vega3d.train.fitting import fit as fit_run
 
-    summary = fit_run(out=out, config=config, run=run, **stores)
+    try:
+        summary = fit_run(out=out, config=config, run=run, **stores)
+    except KeyboardInterrupt:
+        raise interrupted() from None
     _print({name: value for name, value in summary.items() if name != "scene_scores"})
     if not summary["finished"]:
         raise typer.Exit(TERMINATED)
@@ -221,15 +224,18 @@ def ablate(
         return
     from vega3d.train.ablation import ablate as ablate_runs
 
-    result = ablate_runs(
-        out=out,
-        config=config,
-        run=run,
-        variants=names,
-        seeds=numbers,
-        baseline=baseline,
-        **_stores(asked),
-    )
+    try:
+        result = ablate_runs(
+            out=out,
+            config=config,
+            run=run,
+            variants=names,
+            seeds=numbers,
+            baseline=baseline,
+            **_stores(asked),
+        )
+    except KeyboardInterrupt:
+        raise interrupted() from None
     if result["finished"] and _is_first():
         print((out / "ablation.md").read_text(), file=sys.stderr)
     _print(result)

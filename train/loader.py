@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vega3d.pipeline.store import Store
 from vega3d.train.batch import Batch
-from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, huge_paged, open_chunks
+from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, open_chunks, page_aligned
 from vega3d.train.geometry import GeometryTable
 from vega3d.train.order import Sample
 from vega3d.train.pairing import AnyStore, Pairing
@@ -125,6 +125,11 @@ class Loader:
             cache: Shared by loaders of the same stores; None keeps nothing.
             device: Where batches go; with `cuda` by way of pinned buffers.
         """
+        if workers < 0 or (workers and prefetch < 1):
+            raise ValueError(
+                f"a loader needs 0 or more workers, and with any a prefetch of 1 or more; got "
+                f"{workers} and {prefetch}"
+            )
         cache = FeatureCache(0) if cache is None else cache
         self._pairing = pairing
         self._gen = Stream(pairing.prior, pairing.prior_tap, "prior", cache)
@@ -184,7 +189,7 @@ class Loader:
         tokens = self._pairing.grid[0] * self._pairing.grid[1]
         shapes = [(samples, views, tokens, s.num_channels) for s in (self._gen, self._sem)]
         buffers = [
-            torch.from_numpy(huge_paged(shape, stream.dtype))
+            torch.from_numpy(page_aligned(shape, stream.dtype))
             for shape, stream in zip(shapes, (self._gen, self._sem), strict=True)
         ]
         if self._device.type == "cuda":

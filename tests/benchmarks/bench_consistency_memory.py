@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.evaluate.report import report
@@ -74,6 +75,18 @@ def test_a_tiny_store_is_measured(tmp_path: Path) -> None:
     found = measure(str(tmp_path / "store"), str(tmp_path / "out"))
     assert found["scenes"] == 3
     assert found["peak_mib"] > 10
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_scenes(tmp_path: Path) -> None:
+    peaks = []
+    for count in (40, 240):
+        path = str(tmp_path / str(count))
+        apart(f"write({path!r}, {count}, 4, 8)")
+        found = json.loads(apart(f"measure({path!r}, {path + '-report'!r})"))
+        assert found["scenes"] == count
+        peaks.append(found["peak_mib"])
+    assert peaks[1] - peaks[0] < 6  # 200 records with their poses and tables would be 5
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.imports import SceneArrays, import_arrays
-from vega3d.train.chunks import bytes_of, huge_paged, open_chunks
+from vega3d.train.chunks import bytes_of, open_chunks, page_aligned
 from vega3d.train.loader import Loader
 from vega3d.train.order import Sample
 from vega3d.train.pairing import pair_stores
@@ -82,11 +82,11 @@ def raw_reader(urls: list[str], piece_bytes: int = 1 << 20, pieces: int = 1) -> 
     """Whole files in order, into a few buffers that are used again and again.
 
     One buffer of 1 MiB stays in the processor's cache, so that is the page cache's own speed; a
-    loader has to bring the bytes to memory, as the buffers of a batch's size do. They lie in huge
-    pages, as the loader's do: copies go there up to twice as fast, and without that the loader
-    would win by its pages.
+    loader has to bring the bytes to memory, as the buffers of a batch's size do. They begin at
+    a page, as the loader's do: copies go there up to twice as fast, and without that the loader
+    would win by its alignment.
     """
-    buffers = [huge_paged((piece_bytes,), np.dtype(np.uint8)) for _ in range(pieces)]
+    buffers = [page_aligned((piece_bytes,), np.dtype(np.uint8)) for _ in range(pieces)]
 
     def work() -> int:
         total = turn = 0

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +17,8 @@ from vega3d.evaluate import consistency
 from vega3d.evaluate.cli import main
 from vega3d.evaluate.config import ReportConfig, RunConfig, ScoreConfig
 from vega3d.evaluate.partials import Partial, Partials, array_name
-from vega3d.evaluate.report import Report, report
+from vega3d.evaluate.report import Report, report, score_store
+from vega3d.evaluate.sources import opened
 from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
 from vega3d.pipeline.errors import UsageError
@@ -246,6 +249,11 @@ def test_no_overlap_anywhere_is_a_clear_result(tmp_path: Path) -> None:
     }
 
 
+def record_of(written: Report, scene_id: str, tap: str) -> dict[str, object]:
+    (stored,) = written.summary.stores
+    return {(scene, name): record for scene, name, record in stored.read()}[scene_id, tap]
+
+
 def assert_no_nan(written: Report) -> None:
     for path in (written.html, written.json, written.csv):
         text = path.read_text()
@@ -278,6 +286,40 @@ def test_a_scene_with_one_shared_voxel_is_in_no_mean(tmp_path: Path) -> None:
     assert row.estimates["consistency"].num_scenes == row.estimates["above_chance"].num_scenes == 1
 
 
+def test_a_store_that_changes_while_it_is_scored_leaves_no_result(
+    three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its numbers would be kept under the name of the store that was there before."""
+    path = tmp_path / "s"
+    shutil.copytree(three, path)
+    other = store(tmp_path / "o", [scene(k) for k in (4, 5, 6)])
+
+    def replaced(*arguments: object) -> list[str]:
+        shutil.rmtree(path)
+        shutil.copytree(other, path)
+        opened.cache_clear()  # as in another process
+        return score_store(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vega3d.evaluate.report.score_store", replaced)
+        with pytest.raises(UsageError, match="changed while the report was made; run the same"):
+            report([str(path)], str(tmp_path / "out"), CONFIG, HERE)
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+def test_a_store_whose_scenes_all_fail_is_refused_with_their_reason(
+    three: str, tmp_path: Path
+) -> None:
+    wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * ([1e12] * 3)
+    path = store(tmp_path / "s", [scene(k, world_xyz=wide.astype("f4")) for k in (1, 2, 3)])
+    written = report([three, path], str(tmp_path / "out"), CONFIG, HERE)
+    (refused,) = written.summary.refused
+    assert re.fullmatch(
+        r"no scene of it could be scored: positions span 9.9e\+14 x .* are they in metres\?",
+        refused[1],
+    )
+
+
 def test_imported_features_of_two_models_are_no_other_pictures(three: str, tmp_path: Path) -> None:
     other = [
         {**scene(k), "features": {"b1": scene(k + 10)["features"]["k300_b20"]}} for k in (1, 2)
@@ -289,7 +331,7 @@ def test_imported_features_of_two_models_are_no_other_pictures(three: str, tmp_p
 
 
 def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
-    wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1e12] * 3
+    wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * ([1e12] * 3)
     path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=wide.astype(np.float32)), scene(3)])
     written = report([path], str(tmp_path / "out"), CONFIG, HERE, scenes=["scene2", "scene3"])
     assert written.summary.common == ("scene1", "scene3")
@@ -343,7 +385,7 @@ def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
     assert rows["k100_b3"].mean("noise_floor") > rows["k600_b3"].mean("noise_floor")
     assert rows["k100_b3"].mean("above_chance") > rows["k600_b3"].mean("above_chance")
     assert rows["k100_b3"].counts["num_tokens"] == 2 * (VIEWS * 20 - 1)
-    offset = dict(rows["k100_b3"].records.read("k100_b3"))["scene1"]["metrics"]
+    offset = record_of(written, "scene1", "k100_b3")["metrics"]
     floor, chance = offset["noise_floor"], offset["random"]
     assert offset["noise_floor_above_chance"] == pytest.approx((floor - chance) / (1 - chance))
     page = written.html.read_text()
@@ -362,8 +404,7 @@ def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
     coverage[:, 0] = 0.0
     path = store(tmp_path / "crop", [{**one, "coverage": coverage}, scene(2)])
     written = report([path], str(tmp_path / "out"), CONFIG, HERE)
-    row = written.summary.rows[0]
-    record = dict(row.records.read(row.tap))["scene1"]
+    record = record_of(written, "scene1", "k300_b20")
     assert record["counts"]["num_tokens"] == VIEWS * 15
     assert record["counts"]["num_cells_of_grid"] == VIEWS * 20
 

@@ -248,15 +248,17 @@ def test_bad_scenes_are_listed_and_the_others_stored(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("runner", ["inline", "ray"])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_runs_end_cleanly_and_go_on(
-    tiny_wan: Path, tmp_path: Path, sent: signal.Signals, code: int
+    tiny_wan: Path, tmp_path: Path, sent: signal.Signals, code: int, runner: str
 ) -> None:
     out = tmp_path / "s"
     many = "rooms:12?views=3&height=96&width=128"
     script = Path(sys.executable).with_name("vega3d-extract")
     args = [script, "run", many, "--out", out, "--model", tiny_wan, *SMALL]
-    process = subprocess.Popen([*map(str, args)], stderr=subprocess.PIPE, text=True)
+    here = ["--runner", runner, *(["--workers", "1"] if runner == "ray" else [])]
+    process = subprocess.Popen([*map(str, [*args, *here])], stderr=subprocess.PIPE, text=True)
     commits = out / "unit" / "commits"
     until = time.monotonic() + 60
     while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:

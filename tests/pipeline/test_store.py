@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from vega3d.pipeline import open_store
 from vega3d.pipeline import writer as writer_module
 from vega3d.pipeline.commits import Record
 from vega3d.pipeline.config import Numerics
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.errors import SceneError, StoreError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 from vega3d.pipeline.merge import merge_commits
 from vega3d.pipeline.objects import FolderObjects, Objects, open_objects, zarr_store
@@ -26,7 +27,7 @@ from vega3d.pipeline.shard import read_shard, shard_parts
 from vega3d.pipeline.store import JoinedStore
 from vega3d.pipeline.verify import status, verify
 from vega3d.pipeline.worker import run_inline
-from vega3d.pipeline.writer import create_or_resume, revoke_failed, uncommitted
+from vega3d.pipeline.writer import create_or_resume, revoke, revoke_failed, uncommitted
 
 
 def write(url: str, count: int = 5, **faults: object) -> str:
@@ -308,6 +309,35 @@ def test_damaged_small_arrays_are_found_and_repaired(url: str, name: str) -> Non
     assert not again.unmerged
 
 
+def test_an_open_store_keeps_what_was_committed_when_it_was_opened(tmp_path: Path) -> None:
+    """More units than records are held in memory, read by several threads."""
+    url = write(str(tmp_path / "store"), 26)
+    store = open_store(url)
+    digest, names = store.digest(), list(store.scene_ids)
+    poses = {name: scene_arrays(name, store.num_views(name)).world_from_camera for name in names}
+
+    def read(seed: int) -> None:
+        for index in np.random.default_rng(seed).integers(len(names), size=100):
+            np.testing.assert_array_equal(
+                store.world_from_camera(names[index]), poses[names[index]]
+            )
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(read, range(4)))
+    revoke(open_objects(url), store.records[1])
+    assert store.digest() == digest
+    np.testing.assert_array_equal(store.world_from_camera(names[2]), poses[names[2]])
+    assert names[2] in open_store(url).pending
+    assert open_store(url).digest() != digest
+
+
+def test_a_commit_removed_under_an_open_store_is_an_error(url: str) -> None:
+    store = open_store(url)
+    Path(url, "unit/commits/000000/0.json").unlink()
+    with pytest.raises(StoreError, match=r"commit of unit 0 was removed .* open it again"):
+        store.world_from_camera(store.scene_ids[0])
+
+
 def test_stores_survive_pickling(url: str) -> None:
     store = pickle.loads(pickle.dumps(open_store([url])))
     both = pickle.loads(pickle.dumps(JoinedStore.of([open_store(url)])))
@@ -359,6 +389,27 @@ def test_a_store_in_a_bucket_is_the_same_store(bucket: str, tmp_path: Path) -> N
     assert list(verify(remote, repair=True).damaged) == [f"{TAPS[0]}/c/0/0/0/0/0"]
     write(remote)
     assert open_store(remote).digest() == open_store(local).digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "wanted"),
+    [
+        ("world_xyz", (2, *GRID, 1), [2, *GRID, 3]),
+        ("coverage", (1, *GRID), [2, *GRID]),
+        ("world_from_camera", (4, 4), [2, 4, 4]),
+        ("image_size", (1, 2), [2, 2]),
+    ],
+)
+def test_imported_arrays_are_not_stretched_to_fit(
+    tmp_path: Path, name: str, shape: tuple[int, ...], wanted: list[int]
+) -> None:
+    scene = SceneArrays(
+        scene_id="a", features={"b0": np.zeros((2, *GRID, 3))}, **{name: np.zeros(shape)}
+    )
+    told = f"a: {name} must be {wanted} for features of 2 views .* got {list(shape)}"
+    with pytest.raises(SceneError, match=told.replace("[", r"\[")):
+        import_arrays(str(tmp_path / "s"), [scene], model="x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_stores_read_as_one(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -105,6 +106,29 @@ def test_a_flipped_bit_is_an_error_with_its_place(
     store = open_store(url)
     with pytest.raises(StoreError, match=message):
         open_chunks(store, "b0").read_into(0, 0, bytes_of(np.zeros((20, 12), dtype=np.float32)))
+
+
+@pytest.mark.parametrize("size", [0, 10, 30])
+def test_a_shard_that_is_cut_off_is_an_error_with_its_place(
+    make_stores: Callable[..., object], size: int
+) -> None:
+    store = open_store(make_stores(num_scenes=1).prior)
+    os.truncate(Path(store.url, "b0", "c", "0", "0", "0", "0", "0"), size)
+    with pytest.raises(StoreError, match=r"c/0/0/0/0/0: the shard is cut off; run .*--repair"):
+        open_chunks(store, "b0").read_into(0, 0, bytes_of(np.zeros((20, 12), dtype=np.float32)))
+
+
+def test_a_shard_that_is_gone_is_an_error_for_every_reader(
+    make_stores: Callable[..., object],
+) -> None:
+    """Zarr fills in NaN."""
+    store = open_store(make_stores(num_scenes=1).prior)
+    Path(store.url, "b0", "c", "0", "0", "0", "0", "0").unlink()
+    out = bytes_of(np.zeros((20, 12), dtype=np.float32))
+    with pytest.raises(StoreError, match="a committed shard is missing"):
+        open_chunks(store, "b0").read_into(0, 0, out)
+    with pytest.raises(StoreError, match="is committed but gone"):
+        ZarrChunks(store, "b0").read_into(0, 0, out)
 
 
 def test_a_store_of_another_layout_is_read_through_zarr(
@@ -269,7 +293,31 @@ def test_an_error_of_a_reading_thread_reaches_the_caller(
     batches = Loader(pairing, min_depth_share=0.5, workers=2).batches(asked)
     with pytest.raises(StoreError, match=r"chunk \(0, 0\) does not match its checksum"):
         list(batches)
-    assert not [one for one in threading.enumerate() if "vega3d-loader" in one.name]
+    assert not reading_threads()
+
+
+def reading_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if "vega3d-loader" in one.name]
+
+
+def test_an_epoch_may_be_left_in_the_middle_and_another_run_beside_it(stores: object) -> None:
+    pairing = pair_stores(stores.prior, stores.semantic)
+    asked = requests(pairing, 8)
+    loader = Loader(pairing, min_depth_share=0.5, workers=2, prefetch=3)
+    left = loader.batches(asked)
+    first = next(left).gen.clone()
+    beside = [batch.gen.clone() for batch in loader.batches(asked)]
+    torch.testing.assert_close(beside[0], first, rtol=0, atol=0)
+    torch.testing.assert_close(next(left).gen, beside[1], rtol=0, atol=0)
+    left.close()
+    assert not reading_threads()
+
+
+def test_a_loader_refuses_threads_that_could_never_work(stores: object) -> None:
+    pairing = pair_stores(stores.prior, stores.semantic)
+    for workers, prefetch in ((-1, 4), (2, 0)):
+        with pytest.raises(ValueError, match=r"0 or more workers, .* prefetch of 1 or more"):
+            Loader(pairing, min_depth_share=0.5, workers=workers, prefetch=prefetch)
 
 
 def test_buffers_are_used_again_and_not_before_they_are_free(stores: object) -> None:
@@ -282,15 +330,6 @@ def test_buffers_are_used_again_and_not_before_they_are_free(stores: object) -> 
             assert torch.equal(kept.gen, copy)
         addresses.add(batch.gen.data_ptr())
     assert len(addresses) <= 4  # prefetch + hold
-
-
-def test_an_error_in_a_worker_reaches_the_caller(make_stores: Callable[..., object]) -> None:
-    stores = make_stores()
-    flip(Path(stores.prior, "b0", "c", "0", "0", "0", "0", "0"), 64)
-    pairing = pair_stores(stores.prior, stores.semantic)
-    loader = Loader(pairing, min_depth_share=0.5, workers=2)
-    with pytest.raises(StoreError, match="does not match its checksum"):
-        list(loader.batches(requests(pairing, 30)))
 
 
 def test_geometry_is_in_each_views_camera_and_masked_where_unknown(tmp_path: Path) -> None:
