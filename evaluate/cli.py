@@ -15,6 +15,7 @@ import typer
 from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.pipeline.commands import (
     SOME_FAILED,
+    check_out,
     checked,
     exit_on_sigterm,
     interrupted,
@@ -119,6 +120,7 @@ def report(
     ] = False,
 ) -> None:
     """Score stores side by side; run the same command again to resume."""
+    check_out(out)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     config = checked(
         replace,
@@ -148,11 +150,14 @@ def report(
         print_result(_plan(stores))
         return
     from vega3d.evaluate.report import report as write
+    from vega3d.evaluate.summary import told
 
     try:
         done = write(stores, out, config, run, downstream=downstream, scenes=scene or ())
     except KeyboardInterrupt:
         raise interrupted() from None
+    for line in told(done.summary):
+        sys.stderr.write(f"{line}\n")
     print_result(done.result())
     if done.summary.refused or done.summary.left_out:
         raise typer.Exit(SOME_FAILED)

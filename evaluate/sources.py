@@ -207,14 +207,16 @@ def _common_views(
             continue
         views[scene_id] = both
         if any(len(ids) > len(both) for ids in held):
-            fewer.append(scene_id)
+            counts = " and ".join(str(len(ids)) for ids in held)
+            fewer.append(f"{scene_id} on {len(both)} of {counts}")
         elif len({store.pixels_sha256(scene_id) for store in stores} - {""}) > 1:
             changed.append(scene_id)
     notes = []
     if fewer:
         notes.append(
-            f"The stores hold different views of {len(fewer)} scenes ({some(fewer)}); these are "
-            "scored on the views that all stores hold."
+            f"The stores hold different views of {len(fewer)} of {len(views)} scenes; these are "
+            f"scored on the views that all stores hold ({some(fewer)}): extract all stores with "
+            "the same --views."
         )
     if changed:
         notes.append(

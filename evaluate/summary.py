@@ -116,6 +116,22 @@ def summarize(
     )
 
 
+def told(summary: Summary, most: int = 10) -> list[str]:
+    """Return what a person should know before believing a report, a line each."""
+    lines = [f"note: {note}" for note in summary.notes]
+    lines += [f"refused {label}: {reason}" for label, reason in summary.refused]
+    left_out = list(summary.left_out.items())
+    lines += [f"left out {scene_id}: {reason}" for scene_id, reason in left_out[:most]]
+    if len(left_out) > most:
+        lines.append(f"left out {len(left_out) - most} scenes more; report.json names them")
+    if not summary.common:
+        lines.append(
+            "no scene has a score: extract more or closer views (--views), or compare in larger "
+            "voxels (--voxel-m)"
+        )
+    return lines
+
+
 def _without_geometry(found: Sequence[StoreRecords]) -> Iterator[tuple[str, str]]:
     """Name the stores in which no scene has a single valid token, and those not read at all."""
     for records in found:

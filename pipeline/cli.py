@@ -19,6 +19,7 @@ import typer
 from vega3d.pipeline.commands import (
     SOME_FAILED,
     USAGE,
+    check_out,
     checked,
     exit_on_sigterm,
     interrupted,
@@ -154,6 +155,7 @@ def run(
     dry_run: DryRun = False,
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
+    check_out(out)
     if scenes_per_shard is None:
         scenes_per_shard = _stored_scenes_per_shard(out)
     if runner is RunnerName.RAY and address != "local" and device is Device.AUTO:
@@ -306,6 +308,7 @@ def pack(
     dry_run: DryRun = False,
 ) -> None:
     """Write scenes as WebDataset shards with an index, from any layout that can be read."""
+    check_out(out)
     from vega3d.pipeline.scenes import read_scenes
     from vega3d.pipeline.tars import pack as pack_scenes
 
@@ -335,6 +338,7 @@ def import_(
     dry_run: DryRun = False,
 ) -> None:
     """Bring features that were computed elsewhere into a store of the same contract."""
+    check_out(out)
     from vega3d.pipeline.imports import import_arrays, read_scene_arrays
     from vega3d.pipeline.verify import status as read_status
 
@@ -362,6 +366,7 @@ def pictures(
     num_scenes: Annotated[int, typer.Option(help="Scenes at most; 0: all.")] = 16,
 ) -> None:
     """Draw, for each scene, its views beside the joint PCA of their features."""
+    check_out(out)
     from vega3d.pipeline.pictures import write_pictures
     from vega3d.pipeline.store import open_store
 

@@ -1,9 +1,12 @@
 """What the three command lines share: exit codes, checked options, one line of result, errors."""
 
+import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -21,6 +24,11 @@ Errors = tuple[type[Exception], ...]
 MENDABLE: Errors = (UsageError, StoreError, SceneError, CheckpointError)
 """Ours, whose messages say what to do."""
 
+_PLACE_ERRORS = {errno.ENOTDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS} | {
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
+
 RESUME = "run the same command again to go on"
 
 
@@ -30,6 +38,23 @@ def checked(make: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return make(*args, **kwargs)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def check_out(out: str | Path) -> None:
+    """Refuse a local place that is no folder and cannot become one; makes nothing.
+
+    Raises:
+        UsageError: It is a file, lies below one, or nobody may write there.
+    """
+    if "://" in str(out):
+        return
+    place = Path(out).absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"{out} cannot be a folder: {place} is a file; choose another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{out} cannot be written: no permission in {place}; choose another --out")
 
 
 def print_result(result: Mapping[str, Any]) -> None:
@@ -58,6 +83,14 @@ def run_app(
     except mendable as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(getattr(error, "exit_code", USAGE))
+    except OSError as error:
+        if error.errno not in _PLACE_ERRORS:
+            raise
+        sys.stderr.write(
+            f"error: {error.filename or 'a file'}: {error.strerror}; make room or choose another "
+            f"place, then {RESUME}\n"
+        )
+        sys.exit(USAGE)
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

@@ -282,7 +282,10 @@ def _check(variants: Sequence[str], seeds: Sequence[int], baseline: str) -> None
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds must be one or more different numbers, got {list(seeds)}")
     if baseline not in variants:
-        raise UsageError(f"the baseline {baseline!r} must be one of the variants {list(variants)}")
+        raise UsageError(
+            f"the baseline {baseline!r} must be one of the variants {list(variants)}; add it to "
+            "--variants or name another with --baseline"
+        )
 
 
 def _deviation(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ compressed store) is read through zarr. `tests/benchmarks/bench_train_speed.py` 
 the loader with plain reading of the same files.
 """
 
+import errno
 import json
 import mmap
 import os
@@ -26,6 +27,7 @@ from vega3d.pipeline.store import Store
 
 _MISSING = 2**64 - 1
 _CRC_BYTES = 4
+AT_ONCE = getattr(os, "RWF_NOWAIT", 0)  # Linux
 _OPEN_FILES = 64  # of all stores together; the usual limit of a process is 1024
 
 
@@ -102,21 +104,41 @@ class DirectChunks:
         self._number = next(_numbers)  # a reader opened later may find other files at the paths
         self._indices: dict[int, memoryview] = {}
 
-    def read_into(self, row: int, view: int, out: memoryview) -> None:
-        """Fill `out`, a view's bytes; raises StoreError where they are not those written."""
+    def read_into(self, row: int, view: int, out: memoryview) -> bool:
+        """Fill `out`, a view's bytes; tell whether they were in memory already.
+
+        Raises:
+            StoreError: The bytes are not those that were written.
+        """
         unit, scene = divmod(row, self._scenes)
+        file, offset = self._place(unit, scene, view)
+        stored = bytearray(_CRC_BYTES)
+        count = _read_at_once(file.handle, (out, stored), offset)
+        at_once = bool(count == self._stored_bytes)
+        if not at_once:
+            count = os.preadv(file.handle, (out, stored), offset)
+        if count != self._stored_bytes:
+            raise self._damaged(unit, scene, view, "is cut off")
+        if crc32c(out) != int.from_bytes(stored, "little"):
+            raise self._damaged(unit, scene, view, "does not match its checksum")
+        return at_once
+
+    def expect(self, row: int, view: int) -> None:
+        """Ask the disk for a view that is read soon, and do not wait for it."""
+        unit, scene = divmod(row, self._scenes)
+        file, offset = self._place(unit, scene, view)
+        os.posix_fadvise(file.handle, offset, self._stored_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _place(self, unit: int, scene: int, view: int) -> tuple[_File, int]:
+        """Return the file, which stays open while it is held, and where the view begins."""
         key = (self._number, unit)
-        file = _FILES.find(key) or self._open(key)  # held until the end, so that nobody closes it
+        file = _FILES.find(key) or self._open(key)
         index = self._indices.get(unit) or self._read_index(unit, file.handle)
         place = 2 * (scene * self._views + view)
         offset, length = index[place], index[place + 1]
         if offset == _MISSING or length != self._stored_bytes:
             raise self._damaged(unit, scene, view, "is not in the index")
-        stored = bytearray(_CRC_BYTES)
-        if os.preadv(file.handle, (out, stored), offset) != length:
-            raise self._damaged(unit, scene, view, "is cut off")
-        if crc32c(out) != int.from_bytes(stored, "little"):
-            raise self._damaged(unit, scene, view, "does not match its checksum")
+        return file, offset
 
     def _open(self, key: tuple[int, int]) -> _File:
         path = self._path(key[1])
@@ -158,19 +180,37 @@ class ZarrChunks:
         self.dtype = np.dtype(self._array.dtype)
         self._store, self._tap = store, tap
 
-    def read_into(self, row: int, view: int, out: memoryview) -> None:
-        """Fill `out`, a view's bytes; raises StoreError where they are not those written."""
+    def expect(self, row: int, view: int) -> None:
+        """Do nothing: zarr cannot be told what comes."""
+
+    def read_into(self, row: int, view: int, out: memoryview) -> bool:
+        """Fill `out`, a view's bytes; False, for whether they were in memory is not known.
+
+        Raises:
+            StoreError: The bytes are not those that were written.
+        """
         self._store.check_shard(self._tap, row)
         try:
             np.frombuffer(out, self.dtype)[:] = np.asarray(self._array[row, view]).ravel()
         except ValueError as error:  # zarr's word for a checksum that does not match
             place = f"{self._store.url}/{self._tap}: ({row}, {view})"
             raise StoreError(f"{place} is damaged ({error}); {_REMEDY}") from error
+        return False
+
+
+def _read_at_once(handle: int, buffers: tuple[memoryview, bytearray], offset: int) -> int:
+    """Read what is in memory already; 0 where that is nothing, or cannot be told."""
+    try:
+        return os.preadv(handle, buffers, offset, AT_ONCE) if AT_ONCE else 0
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
+            return 0
+        raise
 
 
 def _direct_layout(url: str, tap: str) -> dict[str, Any] | None:
     """Return shapes and type of a tap whose bytes can be read as they are, None of any other."""
-    if "://" in url or not hasattr(os, "preadv") or sys.byteorder != "little":
+    if "://" in url or not hasattr(os, "posix_fadvise") or sys.byteorder != "little":
         return None
     meta = json.loads(Path(url, tap, "zarr.json").read_bytes())
     (codec, *others) = meta["codecs"]

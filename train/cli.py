@@ -16,7 +16,14 @@ from typing import Annotated, Any
 
 import typer
 
-from vega3d.pipeline.commands import TERMINATED, checked, interrupted, print_result, run_app
+from vega3d.pipeline.commands import (
+    TERMINATED,
+    check_out,
+    checked,
+    interrupted,
+    print_result,
+    run_app,
+)
 from vega3d.train.config import TASKS, VARIANTS, RunConfig, TrainConfig
 
 DEFAULT = TrainConfig()
@@ -102,7 +109,8 @@ def _options(
         stream=sys.stderr,
         format="%(levelname)s %(name)s: %(message)s",
     )
-    logging.getLogger("vega3d.train.journal").setLevel(logging.INFO)  # progress is always said
+    for name in ("journal", "trainer"):  # progress, and where a run goes on, are always said
+        logging.getLogger(f"vega3d.train.{name}").setLevel(logging.INFO)
 
 
 @app.command()
@@ -149,6 +157,7 @@ def fit(
 ) -> None:
     """Train one fusion; the same command resumes. Under torchrun: data-parallel."""
     asked = locals()
+    check_out(out)
     config, run = _configs(asked)
     stores = _stores(asked)
     if dry_run:
@@ -212,6 +221,7 @@ def ablate(
 ) -> None:
     """Train every fusion on the same split and seeds, and write one table."""
     asked = locals()
+    check_out(out)
     config, run = _configs(asked)
     names = [name.strip() for name in variants.split(",")]
     numbers = [_whole(text) for text in seeds.split(",")]
@@ -291,6 +301,7 @@ def export(
     dry_run: DryRun = False,
 ) -> None:
     """Write a run's fusion for `GatedFusion.from_pretrained`, or stores as WebDataset shards."""
+    check_out(out)
     from vega3d.train.export import export_fusion, export_webdataset
     from vega3d.train.pairing import pair_stores
     from vega3d.train.rundir import read_record

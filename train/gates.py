@@ -55,13 +55,13 @@ def read_gates(
 
 
 def gate_range(gates: dict[tuple[str, int], np.ndarray]) -> tuple[float, float]:
-    """Return the gates in [0, 1] that get full colours: the middle 96 %, 0.02 apart or more."""
+    """Return the gates that get full colours: as far below 0.5 as above, at least 0.01.
+
+    The middle 96 % of all gates lie between them, and an even gate is grey.
+    """
     values = np.concatenate([gate[np.isfinite(gate)] for gate in gates.values()])
-    low, high = (float(v) for v in np.percentile(values, [2, 98]))
-    if high - low < 0.02:
-        middle = (low + high) / 2
-        low, high = middle - 0.01, middle + 0.01
-    return max(low, 0.0), min(high, 1.0)
+    reach = max(0.01, float(np.abs(np.percentile(values, [2, 98]) - 0.5).max()))
+    return 0.5 - reach, 0.5 + reach
 
 
 def vary(gates: dict[tuple[str, int], np.ndarray]) -> bool:

@@ -68,18 +68,24 @@ class Stream:
         self.num_channels = int(store.num_channels(tap))
         self.dtype = self._find(store.scene_ids[0])[0].dtype
 
-    def read_into(self, scene_id: str, view: int, out: memoryview) -> None:
-        """Fill `out`, bytes of tokens by channels, with the features of one view."""
+    def read_into(self, scene_id: str, view: int, out: memoryview) -> bool:
+        """Fill `out`, bytes of tokens by channels; False where a disk may have been waited for."""
         reader, row = self._places.get(scene_id) or self._find(scene_id)
         if not self._cache.limit_bytes:
-            reader.read_into(row, view, out)
-            return
+            return reader.read_into(row, view, out)
         key = (self._name, scene_id, view)
         if (kept := self._cache.get(key)) is not None:
             out[:] = kept
-            return
-        reader.read_into(row, view, out)
+            return True
+        at_once = reader.read_into(row, view, out)
         self._cache.offer(key, out)
+        return at_once
+
+    def expect(self, scene_id: str, view: int) -> None:
+        """Ask the disk for a view that is read soon, unless it is in the cache."""
+        if self._cache.get((self._name, scene_id, view)) is None:
+            reader, row = self._places.get(scene_id) or self._find(scene_id)
+            reader.expect(row, view)
 
     def _find(self, scene_id: str) -> tuple[DirectChunks | ZarrChunks, int]:
         store = self._store if isinstance(self._store, Store) else self._store.home[scene_id]
@@ -200,10 +206,16 @@ class Loader:
         return _Slot(buffers[0], buffers[1], gen_views, sem_views)
 
     def _fill(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
-        wanted = [(sample.scene_id, view) for sample in request for view in sample.views]
-        for stream, outs in ((self._gen, slot.gen_views), (self._sem, slot.sem_views)):
-            for (scene_id, view), out in zip(wanted, outs, strict=True):
-                stream.read_into(scene_id, view, out)
+        """Read a batch; as soon as a view is not in memory, ask the disk for all that follow."""
+        views = [(sample.scene_id, view) for sample in request for view in sample.views]
+        wanted = [(stream, *place) for stream in (self._gen, self._sem) for place in views]
+        asked = False
+        for k, out in enumerate((*slot.gen_views, *slot.sem_views)):
+            stream, scene_id, view = wanted[k]
+            if not stream.read_into(scene_id, view, out) and not asked:
+                for stream, scene_id, view in wanted[k + 1 :]:
+                    stream.expect(scene_id, view)
+                asked = True
         return self._with_geometry(slot, request)
 
     def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:

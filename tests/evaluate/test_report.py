@@ -330,6 +330,40 @@ def test_imported_features_of_two_models_are_no_other_pictures(three: str, tmp_p
     assert not any("pictures" in note for note in written.summary.notes)
 
 
+def test_what_takes_no_part_is_said_on_stderr(
+    three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    apart = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
+    lone = store(tmp_path / "lone", [scene(1, world_xyz=apart.astype("f4"))])
+    fewer = store(tmp_path / "fewer", [scene(k, views=3) for k in (1, 2, 3)])
+    for stores, words in (
+        ([lone], ["left out scene1: lone: no overlapping voxels", "no scene has a score: extract"]),
+        ([three, lone], ["refused lone: no scene of it has a score: no overlapping voxels"]),
+        ([three, fewer], ["different views of 3 of 3 scenes", "scene1 on 3 of 5 and 3"]),
+    ):
+        arguments = ["report", *stores, "--out", str(tmp_path / "out"), "--workers", "1"]
+        monkeypatch.setattr(sys, "argv", ["vega3d-consistency", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        said = capsys.readouterr().err
+        assert all(word in said for word in words), said
+
+
+def test_a_place_that_is_a_file_is_refused_before_anything_is_read(
+    three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    for out in (taken, taken / "below"):
+        arguments = ["vega3d-consistency", "report", three, "--out", str(out)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 2
+        assert f"{taken} is a file; choose another --out" in capsys.readouterr().err
+    assert taken.read_text() == "mine"
+
+
 def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
     wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * ([1e12] * 3)
     path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=wide.astype(np.float32)), scene(3)])

@@ -15,6 +15,7 @@ import torch
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.train import chunks
 from vega3d.train.batch import Batch
 from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, open_chunks
 from vega3d.train.config import TrainConfig
@@ -116,6 +117,27 @@ def test_a_shard_that_is_cut_off_is_an_error_with_its_place(
     os.truncate(Path(store.url, "b0", "c", "0", "0", "0", "0", "0"), size)
     with pytest.raises(StoreError, match=r"c/0/0/0/0/0: the shard is cut off; run .*--repair"):
         open_chunks(store, "b0").read_into(0, 0, bytes_of(np.zeros((20, 12), dtype=np.float32)))
+
+
+@pytest.mark.parametrize("at_once", [0, chunks.AT_ONCE])
+def test_views_that_are_not_in_memory_are_asked_for_and_read(
+    stores: object, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Without the flag every view counts as not in memory, as on systems that cannot tell."""
+    asked: list[int] = []
+    told = os.posix_fadvise
+    monkeypatch.setattr(chunks, "AT_ONCE", at_once)
+    monkeypatch.setattr(os, "posix_fadvise", lambda *a: (asked.append(a[1]), told(*a)))
+    pairing = pair_stores(stores.prior, stores.semantic)
+    store = open_store(stores.prior)
+    request = requests(pairing, 1)[0]
+    for workers in (0, 2):
+        (batch,) = Loader(pairing, min_depth_share=0.5, workers=workers).batches([request])
+        for sample, gen in zip(request, batch.gen.numpy(), strict=True):
+            want = store.features(sample.scene_id)[list(sample.views)].reshape(gen.shape)
+            np.testing.assert_array_equal(gen, want)
+    # Two streams of 4 samples x 3 views; the first one was read before anything was asked for.
+    assert len(asked) == (0 if at_once else 2 * (2 * 12 - 1))
 
 
 def test_a_shard_that_is_gone_is_an_error_for_every_reader(

@@ -292,11 +292,13 @@ def test_gate_colours_are_blue_for_generative_orange_for_semantic_clear_for_unse
     assert tuple(pixels[1, 1]) == (240, 240, 240, 255)
 
 
-def test_gate_range_is_never_too_narrow_to_read() -> None:
+def test_gate_range_is_even_around_one_half_and_never_too_narrow_to_read() -> None:
+    lean = {("a", 0): np.linspace(0.49, 0.6, 101, dtype=np.float32)}
+    assert gate_range(lean) == pytest.approx((0.4022, 0.5978))  # 98 % of the way to 0.6
     same = {("a", 0): np.full(9, 0.5, dtype=np.float32)}
     assert gate_range(same) == pytest.approx((0.49, 0.51))
     ones = {("a", 0): np.full(9, 1.0, dtype=np.float32)}
-    assert gate_range(ones) == pytest.approx((0.99, 1.0))
+    assert gate_range(ones) == pytest.approx((0.0, 1.0))
     assert not vary(same)
     assert vary({("a", 0): np.array([0.4, np.nan, 0.5], dtype=np.float32)})
     assert not vary({})
@@ -306,9 +308,9 @@ def test_the_page_says_what_its_colours_mean_and_shows_no_map_of_one_number(
     run_dir: Path, stores: object, tmp_path: Path
 ) -> None:
     page = (run_dir / "report.html").read_text()
-    assert re.search(r"0\.\d\d: least semantic here.*0\.5 would be even.*: most semantic", page)
+    assert re.search(r"0\.\d\d generative<.*>0\.5 even<.*>\d\.\d\d semantic<", page)
     fit(stores.prior, stores.semantic, tmp_path, replace(CONFIG, variant="weighted"), QUICK)
-    assert "semantic here" not in (tmp_path / "report.html").read_text()
+    assert "0.5 even" not in (tmp_path / "report.html").read_text()
 
 
 def test_charts_stand_flat_and_empty_data() -> None:
