@@ -150,13 +150,13 @@ def report(
         print_result(_plan(stores))
         return
     from vega3d.evaluate.report import report as write
-    from vega3d.evaluate.summary import told
+    from vega3d.evaluate.summary import remarks
 
     try:
         done = write(stores, out, config, run, downstream=downstream, scenes=scene or ())
     except KeyboardInterrupt:
         raise interrupted() from None
-    for line in told(done.summary):
+    for line in remarks(done.summary):
         sys.stderr.write(f"{line}\n")
     print_result(done.result())
     if done.summary.refused or done.summary.left_out:

@@ -116,7 +116,7 @@ def summarize(
     )
 
 
-def told(summary: Summary, most: int = 10) -> list[str]:
+def remarks(summary: Summary, most: int = 10) -> list[str]:
     """Return what a person should know before believing a report, a line each."""
     lines = [f"note: {note}" for note in summary.notes]
     lines += [f"refused {label}: {reason}" for label, reason in summary.refused]

@@ -213,9 +213,9 @@ class Loader:
         for k, out in enumerate((*slot.gen_views, *slot.sem_views)):
             stream, scene_id, view = wanted[k]
             if not stream.read_into(scene_id, view, out) and not asked:
-                for stream, scene_id, view in wanted[k + 1 :]:
-                    stream.expect(scene_id, view)
                 asked = True
+                for later, its_scene, its_view in wanted[k + 1 :]:
+                    later.expect(its_scene, its_view)
         return self._with_geometry(slot, request)
 
     def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
