@@ -29,7 +29,7 @@ from ray.exceptions import (
 
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.plan import Unit
+from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.worker import UnitResult, UnitWriter, unit_result
 
 UNITS_IN_FLIGHT = 2

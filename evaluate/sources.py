@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.store import JoinedStore, Store, open_store
+from vega3d.pipeline.store.store import JoinedStore, Store, open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,14 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vega3d.pipeline.backbones import load_backbone as load_backbone
-    from vega3d.pipeline.scenes import read_scenes as read_scenes
-    from vega3d.pipeline.store import open_store as open_store
+    from vega3d.pipeline.backbones.loading import load_backbone as load_backbone
+    from vega3d.pipeline.scenes.reading import read_scenes as read_scenes
+    from vega3d.pipeline.store.store import open_store as open_store
 
 _HOMES = {
-    "load_backbone": "vega3d.pipeline.backbones",
-    "open_store": "vega3d.pipeline.store",
-    "read_scenes": "vega3d.pipeline.scenes",
+    "load_backbone": "vega3d.pipeline.backbones.loading",
+    "open_store": "vega3d.pipeline.store.store",
+    "read_scenes": "vega3d.pipeline.scenes.reading",
 }
 __all__ = ["load_backbone", "open_store", "read_scenes"]
 

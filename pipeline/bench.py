@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vega3d.pipeline.backbones import load_from_config
-from vega3d.pipeline.checkpoints import flops_per_view, model_facts
-from vega3d.pipeline.config import ExtractConfig, Numerics
-from vega3d.pipeline.numerics import apply_numerics, environment
-from vega3d.pipeline.tiny import write_random_wan, write_tiny_wan
+from vega3d.pipeline.backbones.checkpoints import flops_per_view, model_facts
+from vega3d.pipeline.backbones.loading import load_from_config
+from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
+from vega3d.pipeline.backbones.tiny import write_random_wan, write_tiny_wan
+from vega3d.pipeline.config import ExtractConfig
 
 SIZE = (480, 832)
 """Rows and columns of the view, px: the paper's smaller size."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.commands import (
     SOME_FAILED,
     USAGE,
@@ -26,7 +27,7 @@ from vega3d.pipeline.commands import (
     print_result,
     run_app,
 )
-from vega3d.pipeline.config import ExtractConfig, Numerics, RunConfig
+from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import (
     DEFAULT,
@@ -63,7 +64,7 @@ from vega3d.pipeline.options import (
 )
 
 if TYPE_CHECKING:
-    from vega3d.pipeline.plan import Unit
+    from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
 
 app = typer.Typer(
@@ -241,7 +242,7 @@ def status(
     every_s: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
 ) -> None:
     """Say how far a store is, and which scenes failed for what reason."""
-    from vega3d.pipeline.verify import status as read_status
+    from vega3d.pipeline.store.verify import status as read_status
 
     while True:
         found = read_status(store)
@@ -274,9 +275,9 @@ def verify(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before repairing.")] = False,
 ) -> None:
     """Read every object again and compare it with its checksum."""
-    from vega3d.pipeline.scenes import read_scenes
-    from vega3d.pipeline.verify import verify as verify_store
-    from vega3d.pipeline.verify import verify_deep
+    from vega3d.pipeline.recompute import verify_deep
+    from vega3d.pipeline.scenes.reading import read_scenes
+    from vega3d.pipeline.store.verify import verify as verify_store
 
     if deep and not scenes:
         raise typer.BadParameter("--deep needs --scenes, where the store's scenes are")
@@ -309,8 +310,8 @@ def pack(
 ) -> None:
     """Write scenes as WebDataset shards with an index, from any layout that can be read."""
     check_out(out)
-    from vega3d.pipeline.scenes import read_scenes
-    from vega3d.pipeline.tars import pack as pack_scenes
+    from vega3d.pipeline.scenes.reading import read_scenes
+    from vega3d.pipeline.scenes.tars import pack as pack_scenes
 
     source = checked(read_scenes, scenes)
     if dry_run:
@@ -340,7 +341,7 @@ def import_(
     """Bring features that were computed elsewhere into a store of the same contract."""
     check_out(out)
     from vega3d.pipeline.imports import import_arrays, read_scene_arrays
-    from vega3d.pipeline.verify import status as read_status
+    from vega3d.pipeline.store.verify import status as read_status
 
     if dry_run:
         print_result({"scenes": len(files), "out": out})
@@ -368,7 +369,7 @@ def pictures(
     """Draw, for each scene, its views beside the joint PCA of their features."""
     check_out(out)
     from vega3d.pipeline.pictures import write_pictures
-    from vega3d.pipeline.store import open_store
+    from vega3d.pipeline.store.store import open_store
 
     opened = [open_store(store) for store in stores]
     written = write_pictures(opened, out, num_views=num_views, num_scenes=num_scenes)
@@ -449,7 +450,7 @@ def _extract(
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.runlog import RunLog
-    from vega3d.pipeline.scenes import read_scenes
+    from vega3d.pipeline.scenes.reading import read_scenes
 
     source = checked(read_scenes, scenes)
     print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
@@ -486,7 +487,7 @@ def _extract(
 
 def _stored_scenes_per_shard(out: str) -> int | None:
     """Return what a store that is there was made with, so that its default follows no device."""
-    from vega3d.pipeline.store import stored_attributes
+    from vega3d.pipeline.store.store import stored_attributes
 
     attributes = stored_attributes(out)
     if attributes is None:
@@ -513,16 +514,22 @@ def _runner(config: RunConfig) -> "Runner":
 
 
 def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dict[str, Any]:
-    from vega3d.pipeline.checkpoints import model_facts
+    from vega3d.pipeline.backbones.checkpoints import model_facts
     from vega3d.pipeline.estimate import Rates, estimate
     from vega3d.pipeline.plan import plan_units
-    from vega3d.pipeline.scenes import read_scenes
+    from vega3d.pipeline.scenes.reading import read_scenes
 
     entries = checked(read_scenes, scenes).entries()
     planned = plan_units(
         entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
-    return estimate(planned, config, model_facts(config), checked(Rates, **rates))
+    return estimate(
+        planned,
+        config,
+        model_facts(config),
+        checked(Rates, **rates),
+        source_bytes=sum(entry.size_bytes for entry in entries),
+    )
 
 
 def _report(summary: dict[str, Any]) -> None:

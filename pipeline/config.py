@@ -144,29 +144,6 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Numerics:
-    """What changes the last bits of a result; fixed when a store is created."""
-
-    batch_size: int = 4
-    """Views a forward pass; a batch never crosses a scene."""
-
-    threads: int = 2
-    """CPU threads of the numeric kernels, in every worker alike."""
-
-    device: str = "cpu"
-    """`cpu` or `cuda`."""
-
-    def __post_init__(self) -> None:
-        """Check every field once."""
-        if self.batch_size < 1 or self.threads < 1:
-            raise ValueError(
-                f"batch_size and threads must be >= 1, got {self.batch_size} and {self.threads}"
-            )
-        if self.device not in ("cpu", "cuda"):
-            raise ValueError(f"device must be cpu or cuda, got {self.device!r}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """How a run is carried out; changes no stored byte."""
 

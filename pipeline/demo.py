@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vega3d.pipeline.config import ExtractConfig, Numerics, siglip_config
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
+from vega3d.pipeline.config import ExtractConfig, siglip_config
 from vega3d.pipeline.pictures import write_pictures
-from vega3d.pipeline.store import open_store
-from vega3d.pipeline.tiny import write_tiny_siglip, write_tiny_wan
+from vega3d.pipeline.store.store import open_store
 
 SCENES = "rooms:3?views=12&height=240&width=320"
 

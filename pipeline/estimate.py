@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vega3d.pipeline.checkpoints import ModelFacts, flops_per_view
+from vega3d.pipeline.backbones.checkpoints import ModelFacts, flops_per_view
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.layout import unit_arrays
-from vega3d.pipeline.plan import Plan
+from vega3d.pipeline.store.layout import unit_arrays
+from vega3d.pipeline.store.units import Plan
 
 H100_TFLOPS = 400.0
 """Dense bfloat16 TFLOP/s that an H100 keeps up: 40 % of its peak (published Wan runs reach 37 to
@@ -35,6 +35,8 @@ def estimate(
     config: ExtractConfig,
     facts: ModelFacts,
     rates: Rates,
+    *,
+    source_bytes: int = 0,
     image_size: tuple[int, int] = (480, 640),
 ) -> dict[str, Any]:
     """Return the plan's numbers as plain JSON; pure.
@@ -44,6 +46,7 @@ def estimate(
         config: Its resolution decides the tokens a view; `auto` is taken for `image_size`.
         facts: Of the model.
         rates: Assumptions on machines and prices.
+        source_bytes: What the source holds, compressed.
         image_size: Height and width of the images, px.
     """
     arrays = unit_arrays(plan, facts.taps, facts.channels, config.grid, config.store_dtype)
@@ -52,17 +55,17 @@ def estimate(
         for unit in plan.units
         for array in arrays
     )
-    views = sum(plan.num_views)
+    views = sum(scene.num_views for scene in plan.scenes)
     flops = flops_per_view(config, facts, image_size) * views
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
     return {
-        "scenes": len(plan.entries),
-        "empty_scenes": sum(count == 0 for count in plan.num_views),
+        "scenes": len(plan.scenes),
+        "empty_scenes": sum(scene.num_views == 0 for scene in plan.scenes),
         "views": views,
         "units": len(plan.units),
         "scenes_per_shard": plan.scenes_per_shard,
         "files": len(arrays) * len(plan.units),
-        "source_bytes": sum(entry.size_bytes for entry in plan.entries),
+        "source_bytes": source_bytes,
         "stored_bytes": stored,
         "tflop": flops / 1e12,
         "worker_hours": worker_hours,

@@ -3,17 +3,19 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from vega3d.pipeline.commits import Record
-from vega3d.pipeline.config import ExtractConfig, Numerics
-from vega3d.pipeline.merge import merge_commits
-from vega3d.pipeline.plan import Plan, Unit, plan_units
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
-from vega3d.pipeline.scenes import SceneSource
-from vega3d.pipeline.store import Store
+from vega3d.pipeline.scenes.scene import SceneSource
+from vega3d.pipeline.store.commits import Record
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.store import Store
+from vega3d.pipeline.store.units import Plan, Unit
+from vega3d.pipeline.store.writer import create_or_resume, revoke_failed, uncommitted
 from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
-from vega3d.pipeline.writer import create_or_resume, revoke_failed, uncommitted
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +75,8 @@ def extract(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
     model = prepare_model(config, prompt_embeds)
-    store = create_or_resume(out, plan, model.identity, numerics)
-    if store.numerics != numerics:
+    store = create_or_resume(out, plan, model.identity, asdict(numerics))
+    if store.numerics != asdict(numerics):
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)
     if retry_failed and revoke_failed(store):
         merge_commits(store)  # readers who know nothing of us see at once that rows are gone
@@ -101,7 +103,7 @@ def summarize(
     return Summary(
         store=out,
         digest=store.digest(),
-        scenes=len(plan.entries),
+        scenes=len(plan.scenes),
         committed=len(store.scene_ids),
         failures=store.failures,
         pending=len(store.pending),

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vega3d.pipeline.backbones import Backbone
+from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.geometry import TokenGeometry, token_positions
-from vega3d.pipeline.layout import PREVIEW_PX
-from vega3d.pipeline.sampling import drop_bad_poses, sample_views
-from vega3d.pipeline.scene_arrays import SceneArrays, SceneFailure
-from vega3d.pipeline.scenes import SceneSource, View
+from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
+from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
+from vega3d.pipeline.scenes.scene import SceneSource, View
+from vega3d.pipeline.store.layout import PREVIEW_PX
+from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 
 
 @dataclass(frozen=True, slots=True)

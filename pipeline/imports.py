@@ -5,21 +5,21 @@ scene, whose tensors carry the names of `SceneArrays`' fields and `features.<tap
 """
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vega3d.pipeline.config import Numerics
+from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import SceneError, StoreError
-from vega3d.pipeline.identity import FORMAT_VERSION, sha256_of
-from vega3d.pipeline.merge import merge_commits
 from vega3d.pipeline.plan import plan_units
-from vega3d.pipeline.scene_arrays import SceneArrays as SceneArrays
-from vega3d.pipeline.scenes import SceneEntry
-from vega3d.pipeline.store import Store
-from vega3d.pipeline.writer import create_or_resume, uncommitted
+from vega3d.pipeline.scenes.scene import SceneEntry
+from vega3d.pipeline.store.identity import FORMAT_VERSION, sha256_of
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
+from vega3d.pipeline.store.store import Store
+from vega3d.pipeline.store.writer import create_or_resume, uncommitted
 
 
 def import_arrays(
@@ -52,7 +52,7 @@ def import_arrays(
         for scene in scenes
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
-    writer = create_or_resume(out, plan, identity, Numerics())
+    writer = create_or_resume(out, plan, identity, asdict(Numerics()))
     by_id = {scene.scene_id: _with_hash(scene) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})

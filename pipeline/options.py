@@ -11,10 +11,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.commands import checked
 from vega3d.pipeline.config import (
     ExtractConfig,
-    Numerics,
     Resolution,
     RunConfig,
     reference_config,

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store import JoinedStore, Store
+from vega3d.pipeline.store.store import JoinedStore, Store
 
 _MARGIN = 8
 _HEADING = 26

@@ -3,54 +3,11 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.scenes import SceneEntry
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """The scenes of one shard: the unit of work, of retry and of commit."""
-
-    index: int
-    first_row: int
-    scene_ids: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """Every row and every shard that a store will have."""
-
-    entries: tuple[SceneEntry, ...]
-    """The scenes in row order."""
-
-    scenes_per_shard: int
-    """At most what the config asks for: less where tars hold fewer scenes."""
-
-    max_views: int
-    """Length of the view axis."""
-
-    num_views: tuple[int, ...]
-    """Views to keep of each scene, before any is dropped for its pose."""
-
-    @property
-    def units(self) -> tuple[Unit, ...]:
-        """The units, in order; unit u holds the rows from u * scenes_per_shard on."""
-        ids = [entry.scene_id for entry in self.entries]
-        step = self.scenes_per_shard
-        return tuple(
-            Unit(start // step, start, tuple(ids[start : start + step]))
-            for start in range(0, len(ids), step)
-        )
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the row table as plain JSON."""
-        return [
-            {"scene_id": entry.scene_id, "num_views": entry.num_views} for entry in self.entries
-        ]
+from vega3d.pipeline.scenes.scene import SceneEntry
+from vega3d.pipeline.store.units import Plan, PlannedScene
 
 
 def plan_units(entries: Sequence[SceneEntry], *, num_views: int, scenes_per_shard: int) -> Plan:
@@ -72,13 +29,15 @@ def plan_units(entries: Sequence[SceneEntry], *, num_views: int, scenes_per_shar
             f"scene ids must differ, but {len(twice)} occur more than once: {twice[:5]}; "
             "rename the folders, or extract the sources into two stores"
         )
-    kept = tuple(min(e.num_views, num_views) if num_views else e.num_views for e in entries)
-    return Plan(
-        entries=tuple(entries),
-        scenes_per_shard=_scenes_per_shard(entries, scenes_per_shard),
-        max_views=max(1, *kept),
-        num_views=kept,
+    scenes = tuple(
+        PlannedScene(
+            entry.scene_id,
+            entry.num_views,
+            min(entry.num_views, num_views) if num_views else entry.num_views,
+        )
+        for entry in entries
     )
+    return Plan(scenes, _scenes_per_shard(entries, scenes_per_shard))
 
 
 def _scenes_per_shard(entries: Sequence[SceneEntry], wanted: int) -> int:

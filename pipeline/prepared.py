@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from vega3d.pipeline.checkpoints import ModelFacts, cache_dir, model_facts, model_sha256
-from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.identity import FORMAT_VERSION
-from vega3d.pipeline.noise import NOISE_VERSION
-from vega3d.pipeline.prompt import (
+from vega3d.pipeline.backbones.checkpoints import ModelFacts, cache_dir, model_facts, model_sha256
+from vega3d.pipeline.backbones.noise import NOISE_VERSION
+from vega3d.pipeline.backbones.prompt import (
     empty_prompt_embedding,
     prompt_sha256,
     read_prompt_embedding,
 )
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.store.identity import FORMAT_VERSION
 
 
 @dataclass(frozen=True, slots=True)

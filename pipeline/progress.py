@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from vega3d.pipeline.plan import Unit
+from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.worker import UnitResult
 
 _LINE_EVERY_S = 5.0

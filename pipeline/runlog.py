@@ -13,11 +13,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from vega3d.pipeline.commits import RUNS
 from vega3d.pipeline.extract import Summary
-from vega3d.pipeline.objects import open_objects
+from vega3d.pipeline.store.commits import RUNS
+from vega3d.pipeline.store.objects import open_objects
+from vega3d.pipeline.store.writer import ROOT
 from vega3d.pipeline.worker import UnitResult
-from vega3d.pipeline.writer import ROOT
 
 SUMMARY = "unit/summary.json"
 

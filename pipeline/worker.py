@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from vega3d.pipeline.commits import Record
+from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.errors import CheckpointError, SceneError
-from vega3d.pipeline.plan import Unit
 from vega3d.pipeline.prepared import PreparedModel
-from vega3d.pipeline.scene_arrays import SceneArrays, SceneFailure
-from vega3d.pipeline.scenes import SceneSource
-from vega3d.pipeline.writer import StoreWriter
+from vega3d.pipeline.scenes.scene import SceneSource
+from vega3d.pipeline.store.commits import Record
+from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
+from vega3d.pipeline.store.units import Unit
+from vega3d.pipeline.store.writer import StoreWriter
 
 if TYPE_CHECKING:
-    from vega3d.pipeline.backbones import Backbone
+    from vega3d.pipeline.backbones.backbone import Backbone
     from vega3d.pipeline.features import DecodedScene
 
 
@@ -85,10 +86,8 @@ class UnitWriter:
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
-        from vega3d.pipeline.numerics import environment
-
         start = time.monotonic()
-        found = environment(self.store.numerics.device)
+        found = environment(self._numerics.device)
         record = self.store.write_unit(unit, computed.scenes, found)
         return unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
 
@@ -104,10 +103,13 @@ class UnitWriter:
             raise
 
     @cached_property
+    def _numerics(self) -> Numerics:
+        return Numerics(**self.store.numerics)
+
+    @cached_property
     def _backbone(self) -> "Backbone":
-        from vega3d.pipeline.backbones import load_from_config
-        from vega3d.pipeline.checkpoints import model_sha256
-        from vega3d.pipeline.numerics import apply_numerics
+        from vega3d.pipeline.backbones.checkpoints import model_sha256
+        from vega3d.pipeline.backbones.loading import load_from_config
 
         config = self.model.config
         if (found := model_sha256(config)) != self.model.identity["weights_sha256"]:
@@ -115,8 +117,8 @@ class UnitWriter:
                 f"{config.model}: this worker finds weights {found[:12]}, the store is made with "
                 f"{self.model.identity['weights_sha256'][:12]}; give all nodes the same model"
             )
-        apply_numerics(self.store.numerics)
-        return load_from_config(config, self.store.numerics, self.model.prompt_embeds)
+        apply_numerics(self._numerics)
+        return load_from_config(config, self._numerics, self.model.prompt_embeds)
 
 
 Runner = Callable[[UnitWriter, Sequence[Unit]], Iterator[UnitResult]]

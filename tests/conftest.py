@@ -44,7 +44,7 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny video generator: real classes, random weights."""
-    from vega3d.pipeline.tiny import write_tiny_wan
+    from vega3d.pipeline.backbones.tiny import write_tiny_wan
 
     folder = tmp_path_factory.mktemp("models") / "wan-tiny"
     write_tiny_wan(folder)
@@ -54,7 +54,7 @@ def tiny_wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the tiny recognition encoder: real classes, random weights."""
-    from vega3d.pipeline.tiny import write_tiny_siglip
+    from vega3d.pipeline.backbones.tiny import write_tiny_siglip
 
     folder = tmp_path_factory.mktemp("models") / "siglip-tiny"
     write_tiny_siglip(folder)

@@ -22,8 +22,8 @@ import numpy as np
 from fastcrc.crc32 import iscsi as crc32c
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.objects import zarr_store
-from vega3d.pipeline.store import Store
+from vega3d.pipeline.store.objects import zarr_store
+from vega3d.pipeline.store.store import Store
 
 _MISSING = 2**64 - 1
 _CRC_BYTES = 4

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.tar_members import encode_id
+from vega3d.pipeline.scenes.tar_members import encode_id
 from vega3d.train.checkpoint import load_weights, remove_partial_files, write_atomically, write_json
 from vega3d.train.chunks import bytes_of, open_chunks
 from vega3d.train.fusion import GatedFusion

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 import torch
 from torch import Tensor
 
-from vega3d.pipeline.store import Store
+from vega3d.pipeline.store.store import Store
 from vega3d.train.batch import Batch
 from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, open_chunks, page_aligned
 from vega3d.train.geometry import GeometryTable

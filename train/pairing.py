@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.store import JoinedStore, Store, open_store
+from vega3d.pipeline.store.store import JoinedStore, Store, open_store
 from vega3d.train.geometry import Geometry, GeometryTable
 
 AnyStore = Store | JoinedStore

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from vega3d.pipeline import load_backbone
-from vega3d.pipeline.backbones import Backbone
+from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.tiny import write_random_wan, write_tiny_wan
 from vega3d.pipeline.imports import SceneArrays, import_arrays
-from vega3d.pipeline.tiny import write_random_wan, write_tiny_wan
 from vega3d.train.batch import Batch
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.pairing import pair_stores

@@ -17,12 +17,13 @@ from synthetic_unit import make_worker
 from vega3d.cluster import ray_runner
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline import open_store, read_scenes
-from vega3d.pipeline.config import ExtractConfig, Numerics, RunConfig
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
-from vega3d.pipeline.merge import merge_commits
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.worker import run_inline
-from vega3d.pipeline.writer import uncommitted
 
 pytestmark = pytest.mark.slow
 SCENES = 10

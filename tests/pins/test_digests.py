@@ -17,8 +17,8 @@ from captures import write_captures
 from safetensors.numpy import save_file
 
 from vega3d.pipeline import open_store
+from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 from vega3d.pipeline.cli import app
-from vega3d.pipeline.tiny import write_tiny_siglip, write_tiny_wan
 
 PINS = Path(__file__).with_name("digests.json")
 OLD_STORES = Path(__file__).with_name("format_1.tar.gz")
@@ -141,7 +141,7 @@ if __name__ == "__main__":
     import tarfile
     import tempfile
 
-    from vega3d.pipeline.identity import FORMAT_VERSION
+    from vega3d.pipeline.store.identity import FORMAT_VERSION
 
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["VEGA3D_CACHE"] = f"{scratch}/cache"

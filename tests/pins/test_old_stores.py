@@ -8,7 +8,7 @@ import pytest
 from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.evaluate.report import report
 from vega3d.pipeline import open_store
-from vega3d.pipeline.verify import verify
+from vega3d.pipeline.store.verify import verify
 from vega3d.train import RunConfig as TrainRun
 from vega3d.train import TrainConfig, fit
 

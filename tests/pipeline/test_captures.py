@@ -11,9 +11,10 @@ import xarray
 import zarr
 
 from vega3d.pipeline import open_store, read_scenes
-from vega3d.pipeline.config import ExtractConfig, Numerics
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
-from vega3d.pipeline.tars import pack
+from vega3d.pipeline.scenes.tars import pack
 from vega3d.pipeline.worker import run_inline
 
 CAPTURES = ("chair_lidar", "corridor_lidar", "tum_fr3_structure")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vega3d.pipeline import open_store
-from vega3d.pipeline.verify import verify
+from vega3d.pipeline.store.verify import verify
 
 SCRIPT = Path(__file__).parents[1] / "support" / "interrupted_run.py"
 pytestmark = pytest.mark.slow

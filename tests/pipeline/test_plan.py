@@ -1,9 +1,9 @@
 import pytest
 
 from vega3d.pipeline.errors import StoreError, UsageError
-from vega3d.pipeline.layout import unit_arrays
 from vega3d.pipeline.plan import plan_units
-from vega3d.pipeline.scenes import SceneEntry
+from vega3d.pipeline.scenes.scene import SceneEntry
+from vega3d.pipeline.store.layout import unit_arrays
 
 
 def entry(scene_id: str, views: int = 4, group: str = "") -> SceneEntry:

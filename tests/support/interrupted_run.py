@@ -10,10 +10,10 @@ from pathlib import Path
 
 from synthetic_unit import make_worker
 
-from vega3d.pipeline.merge import merge_commits
-from vega3d.pipeline.objects import FolderObjects
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.objects import FolderObjects
+from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.worker import run_inline
-from vega3d.pipeline.writer import uncommitted
 
 
 def die_at(key: str) -> None:

@@ -8,19 +8,20 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vega3d.pipeline.commits import Record
-from vega3d.pipeline.config import Numerics
-from vega3d.pipeline.identity import FORMAT_VERSION
-from vega3d.pipeline.plan import Plan, Unit, plan_units
-from vega3d.pipeline.scene_arrays import SceneArrays, SceneFailure
-from vega3d.pipeline.scenes import SceneEntry
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.scenes.scene import SceneEntry
+from vega3d.pipeline.store.commits import Record
+from vega3d.pipeline.store.identity import FORMAT_VERSION
+from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
+from vega3d.pipeline.store.units import Plan, Unit
+from vega3d.pipeline.store.writer import StoreWriter, create_or_resume
 from vega3d.pipeline.worker import ComputedUnit, UnitResult, unit_result
-from vega3d.pipeline.writer import StoreWriter, create_or_resume
 
 GRID = (3, 4)
 CHANNELS = 6
@@ -48,7 +49,7 @@ def make_plan(count: int, scenes_per_shard: int = 2) -> Plan:
 
 
 def make_store(url: str, plan: Plan, **config: object) -> StoreWriter:
-    return create_or_resume(url, plan, identity(**config), Numerics())
+    return create_or_resume(url, plan, identity(**config), asdict(Numerics()))
 
 
 def scene_arrays(scene_id: str, num_views: int) -> SceneArrays:
@@ -138,5 +139,5 @@ def make_worker(
 ) -> tuple[Plan, SyntheticWorker]:
     plan = make_plan(count, scenes_per_shard)
     store = make_store(url, plan)
-    views = {entry.scene_id: entry.num_views for entry in plan.entries}
+    views = {scene.scene_id: scene.num_views for scene in plan.scenes}
     return plan, SyntheticWorker(store, views, **faults)

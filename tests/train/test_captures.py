@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from vega3d.pipeline.config import ExtractConfig, Numerics, siglip_config
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig, siglip_config
 from vega3d.pipeline.extract import extract
-from vega3d.pipeline.scenes import read_scenes
+from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.worker import run_inline
 from vega3d.train import RunConfig, TrainConfig, fit
 

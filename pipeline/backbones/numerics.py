@@ -1,0 +1,72 @@
+"""What changes the last bits of a result, applied and named.
+
+Equal bytes are promised for one fingerprint: batch size, threads and device (kept in the store's
+root), and this environment (kept in each commit record).
+"""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from typing import Any
+
+from vega3d.pipeline.errors import UsageError
+
+_PACKAGES = ("torch", "numpy", "pillow", "diffusers", "transformers")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Numerics:
+    """What changes the last bits of a result; fixed when a store is created."""
+
+    batch_size: int = 4
+    """Views a forward pass; a batch never crosses a scene."""
+
+    threads: int = 2
+    """CPU threads of the numeric kernels, in every worker alike."""
+
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.batch_size < 1 or self.threads < 1:
+            raise ValueError(
+                f"batch_size and threads must be >= 1, got {self.batch_size} and {self.threads}"
+            )
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device must be cpu or cuda, got {self.device!r}")
+
+
+def apply_numerics(numerics: Numerics) -> None:
+    """Set this process's threads and switch off what would make results vary.
+
+    Raises:
+        UsageError: A CUDA device is asked for and there is none.
+    """
+    import torch
+
+    torch.set_num_threads(numerics.threads)
+    if numerics.device == "cuda":
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "device cuda is asked for, but torch sees no GPU here; "
+                "use --device cpu, or --gpus-per-worker 1 on Ray"
+            )
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Return versions, instruction set and GPU: the rest of the numerics fingerprint."""
+    import torch
+
+    found: dict[str, Any] = {name: str(metadata(name)["Version"]) for name in _PACKAGES}
+    found["machine"] = platform.machine()
+    found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = torch.version.cuda
+        found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return found

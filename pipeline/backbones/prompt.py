@@ -1,0 +1,129 @@
+"""The embedding of the empty prompt: encoded once with umT5, then a small file.
+
+The text encoder is the largest part of a Wan checkpoint (11 GB in bfloat16) and the prompt never
+changes, so no worker loads it: whoever starts a run encodes the prompt and hands on the rows.
+"""
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+
+from vega3d.pipeline.backbones.checkpoints import (
+    TEXT_PARTS,
+    resolve_model,
+    weights_sha256,
+    write_whole,
+)
+from vega3d.pipeline.backbones.weights import load_strictly
+from vega3d.pipeline.errors import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+_TENSOR = "prompt_embeds"
+_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
+_EITHER = re.compile("|".join(map(re.escape, _EMBEDDINGS)))
+
+
+def empty_prompt_embedding(model: str, cache_dir: Path) -> Float32[np.ndarray, "L D"]:
+    """Return umT5's rows of the empty prompt, from the cache where it was encoded before.
+
+    Args:
+        model: Hub id or folder with text_encoder/ and tokenizer/.
+        cache_dir: Where the small file is kept, under a name made of the hash of these two parts.
+
+    Returns:
+        One row per token that is not padding: the end-of-sequence token alone.
+    """
+    folder = resolve_model(model, TEXT_PARTS)
+    name = f"empty_prompt_{weights_sha256(folder, TEXT_PARTS)[:32]}.safetensors"
+    path = cache_dir / name
+    if path.exists():
+        return read_prompt_embedding(path)
+    rows = _encode_empty_prompt(folder)
+    write_whole(path, save({_TENSOR: rows}))
+    logger.info("empty prompt encoded to %s", path)
+    return rows
+
+
+def read_prompt_embedding(path: Path) -> Float32[np.ndarray, "L D"]:
+    """Return the rows kept in a .safetensors file."""
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: a prompt embedding must be a .safetensors file (pickles are never loaded); "
+            f"make one with vega3d.pipeline.backbones.prompt.empty_prompt_embedding"
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a readable .safetensors file: {error}") from error
+    rows = tensors.get(_TENSOR)
+    if rows is None or rows.ndim != 2 or rows.dtype != np.float32:
+        found = {key: (str(value.dtype), value.shape) for key, value in tensors.items()}
+        raise CheckpointError(f"{path}: must hold {_TENSOR}, float32 [L, D]; found {found}")
+    return rows
+
+
+def prompt_sha256(rows: Float32[np.ndarray, "L D"]) -> str:
+    """Hash the rows, for the digest of a store: another prompt gives other features."""
+    return hashlib.sha256(
+        f"{rows.shape}".encode() + np.ascontiguousarray(rows).tobytes()
+    ).hexdigest()
+
+
+def _encode_empty_prompt(folder: Path) -> Float32[np.ndarray, "L D"]:
+    """Run the real text encoder on "", in bfloat16 as the weights are published.
+
+    Without padding there is nothing to mask: these are the rows that masking 512 would leave.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    encoder = _load_encoder(folder)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
+    ids = tokenizer("", add_special_tokens=True, return_tensors="pt").input_ids.long()
+    if ids.shape[1] == 0:
+        raise CheckpointError(f"{folder / 'tokenizer'}: adds no end-of-sequence token to a prompt")
+    with torch.inference_mode():
+        rows = encoder(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+    return np.ascontiguousarray(rows.float().numpy())
+
+
+def _load_encoder(folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped here
+    """Load umT5's encoder and tie its two names of the token embedding by hand.
+
+    umT5's config says `tie_word_embeddings: false` (it means the decoder's head), and transformers
+    from 5.0 on may leave whichever of `shared` and `encoder.embed_tokens` the file lacks unset:
+    https://github.com/huggingface/transformers/pull/43880 and issue 43992.
+    """
+    import torch
+    from transformers import UMT5EncoderModel
+
+    place = folder / "text_encoder"
+    stored = _stored_names(place)
+    if not (names := [name for name in _EMBEDDINGS if name in stored]):
+        raise CheckpointError(
+            f"{place}: holds no token embedding, neither {' nor '.join(_EMBEDDINGS)}"
+        )
+    encoder = load_strictly(UMT5EncoderModel, place, torch.bfloat16, may_miss=_EITHER)
+    source = encoder.shared if names[0] == "shared.weight" else encoder.encoder.embed_tokens
+    encoder.shared.weight = source.weight
+    encoder.encoder.embed_tokens.weight = source.weight
+    return encoder
+
+
+def _stored_names(place: Path) -> set[str]:
+    names: set[str] = set()
+    for path in sorted(place.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np") as stored:
+                names.update(stored.keys())
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: not a readable .safetensors file: {error}") from error
+    return names

@@ -1,0 +1,123 @@
+"""A bright square's energy lands in the cells of the common grid that look at it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
+
+GRID = (7, 7)
+"""Coarser than what is stored: a cell is then wider than the 1 to 2 tokens a random VAE blurs."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_wan(folder / "wan")
+    write_tiny_siglip(folder / "siglip")
+    return {"wan": str(folder / "wan"), "siglip": str(folder / "siglip")}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
+
+
+def load(models: dict[str, str], name: str, fit: str) -> Backbone:
+    # Early blocks: the deeper a random network, the wider it spreads what it sees.
+    if name == "siglip":
+        return load_backbone("siglip", model=models[name], fit=fit, blocks=(1,))
+    if name == "wan-auto":
+        return load_backbone(model=models["wan"], fit=fit, blocks=(1,), resolution="auto")
+    return load_backbone(model=models["wan"], fit=fit, blocks=(1,), resolution=(240, 320))
+
+
+def centroid(found: np.ndarray) -> np.ndarray:
+    return np.average(np.indices(GRID).reshape(2, -1), axis=1, weights=np.nan_to_num(found).ravel())
+
+
+def energy(backbone: Backbone, height: int, width: int, cell: tuple[int, int]) -> np.ndarray:
+    """Return each common cell's squared change when a square in one cell lights up."""
+    rows, cols = backbone.cells(height, width, GRID)
+    top, bottom = np.round(rows[cell[0]]).astype(int)
+    left, right = np.round(cols[cell[1]]).astype(int)
+    dark = np.full((1, height, width, 3), 90, dtype=np.uint8)
+    lit = dark.copy()
+    lit[:, top:bottom, left:right] = 255
+    tap = backbone.taps[0]
+    features = [backbone.encode(x, scene_id="s", view_ids=["a"])[tap] for x in (dark, lit)]
+    pooled, _ = backbone.pool(features[1] - features[0], height, width, GRID)
+    found = (pooled[0] ** 2).sum(axis=-1)
+    # Attention spreads a little of any change evenly over all tokens: that is no place.
+    return np.maximum(found - np.nanmedian(found), 0)
+
+
+@pytest.mark.parametrize("name", ["wan", "siglip"])
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("size", [(480, 640), (420, 747), (640, 480), (400, 400)])
+@pytest.mark.parametrize("cell", [(2, 2), (3, 4)])
+def test_a_bright_square_lands_in_its_cell(
+    models: dict[str, str], name: str, fit: str, size: tuple[int, int], cell: tuple[int, int]
+) -> None:
+    found = energy(load(models, name, fit), *size, cell)
+    assert np.unravel_index(np.nanargmax(found), GRID) == cell
+    around = found[cell[0] - 1 : cell[0] + 2, cell[1] - 1 : cell[1] + 2]
+    assert np.nansum(around) > 0.8 * np.nansum(found)  # 9 cells of 49
+    # The release's misalignment, 3 rows of 14, would be 1.5 here.
+    assert np.abs(centroid(found) - cell).max() < 0.5
+
+
+@pytest.mark.parametrize("cell", [(0, 0), (6, 6), (0, 3), (6, 3)])
+@pytest.mark.parametrize("name", ["wan", "siglip"])
+def test_padding_shows_the_images_border(
+    models: dict[str, str], name: str, cell: tuple[int, int]
+) -> None:
+    found = energy(load(models, name, "pad"), 480, 640, cell)
+    assert np.unravel_index(np.nanargmax(found), GRID) == cell
+
+
+def test_auto_resolution_lines_up(models: dict[str, str]) -> None:
+    found = energy(load(models, "wan-auto", "pad"), 420, 747, (2, 5))
+    assert np.unravel_index(np.nanargmax(found), GRID) == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["wan", "siglip"])
+def test_what_a_crop_hides_is_nan_and_changes_nothing(models: dict[str, str], name: str) -> None:
+    backbone = load(models, name, "crop")
+    found = energy(backbone, 400, 1200, (3, 0))
+    assert np.isnan(found[:, 0]).all()
+    assert np.isnan(found[:, 6]).all()
+    assert np.isfinite(found[:, 3]).all()
+    assert np.nanmax(found) == 0
+
+
+def test_prior_and_semantic_tokens_of_one_index_look_at_the_same_pixels(
+    models: dict[str, str],
+) -> None:
+    for size in [(480, 640), (968, 1296), (300, 900)]:
+        cells = [load(models, name, "pad").cells(*size, GRID) for name in ("wan", "siglip")]
+        np.testing.assert_array_equal(cells[0], cells[1])
+
+
+def test_the_reference_squash_and_crop_is_told_truly(models: dict[str, str]) -> None:
+    backbone = load_backbone(
+        model=models["wan"], recipe="reference", fit="crop", blocks=(1,), resolution=(240, 416)
+    )
+    found = energy(backbone, 480, 640, (2, 4))
+    assert np.unravel_index(np.nanargmax(found), GRID) == (2, 4)
+    rows, _ = backbone.cells(480, 640, GRID)
+    # 240 of 416 rows of the square: the top 21 % of the image are never seen.
+    assert rows[0, 0] == pytest.approx(480 * 88 / 416)

@@ -1,0 +1,129 @@
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vega3d.pipeline.backbones.backbone import check_views
+from vega3d.pipeline.backbones.checkpoints import model_facts
+from vega3d.pipeline.backbones.loading import load_backbone, load_from_config
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
+from vega3d.pipeline.config import ExtractConfig, siglip_config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_wan(folder / "wan")
+    write_tiny_siglip(folder / "siglip")
+    return {"wan2.1-t2v": str(folder / "wan"), "siglip": str(folder / "siglip")}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("name", "tap", "tokens"), [("wan2.1-t2v", "k300_b20", (8, 10)), ("siglip", "b25", (27, 27))]
+)
+def test_every_backbone_is_used_alike(
+    models: dict[str, str], name: str, tap: str, tokens: tuple[int, int]
+) -> None:
+    settings = {"resolution": (128, 160)} if name != "siglip" else {}
+    backbone = load_backbone(name, model=models[name], **settings)
+    assert backbone.taps == (tap,)
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3), dtype=np.uint8)
+    features = backbone.encode(rgb, scene_id="room", view_ids=["0", "1"])
+    assert list(features) == [tap]
+    assert features[tap].shape == (2, *tokens, backbone.channels)
+    assert features[tap].device.type == "cpu"
+    token_map = backbone.token_map(120, 160)
+    assert (token_map.rows, token_map.cols) == tokens
+    pooled, coverage = backbone.pool(features[tap], 120, 160, (14, 14))
+    assert pooled.shape == (2, 14, 14, backbone.channels)
+    assert pooled.dtype == coverage.dtype == np.float32
+    assert np.isfinite(pooled[:, coverage > 0]).all()
+    rows, cols = backbone.cells(120, 160, (14, 14))
+    assert rows[0, 0] == cols[0, 0] == 0
+    assert (rows[-1, 1], cols[-1, 1]) == (120, 160)
+
+
+def test_the_default_prompt_is_encoded_once_and_equals_a_given_one(models: dict[str, str]) -> None:
+    from vega3d.pipeline.backbones.checkpoints import cache_dir
+    from vega3d.pipeline.backbones.prompt import empty_prompt_embedding
+
+    settings = {"model": models["wan2.1-t2v"], "resolution": (64, 64), "blocks": (2,)}
+    rgb = np.zeros((1, 64, 64, 3), np.uint8)
+    encoded = load_backbone(**settings).encode(rgb, scene_id="s", view_ids=["a"])
+    (path,) = cache_dir().glob("*.safetensors")
+    rows = empty_prompt_embedding(models["wan2.1-t2v"], cache_dir())
+    for given in (path, str(path), rows):
+        found = load_backbone(prompt_embeds=given, **settings)
+        again = found.encode(rgb, scene_id="s", view_ids=["a"])
+        torch.testing.assert_close(again, encoded, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["wan2.1-t2v", "siglip"])
+def test_facts_say_what_the_loaded_model_does(models: dict[str, str], name: str) -> None:
+    base = siglip_config() if name == "siglip" else ExtractConfig()
+    config = dataclasses.replace(base, model=models[name])
+    facts = model_facts(config)
+    backbone = load_from_config(config, Numerics())
+    assert facts.taps == backbone.taps
+    assert facts.channels == backbone.channels
+    assert facts.num_blocks == {"wan2.1-t2v": 30, "siglip": 27}[name]
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(Exception, match=r"siglip.*wan2\.1-t2v"):  # beartype's error under its hook
+        load_backbone("wan")
+
+
+def test_siglip_takes_no_prompt_and_no_timesteps(models: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="siglip takes no prompt"):
+        load_backbone("siglip", model=models["siglip"], prompt_embeds=np.zeros((1, 4), np.float32))
+    with pytest.raises(ValueError, match="siglip is no diffusion model"):
+        load_backbone("siglip", model=models["siglip"], timesteps=(300,))
+
+
+@pytest.mark.parametrize(
+    ("rgb", "came"),
+    [
+        (np.zeros((1, 8, 8, 3), np.float32), r"got float32 \[1, 8, 8, 3\]"),
+        (np.zeros((1, 8, 8, 4), np.uint8), r"got uint8 \[1, 8, 8, 4\]"),
+        (np.zeros((8, 8, 3), np.uint8), r"got uint8 \[8, 8, 3\]"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"got uint8 \[0, 8, 8, 3\]"),
+    ],
+)
+def test_views_of_another_type_are_refused(rgb: np.ndarray, came: str) -> None:
+    with pytest.raises(ValueError, match=came + "; convert to 8-bit RGB"):
+        check_views(rgb, ["a"])
+
+
+@pytest.mark.parametrize("ids", [["a"], ["a", "a"], ["a", "b", "c"]])
+def test_ids_must_name_each_view_once(ids: list[str]) -> None:
+    with pytest.raises(ValueError, match="must name each of the 2 views once"):
+        check_views(np.zeros((2, 8, 8, 3), np.uint8), ids)
+
+
+def test_importing_backbones_imports_no_model_library() -> None:
+    code = (
+        "import sys, vega3d.pipeline.backbones.backbone, vega3d.pipeline.backbones.prompt\n"
+        "print({'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,241 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from vega3d.pipeline.backbones.checkpoints import (
+    SIGLIP_PARTS,
+    TEXT_PARTS,
+    WAN_PARTS,
+    flops_per_view,
+    model_facts,
+    model_sha256,
+    resolve_blocks,
+    resolve_model,
+    weights_sha256,
+)
+from vega3d.pipeline.config import ExtractConfig, siglip_config
+from vega3d.pipeline.errors import CheckpointError
+
+WAN_1_3B = {
+    "_class_name": "WanTransformer3DModel",
+    "num_attention_heads": 12,
+    "attention_head_dim": 128,
+    "num_layers": 30,
+    "ffn_dim": 8960,
+    "patch_size": [1, 2, 2],
+}
+SO400M = {
+    "model_type": "siglip",
+    "vision_config": {
+        "hidden_size": 1152,
+        "image_size": 384,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def wan(tmp_path: Path) -> Path:
+    """The published configs, with files that stand for the weights: nothing here opens them."""
+    for part, config in [
+        ("transformer", WAN_1_3B),
+        ("vae", {"_class_name": "AutoencoderKLWan", "base_dim": 96, "z_dim": 16}),
+    ]:
+        (tmp_path / "wan" / part).mkdir(parents=True)
+        (tmp_path / "wan" / part / "config.json").write_text(json.dumps(config))
+        (tmp_path / "wan" / part / "model.safetensors").write_bytes(part.encode())
+    return tmp_path / "wan"
+
+
+@pytest.fixture
+def siglip(tmp_path: Path) -> Path:
+    (tmp_path / "siglip").mkdir()
+    (tmp_path / "siglip" / "config.json").write_text(json.dumps(SO400M))
+    (tmp_path / "siglip" / "model.safetensors").write_bytes(b"weights")
+    return tmp_path / "siglip"
+
+
+def wan_config(folder: Path, **settings: object) -> ExtractConfig:
+    return ExtractConfig(model=str(folder), **{"resolution": (480, 832), **settings})
+
+
+def test_facts_of_wan(wan: Path) -> None:
+    facts = model_facts(wan_config(wan, blocks=(20, -1), timesteps=(300, 500), noise_samples=2))
+    assert facts.channels == 1536
+    assert facts.num_blocks == 30
+    assert facts.blocks == (20, 29)
+    assert facts.taps[:4] == ("k300_b20", "k300_b29", "k500_b20", "k500_b29")
+    assert facts.taps[4:] == ("k300_b20_n1", "k300_b29_n1", "k500_b20_n1", "k500_b29_n1")
+    assert model_sha256(wan_config(wan)) == weights_sha256(wan, WAN_PARTS)
+
+
+def test_facts_of_siglip(siglip: Path) -> None:
+    facts = model_facts(dataclasses.replace(siglip_config(), model=str(siglip)))
+    assert (facts.channels, facts.num_blocks, facts.blocks) == (1152, 27, (25,))
+    assert facts.taps == ("b25",)
+    assert (facts.native_px, facts.native_tokens, facts.patch_px) == (384, 729, 14)
+
+
+def test_flops_of_one_view_are_those_of_the_shapes(wan: Path) -> None:
+    config = wan_config(wan)
+    facts = model_facts(config)
+    total = flops_per_view(config, facts, (480, 832))
+    n, d = 1560, 1536
+    block = 8 * n * d * d + 4 * n * n * d  # query, key, value, out; scores and their use
+    block += 4 * n * d * d + 4 * 512 * d * d + 4 * n * 512 * d  # the same to 512 rows of text
+    block += 2 * 2 * n * d * 8960
+    assert 21 * block == pytest.approx(3.25e12, rel=0.002)
+    vae = total - 21 * block
+    assert vae == pytest.approx(2.5e12, rel=0.3)
+    twice = wan_config(wan, timesteps=(300, 600))
+    assert flops_per_view(twice, model_facts(twice), (480, 832)) == pytest.approx(42 * block + vae)
+    large = wan_config(wan, resolution=(720, 1280))
+    large_vae = vae * (720 * 1280) / (480 * 832)
+    dit = flops_per_view(large, model_facts(large), (720, 1280)) - large_vae
+    assert dit == pytest.approx(8.31e12, rel=0.002)
+
+
+def test_flops_of_a_clip_are_shared_by_its_views(wan: Path) -> None:
+    one = wan_config(wan)
+    clip = wan_config(wan, context="clip", num_views=33)  # 9 latents, 14040 tokens
+    facts = model_facts(one)
+    vae = flops_per_view(one, facts, (480, 832)) - 3.2465e12
+    total = (flops_per_view(clip, facts, (480, 832)) - vae) * 33
+    assert total == pytest.approx(51.0e12, rel=0.01)
+
+
+def test_flops_of_siglip(siglip: Path) -> None:
+    config = dataclasses.replace(siglip_config(), model=str(siglip))
+    # 26 layers of 729 tokens: 2 operations a weight and token, plus attention.
+    weights = 26 * (4 * 1152**2 + 2 * 1152 * 4304)
+    expected = 2 * 729 * weights + 26 * 4 * 729**2 * 1152
+    found = flops_per_view(config, model_facts(config), (480, 640))
+    assert found == pytest.approx(expected, rel=0.01)
+
+
+def test_blocks_count_from_either_end() -> None:
+    assert resolve_blocks((0, -1, 20), 30) == (0, 29, 20)
+    with pytest.raises(
+        ValueError, match=r"blocks must lie in -30..29 for this model, got \[30, -31\]"
+    ):
+        resolve_blocks((30, 2, -31), 30)
+
+
+def test_the_hash_covers_names_and_bytes_of_the_parts(wan: Path) -> None:
+    first = weights_sha256(wan, WAN_PARTS)
+    assert len(first) == 64
+    (wan / "README.md").write_text("not part of the model")
+    assert weights_sha256(wan, WAN_PARTS) == first
+    assert weights_sha256(wan, ("vae",)) != first
+    (wan / "vae" / "model.safetensors").write_bytes(b"VAE")
+    assert weights_sha256(wan, WAN_PARTS) != first
+
+
+def test_the_hash_does_not_depend_on_where_the_folder_is(wan: Path, tmp_path: Path) -> None:
+    first = weights_sha256(wan, WAN_PARTS)
+    wan.rename(tmp_path / "elsewhere")
+    assert weights_sha256(tmp_path / "elsewhere", WAN_PARTS) == first
+
+
+def test_a_file_of_the_same_size_and_time_is_not_read_again(wan: Path) -> None:
+    weights = wan / "vae" / "model.safetensors"
+    first, stat = weights_sha256(wan, WAN_PARTS), weights.stat()
+    weights.write_bytes(b"eav")
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert weights_sha256(wan, WAN_PARTS) == first
+    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert weights_sha256(wan, WAN_PARTS) != first
+
+
+def test_a_damaged_memory_of_hashes_is_ignored(wan: Path, cache: Path) -> None:
+    first = weights_sha256(wan, WAN_PARTS)
+    for note in (cache / "hashes").iterdir():
+        note.write_bytes(b"{half")
+    assert weights_sha256(wan, WAN_PARTS) == first
+
+
+def test_many_writers_agree(wan: Path, cache: Path) -> None:
+    found: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(weights_sha256(wan, WAN_PARTS)))
+        for _ in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 16
+    assert len(set(found)) == 1
+    assert not list((cache / "hashes").glob(".tmp-*"))
+
+
+def test_another_class_is_named(wan: Path) -> None:
+    path = wan / "transformer" / "config.json"
+    path.write_text(json.dumps({**WAN_1_3B, "_class_name": "WanVACETransformer3DModel"}))
+    with pytest.raises(CheckpointError, match="a WanTransformer3DModel, found 'WanVACETransformer"):
+        model_facts(wan_config(wan))
+    path.write_text("{")
+    with pytest.raises(CheckpointError, match=r"transformer/config.json: no readable config.json"):
+        model_facts(wan_config(wan))
+
+
+def test_a_folder_without_the_parts_says_what_it_has(siglip: Path, wan: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"no folder transformer/.*found \['config.json', 'mod"
+    ):
+        resolve_model(str(siglip), WAN_PARTS)
+    with pytest.raises(CheckpointError, match="no folder text_encoder/"):
+        resolve_model(str(wan), TEXT_PARTS)
+
+
+def test_pickles_only_is_refused_with_the_remedy(siglip: Path) -> None:
+    (siglip / "model.safetensors").rename(siglip / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"found only \['pytorch_model.bin'\].*convert them"):
+        resolve_model(str(siglip), SIGLIP_PARTS)
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "./nothing", "a/b/c", "nothing"])
+def test_a_path_that_is_not_there_never_asks_the_hub(model: str) -> None:
+    with pytest.raises(CheckpointError, match="is neither a folder nor a hub id like 'owner/name'"):
+        resolve_model(model, WAN_PARTS)
+
+
+def test_an_unknown_hub_id_without_network_says_what_was_tried(tmp_path: Path) -> None:
+    code = (
+        "from vega3d.pipeline.backbones.checkpoints import *\n"
+        "try: resolve_model('vega3d-tests/no-such-model', WAN_PARTS)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("CheckpointError 'vega3d-tests/no-such-model' is no folder here")
+    assert "transformer/*.safetensors" in done.stdout
+    assert "give a folder that holds the model" in done.stdout
+
+
+def test_facts_need_neither_torch_nor_diffusers_nor_transformers(wan: Path) -> None:
+    code = (
+        "import sys\n"
+        "from vega3d.pipeline.backbones.checkpoints import model_facts\n"
+        "from vega3d.pipeline.config import ExtractConfig\n"
+        f"model_facts(ExtractConfig(model={str(wan)!r}))\n"
+        "print({'torch', 'diffusers', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

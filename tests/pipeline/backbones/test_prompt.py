@@ -1,0 +1,113 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
+
+from vega3d.pipeline.backbones.prompt import (
+    empty_prompt_embedding,
+    prompt_sha256,
+    read_prompt_embedding,
+)
+from vega3d.pipeline.backbones.tiny import write_tiny_wan
+from vega3d.pipeline.errors import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_tiny_wan(folder)
+    return folder
+
+
+@pytest.fixture
+def model(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
+    return Path(shutil.copytree(tiny, tmp_path / "model"))
+
+
+def rewrite(model: Path, keep: str, drop: str) -> None:
+    """Store the token embedding under one of its two names."""
+    path = model / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    table = tensors.get(keep, tensors.get(drop))
+    tensors.pop(drop, None)
+    save_file({**tensors, keep: table}, path, {"format": "pt"})
+
+
+NAMES = ("shared.weight", "encoder.embed_tokens.weight")
+
+
+@pytest.mark.parametrize(("keep", "drop"), [NAMES, NAMES[::-1]])
+def test_the_token_embedding_is_tied_whichever_name_the_file_has(
+    model: Path, tmp_path: Path, keep: str, drop: str
+) -> None:
+    rewrite(model, keep, drop)
+    rows = empty_prompt_embedding(str(model), tmp_path / "prompts")
+    tensors = load_file(model / "text_encoder" / "model.safetensors")
+    tensors = {**tensors, **dict.fromkeys(NAMES, tensors[keep])}
+    plain = UMT5EncoderModel(UMT5Config.from_pretrained(model / "text_encoder")).eval()
+    plain.load_state_dict(tensors, strict=True)
+    plain.bfloat16()
+    tokenizer = AutoTokenizer.from_pretrained(model / "tokenizer")
+    padded = tokenizer("", padding="max_length", max_length=512, return_tensors="pt")
+    with torch.no_grad():
+        full = plain(padded.input_ids, padded.attention_mask).last_hidden_state
+    length = int(padded.attention_mask.sum())
+    assert rows.shape == (length, 32) == (1, 32)
+    # bfloat16 has 8 bits; padding changes the order of its sums.
+    np.testing.assert_allclose(rows, full[0, :length].float().numpy(), atol=0.05)
+
+
+def test_the_text_encoder_never_loads_again(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = empty_prompt_embedding(str(model), tmp_path / "prompts")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("loaded again")
+
+    monkeypatch.setattr(UMT5EncoderModel, "from_pretrained", refuse)
+    again = empty_prompt_embedding(str(model), tmp_path / "prompts")
+    np.testing.assert_array_equal(first, again)
+    assert prompt_sha256(first) == prompt_sha256(again) != prompt_sha256(first + 1)
+    assert [path.suffix for path in (tmp_path / "prompts").iterdir()] == [".safetensors"]
+
+
+def test_other_weights_are_another_prompt(model: Path, tmp_path: Path) -> None:
+    first = empty_prompt_embedding(str(model), tmp_path / "prompts")
+    path = model / "text_encoder" / "model.safetensors"
+    save_file({key: -value for key, value in load_file(path).items()}, path, {"format": "pt"})
+    assert not np.array_equal(first, empty_prompt_embedding(str(model), tmp_path / "prompts"))
+    assert len(list((tmp_path / "prompts").iterdir())) == 2
+
+
+def test_a_missing_tensor_of_the_text_encoder_is_named(model: Path, tmp_path: Path) -> None:
+    path = model / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["encoder.final_layer_norm.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing: \['encoder.final_layer_norm.weight'\]"):
+        empty_prompt_embedding(str(model), tmp_path / "prompts")
+
+
+def test_a_text_encoder_without_embedding_is_refused(model: Path, tmp_path: Path) -> None:
+    path = model / "text_encoder" / "model.safetensors"
+    save_file({k: v for k, v in load_file(path).items() if k not in NAMES}, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"holds no token embedding, neither shared.weight"):
+        empty_prompt_embedding(str(model), tmp_path / "prompts")
+
+
+def test_a_prompt_file_must_be_safetensors_with_the_rows(tmp_path: Path) -> None:
+    torch.save(torch.zeros(1, 4), tmp_path / "wan_prompt_embedding.pt")
+    with pytest.raises(CheckpointError, match=r"must be a .safetensors file .pickles are never"):
+        read_prompt_embedding(tmp_path / "wan_prompt_embedding.pt")
+    save_file({"context": torch.zeros(1, 4)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match=r"must hold prompt_embeds.*found \{'context'"):
+        read_prompt_embedding(tmp_path / "other.safetensors")
+    (tmp_path / "half.safetensors").write_bytes(b"abc")
+    with pytest.raises(CheckpointError, match=r"not a readable .safetensors file"):
+        read_prompt_embedding(tmp_path / "half.safetensors")
