@@ -1,6 +1,5 @@
 """What a run is: its plan, made from stores and config alone, and the record kept in its folder."""
 
-import json
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,11 +10,19 @@ import torch
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import write_json
-from vega3d.train.config import RunConfig, TrainConfig, digest, to_json, train_config_from_json
+from vega3d.train.config import (
+    RunConfig,
+    TrainConfig,
+    differences,
+    digest,
+    to_json,
+    train_config_from_json,
+)
 from vega3d.train.loader import aligned_batch
 from vega3d.train.model import SpatialModel, build_model
 from vega3d.train.order import Sample, Split, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import AnyStore, Pairing, pair_stores, parts
+from vega3d.train.sealed import read_sealed_json, sealed_json
 from vega3d.train.tasks.registry import task_class
 
 RECORD = "run.json"
@@ -178,12 +185,12 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
     before = _read_record(run_dir)
     if before is not None:
         if before["digest"] != digest(identity):
-            fields = _differences(before["identity"], identity)
+            fields = differences(before["identity"], identity)
             raise UsageError(
                 f"{run_dir} holds another run: {'; '.join(fields[:6])}. Choose another --out, or "
                 "repeat the command of that run to resume it"
             )
-        write_json(run_dir / RECORD, {**before, "where": _where(plan.pairing)})
+        write_json(run_dir / RECORD, sealed_json({**before, "where": _where(plan.pairing)}))
         return
     pairing = plan.pairing
     record = {
@@ -203,7 +210,7 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
         "versions": {name: version(name) for name in _VERSIONS}
         | {"python": platform.python_version()},
     }
-    write_json(run_dir / RECORD, record)
+    write_json(run_dir / RECORD, sealed_json(record))
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:
@@ -243,8 +250,7 @@ def _read_record(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / RECORD
     if not path.exists():
         return None
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    return read_sealed_json(path, "remove it and repeat the run's command, which writes it anew")
 
 
 def _stores_identity(pairing: Pairing) -> dict[str, Any]:
@@ -277,16 +283,3 @@ def _where(pairing: Pairing) -> dict[str, list[str]]:
 
 def _absolute(url: str) -> str:
     return url if "://" in url else str(Path(url).absolute())
-
-
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:  # noqa: ANN401 - plain JSON
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        return [
-            difference
-            for key in keys
-            for difference in _differences(
-                before.get(key), now.get(key), f"{path}.{key}".strip(".")
-            )
-        ]
-    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]
