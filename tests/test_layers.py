@@ -22,7 +22,9 @@ MAY_IMPORT = {
 }
 """Rooms and modules that those of a room may import; rooms within them where none is named."""
 
-SHARED = {"vega3d.pipeline.errors", "vega3d.pipeline.config", "vega3d.pipeline.lazy"}
+SHARED = {
+    f"vega3d.pipeline.{name}" for name in ("errors", "config", "lazy", "transient", "local_files")
+}
 """What every room may import."""
 
 ONLY_IN = {
