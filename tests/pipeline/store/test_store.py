@@ -185,7 +185,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_numerics_of_the_store_win(url: str) -> None:
     plan = make_plan(5)
     identity = open_store(url).identity
-    other = create_or_resume(url, plan, identity, asdict(Numerics(threads=9, batch_size=7)))
+    other = create_or_resume(url, plan, identity, {"threads": 9})
     assert other.numerics == asdict(Numerics())
 
 
