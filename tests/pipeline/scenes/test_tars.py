@@ -22,7 +22,7 @@ from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.scenes.tar_members import decode_id, encode_id
 
-DATA = Path(os.environ.get("VEGA3D_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("VEGA3D_DATA", Path(__file__).parents[4] / "shared" / "data"))
 K = np.array([[61.25, 0, 32.1], [0, 60.5, 24.3], [0, 0, 1]])
 ODD_IDS = ["scene0000_00", "home/K\u00fcche.v2", "_A", "\u5bdd\u5ba4 1"]
 
@@ -125,6 +125,7 @@ def test_the_same_scenes_give_the_same_bytes(shards: Path, tmp_path: Path) -> No
     assert summary == {
         "out": str(tmp_path / "again"), "tars": 2, "scenes": 4, "views": 12,
         "size_bytes": sizes, "failed": [],
+        "notes": {},
     }  # fmt: skip
 
 
