@@ -24,7 +24,9 @@ VARIANTS = (
 """Fusions: the four gates, the other rows of the paper's Table 5, the two single streams, and
 `blind`, which sees no feature at all and shows what position in the image alone can do."""
 
+
 TASKS = ("depth", "displacement", "matching", "classes")
+"""The files of `tasks/`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -219,3 +221,15 @@ def digest(plain: dict[str, Any]) -> str:
     """Return 16 hexadecimal digits that name a plain JSON config."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:  # noqa: ANN401 - plain JSON
+    """Return `field was this, now that` for every leaf in which two plain JSON values differ."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [
+            difference
+            for key in keys
+            for difference in differences(before.get(key), now.get(key), f"{path}.{key}".strip("."))
+        ]
+    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]

@@ -86,11 +86,7 @@ def build_scene(
         except SceneError as error:
             bad.append(BadView(printable(view_id), str(error)))
     if not views:
-        raise SceneError(
-            f"{scene_id}: none of its {len(bad)} views can be used: {bad[0].reason}"
-            if bad
-            else f"{scene_id}: holds no colour images"
-        )
+        raise SceneError(bad[0].reason if bad else f"{scene_id}: holds no colour images")
     return Scene(
         scene_id, tuple(map(decoded_view, _with_depth_size(views))), tuple(bad), tuple(notes)
     )

@@ -6,7 +6,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vega3d.pipeline.local_files import MAX_FILE_BYTES, read_plain
 from vega3d.pipeline.scenes.scene import natural_key
+
+MAX_MATRIX_BYTES = 1 << 20
+MAX_TABLE_BYTES = 1 << 28
+"""Of text files that hold one matrix, or one line a view."""
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file starts that Git LFS left unfetched. Source: git-lfs, docs/spec.md."""
@@ -73,31 +78,30 @@ def size_bytes(paths: Iterable[str]) -> int:
     return total
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Return a file's bytes.
 
     Raises:
-        OSError: It cannot be read, leads nowhere, or is a pointer that Git LFS left in its place.
+        OSError: It cannot be read, leads nowhere, is no plain file, holds more than `limit_bytes`,
+            or is a pointer that Git LFS left in its place.
+        TransientError: The disk or mount did not answer.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = read_plain(path, limit_bytes)
     except FileNotFoundError as error:
         if os.path.islink(path):
             error.strerror = (
                 "is a link to a file that is not there; fetch the file, as with hf download"
             )
         raise
-    except ValueError as error:  # a NUL byte in the name
-        raise OSError(errno.EINVAL, str(error), path) from error
     if data.startswith(_LFS_POINTER):
         raise OSError(errno.EINVAL, "is a Git LFS pointer; fetch the file with git lfs pull", path)
     return data
 
 
-def read_text(path: str) -> str:
+def read_text(path: str, limit_bytes: int = MAX_MATRIX_BYTES) -> str:
     """Return a text file's content, whatever its byte order mark; raises OSError as `read_file`."""
-    data = read_file(path)
+    data = read_file(path, limit_bytes)
     if data.startswith(_BYTE_ORDER_MARKS):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="replace")

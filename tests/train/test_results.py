@@ -110,7 +110,7 @@ def test_ablation_trains_all_writes_the_table_and_does_not_train_twice(
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
     assert len(rows) == 3
     assert (tmp_path / "report.html").exists()
-    checkpoint = tmp_path / "adaptive" / "seed1" / "checkpoint.pt"
+    checkpoint = tmp_path / "adaptive" / "seed1" / "last.safetensors"
     before = checkpoint.stat().st_mtime_ns
     assert ablate(*arguments, **options)["table"] == result["table"]
     assert checkpoint.stat().st_mtime_ns == before
@@ -228,10 +228,11 @@ def test_exported_fusion_takes_features_as_stored(
 ) -> None:
     export_fusion(run_dir, tmp_path / "fusion")
     fusion = GatedFusion.from_pretrained(tmp_path / "fusion")
-    model = recorded_model(read_record(run_dir))
+    record = read_record(run_dir)
+    model = recorded_model(record)
     from vega3d.train.checkpoint import load_weights
 
-    load_weights(run_dir / "last.safetensors", model)
+    load_weights(run_dir / "last.safetensors", model, record["identity"])
     gen, sem = (
         torch.from_numpy(open_store(url).features("scene0").reshape(8, 20, -1))
         for url in (stores.prior, stores.semantic)

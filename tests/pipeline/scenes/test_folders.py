@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import pickle
 import re
 from pathlib import Path
@@ -17,7 +16,6 @@ from vega3d.pipeline.scenes.images import MAX_PIXELS, decode_rgb
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene
 
-DATA = Path(os.environ.get("VEGA3D_DATA", Path(__file__).parents[4] / "shared" / "data"))
 K_COLOR = np.array([[60.0, 0, 32], [0, 60, 24], [0, 0, 1]])
 K_DEPTH = np.array([[30.0, 0, 16], [0, 30, 12], [0, 0, 1]])
 IDENTITY = "1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n"
@@ -451,11 +449,10 @@ def gap_m(source: object, target: object) -> np.ndarray:
     return np.abs(camera[2, inside] - seen)[seen > 0]
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="real captures are not here")
 @pytest.mark.parametrize("name", sorted(CAPTURES))
-def test_real_captures_are_read_and_their_depth_reprojects(name: str) -> None:
+def test_real_captures_are_read_and_their_depth_reprojects(data: Path, name: str) -> None:
     num_views, height, width = CAPTURES[name]
-    scene = read_one(DATA / name)
+    scene = read_one(data / name)
     assert view_ids(scene) == [str(i) for i in range(num_views)]
     assert scene.views[0].read_rgb().shape == (480, 640, 3)
     assert scene.views[0].read_depth_m().shape == (height, width)
@@ -465,7 +462,6 @@ def test_real_captures_are_read_and_their_depth_reprojects(name: str) -> None:
     assert np.median(gaps) < 0.03  # 5 to 13 mm in the data's README
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="real captures are not here")
-def test_the_folder_of_real_captures_lists_them_all() -> None:
-    entries = read_scenes(str(DATA)).entries()
+def test_the_folder_of_real_captures_lists_them_all(data: Path) -> None:
+    entries = read_scenes(str(data)).entries()
     assert {e.scene_id: e.num_views for e in entries} == {k: v[0] for k, v in CAPTURES.items()}

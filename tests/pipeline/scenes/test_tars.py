@@ -4,7 +4,6 @@ import functools
 import http.server
 import io
 import json
-import os
 import pickle
 import tarfile
 import threading
@@ -22,7 +21,6 @@ from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.scenes.tar_members import decode_id, encode_id
 
-DATA = Path(os.environ.get("VEGA3D_DATA", Path(__file__).parents[4] / "shared" / "data"))
 K = np.array([[61.25, 0, 32.1], [0, 60.5, 24.3], [0, 0, 1]])
 ODD_IDS = ["scene0000_00", "home/K\u00fcche.v2", "_A", "\u5bdd\u5ba4 1"]
 
@@ -137,9 +135,8 @@ def test_rooms_survive_packing(tmp_path: Path) -> None:
         assert_same(rooms.read(entry.scene_id), packed.read(entry.scene_id))
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="real captures are not here")
-def test_a_real_capture_survives_packing(tmp_path: Path) -> None:
-    capture = read_scenes(str(DATA / "chair_lidar"))
+def test_a_real_capture_survives_packing(data: Path, tmp_path: Path) -> None:
+    capture = read_scenes(str(data / "chair_lidar"))
     summary = pack(capture, str(tmp_path / "out"))
     assert (summary["scenes"], summary["views"], summary["failed"]) == (1, 24, [])
     packed = read_scenes(str(tmp_path / "out")).read("chair_lidar")

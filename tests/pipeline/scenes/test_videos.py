@@ -1,6 +1,5 @@
 """Videos: frames against a plain decoding loop, and files that are none."""
 
-import os
 import pickle
 import wave
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene
-
-DATA = Path(os.environ.get("VEGA3D_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def write_video(
@@ -171,9 +168,8 @@ def test_a_container_that_promises_more_frames_than_it_has(tmp_path: Path) -> No
     scene.views[0].read_rgb()  # and the rest can still be had
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="real captures are not here")
-def test_the_real_walk_equals_a_plain_decoding_loop() -> None:
-    path = DATA / "video" / "icsl_corridor_walk.mp4"
+def test_the_real_walk_equals_a_plain_decoding_loop(data: Path) -> None:
+    path = data / "video" / "icsl_corridor_walk.mp4"
     scene = read_one(path)
     assert len(scene.views) == 220
     wanted = [0, 57, 219]

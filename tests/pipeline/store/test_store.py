@@ -5,7 +5,7 @@ import pickle
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -185,8 +185,8 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_numerics_of_the_store_win(url: str) -> None:
     plan = make_plan(5)
     identity = open_store(url).identity
-    other = create_or_resume(url, plan, identity, Numerics(threads=9, batch_size=7))
-    assert other.numerics == Numerics()
+    other = create_or_resume(url, plan, identity, {"threads": 9})
+    assert other.numerics == asdict(Numerics())
 
 
 def test_a_value_that_float16_cannot_hold_fails_the_scene_with_the_remedy(tmp_path: Path) -> None:
