@@ -16,13 +16,16 @@ MAY_IMPORT = {
     "pipeline/backbones": {"pipeline/backbones"},
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
+    "evaluate/benchmarks": {"evaluate/benchmarks", "pipeline"},
     "train": {"train", "pipeline"},
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline"},
 }
 """Rooms and modules that those of a room may import; rooms within them where none is named."""
 
-SHARED = {"vega3d.pipeline.errors", "vega3d.pipeline.config", "vega3d.pipeline.lazy"}
+SHARED = {
+    f"vega3d.pipeline.{name}" for name in ("errors", "config", "lazy", "transient", "local_files")
+}
 """What every room may import."""
 
 ONLY_IN = {
@@ -143,6 +146,7 @@ def test_every_package_is_installed() -> None:
 COMMANDS = {
     "pipeline": "run plan status verify pack import pictures bench demo",
     "evaluate": "report",
+    "evaluate.benchmarks": "score",
     "train": "fit ablate eval export",
 }
 HEAVY = [
