@@ -8,16 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.backbones.grid import pool_to_grid as pool_to_grid
     from vega3d.pipeline.backbones.loading import load_backbone as load_backbone
     from vega3d.pipeline.scenes.reading import read_scenes as read_scenes
     from vega3d.pipeline.store.store import open_store as open_store
 
 _HOMES = {
     "load_backbone": "vega3d.pipeline.backbones.loading",
+    "pool_to_grid": "vega3d.pipeline.backbones.grid",
     "open_store": "vega3d.pipeline.store.store",
     "read_scenes": "vega3d.pipeline.scenes.reading",
 }
-__all__ = ["load_backbone", "open_store", "read_scenes"]
+__all__ = ["load_backbone", "open_store", "pool_to_grid", "read_scenes"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562

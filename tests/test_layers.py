@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 """Rooms that the modules of a room may import, rooms within them included where none is named."""
 
-SHARED = {"vega3d.pipeline.errors", "vega3d.pipeline.config"}
+SHARED = {"vega3d.pipeline.errors"}
 """What every room may import."""
 
 ONLY_IN = {
