@@ -24,7 +24,9 @@ VARIANTS = (
 """Fusions: the four gates, the other rows of the paper's Table 5, the two single streams, and
 `blind`, which sees no feature at all and shows what position in the image alone can do."""
 
+
 TASKS = ("depth", "displacement", "matching", "classes")
+"""The files of `tasks/`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

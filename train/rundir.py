@@ -19,22 +19,16 @@ from vega3d.train.config import (
     train_config_from_json,
 )
 from vega3d.train.loader import aligned_batch
-from vega3d.train.model import SpatialModel, build_model, make_task
+from vega3d.train.model import SpatialModel, build_model
 from vega3d.train.order import Sample, Split, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import AnyStore, Pairing, pair_stores, parts
 from vega3d.train.sealed import read_sealed_json, sealed_json
-from vega3d.train.spatial import MatchingTask
+from vega3d.train.tasks.registry import task_class
 
 RECORD = "run.json"
 SUMMARY = "summary.json"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-_UNANSWERED = {
-    "depth": "no scored view has depth",
-    "displacement": "no scored view has two tokens with depth",
-    "matching": "no two scored views share a point",
-    "classes": "no scored view has a labelled token",
-}
 _VERSIONS = ("vega3d", "torch", "numpy", "zarr", "safetensors")
 
 
@@ -84,7 +78,7 @@ def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
     split = split_scenes(num_views, config)
     split = replace(split, note=note + split.note)
     _check_geometry(pairing, split, config)
-    adjacent = MatchingTask.name in config.tasks
+    adjacent = any(task_class(name).adjacent_views for name in config.tasks)
     return RunPlan(
         pairing=pairing,
         config=config,
@@ -115,7 +109,7 @@ def check_labels(pairing: Pairing, config: TrainConfig) -> None:
 def check_answers(plan: RunPlan) -> None:
     """Refuse tasks to which the scored views have no answer; reads no more scenes than it must."""
     with torch.random.fork_rng(devices=[]):
-        waiting = [make_task(name, plan.config) for name in plan.config.tasks]
+        waiting = [task_class(name).from_config(plan.config) for name in plan.config.tasks]
     rows, cols = plan.pairing.grid
     table = plan.pairing.table(plan.config.min_depth_share)
     nothing = torch.empty(1, plan.config.views_per_sample, rows * cols, 0)
@@ -124,7 +118,7 @@ def check_answers(plan: RunPlan) -> None:
         waiting = [task for task in waiting if not task.targets(batch)["count"]]
         if not waiting:
             return
-    found = "; ".join(f"{task.name}: {_UNANSWERED[task.name]}" for task in waiting)
+    found = "; ".join(f"{task.name}: {task.unanswered}" for task in waiting)
     raise UsageError(f"{found}. Leave the task out of --task, or score other scenes (--split-seed)")
 
 
@@ -145,7 +139,7 @@ def check_same_stores(pairing: Pairing, record: dict[str, Any]) -> None:
 def _usable_views(pairing: Pairing, config: TrainConfig) -> tuple[dict[str, int], str]:
     """Return the views of the scenes that the tasks can use, and a note on the others."""
     num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
-    spatial = [name for name in config.tasks if name != "classes"]
+    spatial = [name for name in config.tasks if task_class(name).needs_depth]
     if not spatial:
         return num_views, ""
     table = pairing.table(config.min_depth_share)
@@ -166,7 +160,7 @@ def _usable_views(pairing: Pairing, config: TrainConfig) -> tuple[dict[str, int]
 
 def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None:
     """Refuse spatial tasks where one side of a scene split by time has no depth."""
-    spatial = [name for name in config.tasks if name != "classes"]
+    spatial = [name for name in config.tasks if task_class(name).needs_depth]
     for side, scenes in (("to train", split.train), ("to score", split.val)):
         if spatial and not any(
             pairing.geometry(scene.scene_id, config.min_depth_share)

@@ -33,7 +33,7 @@ from vega3d.train.order import Sample
 from vega3d.train.processes import Processes
 from vega3d.train.rundir import BEST, LAST, RunPlan
 from vega3d.train.scoring import Scores, score_model
-from vega3d.train.tasks import Targets
+from vega3d.train.tasks.task import Targets
 
 _log = logging.getLogger(__name__)
 

@@ -20,9 +20,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.local_files import read_plain
 from vega3d.pipeline.scenes.cameras import check_pose, parse_intrinsics, parse_matrix
 from vega3d.pipeline.scenes.images import EncodedView, decoded_view, image_size
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, check_unique, natural_key
+
+_MAX_TEXT_BYTES = 1 << 20
+"""Of a matrix as text."""
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _SEVEN_SCENES_COLOR = ".color.png"
@@ -304,8 +308,8 @@ def _existing(path: Path, where: str) -> Path:
 
 
 def _text(path: Path) -> str:
-    return path.read_bytes().decode("ascii", errors="replace")
+    return read_plain(str(path), _MAX_TEXT_BYTES).decode("ascii", errors="replace")
 
 
 def _read_file(path: str) -> bytes:
-    return Path(path).read_bytes()
+    return read_plain(path)
