@@ -17,6 +17,13 @@ MAY_IMPORT = {
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
     "train": {"train", "pipeline"},
+    "train/pretrain": {
+        "train",
+        "train/pretrain",
+        "pipeline",
+        "pipeline/scenes",
+        "pipeline/backbones",
+    },
     "cluster": {"cluster", "pipeline"},
 }
 """Rooms that the modules of a room may import, rooms within them included where none is named."""
@@ -26,8 +33,8 @@ SHARED = {"vega3d.pipeline.errors", "vega3d.pipeline.config"}
 
 ONLY_IN = {
     "ray": {"cluster/ray_runner.py"},
-    "diffusers": {"pipeline/backbones/"},
-    "transformers": {"pipeline/backbones/"},
+    "diffusers": {"pipeline/backbones/", "train/pretrain/"},
+    "transformers": {"pipeline/backbones/", "train/pretrain/"},
 }
 FOLDERS = ("pipeline", "evaluate", "train", "cluster")
 MODULES = sorted(path for folder in FOLDERS for path in (REPO / folder).rglob("*.py"))
@@ -139,7 +146,7 @@ def test_every_package_is_installed() -> None:
 COMMANDS = {
     "pipeline": "run plan status verify pack import pictures bench demo",
     "evaluate": "report",
-    "train": "fit ablate eval export",
+    "train": "fit ablate eval export pretrain",
 }
 HEAVY = [
     "numpy",
@@ -153,6 +160,7 @@ HEAVY = [
     "PIL",
     "av",
     "matplotlib",
+    "numba",
 ]
 
 

@@ -25,6 +25,7 @@ from vega3d.pipeline.commands import (
     run_app,
 )
 from vega3d.train.config import TASKS, VARIANTS, RunConfig, TrainConfig
+from vega3d.train.pretrain.cli import app as pretrain
 
 DEFAULT = TrainConfig()
 RUN = RunConfig()
@@ -39,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # square brackets are defaults here
 )
+
+app.add_typer(pretrain, name="pretrain")
 
 
 class Weights(StrEnum):
