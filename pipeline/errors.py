@@ -15,3 +15,11 @@ class StoreError(ValueError):
 
 class CheckpointError(ValueError):
     """A model folder or hub id does not hold what its backbone needs."""
+
+
+class TransientError(Exception):
+    """A network, a server or a disk did not answer, and was asked again in vain.
+
+    No ValueError, so that nobody takes it for damage: what it kept from being done is left undone,
+    and a later run does it.
+    """

@@ -61,7 +61,8 @@ def verify_deep(
 
     store = Store.open(url)
     prepared = prepare_model(stored_config(store, model))
-    if fields := differing_fields(prepared.identity, store.identity):
+    wanted = {**prepared.identity, "format": store.identity["format"]}  # features have no format
+    if fields := differing_fields(wanted, store.identity):
         raise StoreError(f"{url}: recomputing needs the same model and config: {'; '.join(fields)}")
     numerics = Numerics(**store.attributes["numerics"])
     if numerics.device == "cuda" and not torch.cuda.is_available():

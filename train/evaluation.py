@@ -65,7 +65,7 @@ def evaluate_run(
         what = "All views of other stores."
     _check_dims(pairing, record)
     model = recorded_model(record)
-    load_weights(Path(run_dir) / weights, model)
+    load_weights(Path(run_dir) / weights, model, record["identity"])
     with join_processes(run.device) as processes:
         loader = Loader(
             pairing,

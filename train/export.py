@@ -30,8 +30,9 @@ def export_fusion(run_dir: str | Path, out: str | Path, *, weights: str = LAST) 
     Raises:
         UsageError: There is no run, or it has no such weights.
     """
-    model = recorded_model(read_record(Path(run_dir)))
-    load_weights(Path(run_dir) / weights, model)
+    record = read_record(Path(run_dir))
+    model = recorded_model(record)
+    load_weights(Path(run_dir) / weights, model, record["identity"])
     fusion = copy.deepcopy(model.fusion).eval()
     _fold(model.standardize_gen, fusion.project_gen)
     _fold(model.standardize_sem, fusion.project_sem)

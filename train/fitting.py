@@ -1,6 +1,5 @@
 """Train one fusion on cached features: the whole story of `vega3d-train fit`."""
 
-import json
 import math
 import os
 import statistics
@@ -19,6 +18,7 @@ from vega3d.train.processes import Processes, join_processes
 from vega3d.train.report import write_report
 from vega3d.train.rundir import SUMMARY, RunPlan, check_answers, plan_run, write_record
 from vega3d.train.scoring import Scores
+from vega3d.train.sealed import read_sealed_json, sealed_json
 from vega3d.train.trainer import Trainer
 
 
@@ -86,7 +86,8 @@ def fit(
                     scores,
                     num_scenes=run.report_scenes,
                 )
-            write_json(run_dir / SUMMARY, summary)  # last: it says that the run is finished
+            # Last: it says that the run is finished.
+            write_json(run_dir / SUMMARY, sealed_json(summary))
     return summary
 
 
@@ -94,7 +95,9 @@ def _finished_summary(run_dir: Path, processes: Processes) -> dict[str, Any] | N
     """Return the summary of a run that is finished, the same on every process."""
     summary = None
     if processes.is_first and (run_dir / SUMMARY).exists():
-        summary = json.loads((run_dir / SUMMARY).read_text())
+        summary = read_sealed_json(
+            run_dir / SUMMARY, "remove it and repeat the run's command, which scores again"
+        )
     (summary, *_) = processes.gather(summary)
     return {**summary, "run": str(run_dir)} if summary and summary["finished"] else None
 

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from vega3d.pipeline.errors import UsageError
+
 METRICS = "metrics.jsonl"
 _log = logging.getLogger(__name__)
 
@@ -47,12 +49,16 @@ class Journal:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run's metrics.jsonl; a torn last line is left out."""
+    """Return the lines of a run's metrics.jsonl; a torn last line is left out.
+
+    Raises:
+        UsageError: A line is damaged.
+    """
     path = run_dir / METRICS
     if not path.exists():
         return []
-    lines = path.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_bytes().split(b"\n")
+    return [_parsed(line, f"{path}, line {number}") for number, line in enumerate(lines[:-1], 1)]
 
 
 class ProgressBar:
@@ -95,6 +101,16 @@ class ProgressBar:
         """Leave the terminal as it was."""
         if self._bar is not None:
             self._bar.stop()
+
+
+def _parsed(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        values = dict(json.loads(line))
+        if isinstance(values["step"], int) and values["kind"] in ("train", "val"):
+            return values
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise UsageError(f"{where}: is damaged; remove that line and repeat the run's command")
 
 
 def _forget_after(path: Path, done_steps: int) -> None:

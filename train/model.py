@@ -16,8 +16,8 @@ from vega3d.train.attention import ReaderLayer, sincos_positions
 from vega3d.train.batch import Batch
 from vega3d.train.config import TrainConfig
 from vega3d.train.fusion import GatedFusion
-from vega3d.train.spatial import DepthTask, DisplacementTask, LabelTask, MatchingTask
-from vega3d.train.tasks import Targets, Task
+from vega3d.train.tasks.registry import task_class
+from vega3d.train.tasks.task import Targets, Task
 
 
 class Standardize(nn.Module):
@@ -67,7 +67,9 @@ class SpatialModel(nn.Module):
             ReaderLayer(dim, config.heads) for _ in range(config.reader_layers)
         )
         self.norm_out = nn.LayerNorm(dim)
-        self.tasks = nn.ModuleDict({name: make_task(name, config) for name in config.tasks})
+        self.tasks = nn.ModuleDict(
+            {name: task_class(name).from_config(config) for name in config.tasks}
+        )
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)
 
@@ -114,16 +116,3 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return SpatialModel(gen_dim, sem_dim, grid, config)
-
-
-def make_task(name: str, config: TrainConfig) -> Task:
-    """Return a task by its name in `config.TASKS`."""
-    dim = config.hidden_dim
-    if name == "depth":
-        return DepthTask(dim)
-    if name == "displacement":
-        return DisplacementTask(dim)
-    if name == "matching":
-        return MatchingTask(dim, config.match_radius_m)
-    assert name == "classes", name
-    return LabelTask(dim, config.num_classes)

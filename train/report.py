@@ -27,21 +27,11 @@ from vega3d.train.loader import Loader
 from vega3d.train.model import SpatialModel
 from vega3d.train.rundir import RunPlan, read_record
 from vega3d.train.scoring import Scores
+from vega3d.train.tasks.registry import task_class
 
 REPORT = "report.html"
 _TEMPLATE = "report.html.j2"
-_MEANINGS = {
-    "absrel": "mean relative error of depth (0 best)",
-    "delta125": "depths within a factor of 1.25",
-    "mra": "mean relative accuracy of the distance, as in VSI-Bench",
-    "left_right": "left or right came out right",
-    "above_below": "above or below came out right",
-    "nearer_farther": "nearer or farther came out right",
-    "recall": "matches within the radius",
-    "recall_guess": "the same for a blind guess",
-    "accuracy": "right classes",
-    "loss": "loss per answer (0 best)",
-}
+_LOSS = {"loss": "loss per answer (0 best)"}
 
 
 def write_report(
@@ -129,12 +119,9 @@ def _cards(scores: Scores, lines: list[dict[str, Any]]) -> list[tuple[str, str]]
 def _metric_rows(scores: Scores) -> list[tuple[str, str, str, str]]:
     rows = []
     for name, value in scores.metrics().items():
-        metric = name.split("/")[1]
+        task, metric = name.split("/")
         count = sum(sums[name][1] for sums in scores.scenes.values() if name in sums)
-        meaning = _MEANINGS.get(metric, "")
-        if metric.startswith("recall_rot"):
-            low, high = metric.removeprefix("recall_rot").split("_")
-            meaning = f"matches, cameras {int(low)} to {int(high)} degrees apart"
+        meaning = (task_class(task).meanings | _LOSS)[metric]
         rows.append((name, f"{value:.4f}", f"{count:,.0f}", meaning))
     return rows
 

@@ -1,6 +1,5 @@
 """What a run is: its plan, made from stores and config alone, and the record kept in its folder."""
 
-import json
 import platform
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -10,24 +9,27 @@ from typing import Any
 import torch
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.train.checkpoint import write_json
-from vega3d.train.config import RunConfig, TrainConfig, digest, to_json, train_config_from_json
+from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.train.checkpoint import write_json, write_text
+from vega3d.train.config import (
+    RunConfig,
+    TrainConfig,
+    differences,
+    digest,
+    to_json,
+    train_config_from_json,
+)
 from vega3d.train.loader import aligned_batch
-from vega3d.train.model import SpatialModel, build_model, make_task
+from vega3d.train.model import SpatialModel, build_model
 from vega3d.train.order import Sample, Split, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import AnyStore, Pairing, pair_stores, parts
-from vega3d.train.spatial import MatchingTask
+from vega3d.train.sealed import read_sealed_json, sealed_json
+from vega3d.train.tasks.registry import task_class
 
 RECORD = "run.json"
 SUMMARY = "summary.json"
 LAST = "last.safetensors"
 BEST = "best.safetensors"
-_UNANSWERED = {
-    "depth": "no scored view has depth",
-    "displacement": "no scored view has two tokens with depth",
-    "matching": "no two scored views share a point",
-    "classes": "no scored view has a labelled token",
-}
 _VERSIONS = ("vega3d", "torch", "numpy", "zarr", "safetensors")
 
 
@@ -77,7 +79,7 @@ def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
     split = split_scenes(num_views, config)
     split = replace(split, note=note + split.note)
     _check_geometry(pairing, split, config)
-    adjacent = MatchingTask.name in config.tasks
+    adjacent = any(task_class(name).adjacent_views for name in config.tasks)
     return RunPlan(
         pairing=pairing,
         config=config,
@@ -108,7 +110,7 @@ def check_labels(pairing: Pairing, config: TrainConfig) -> None:
 def check_answers(plan: RunPlan) -> None:
     """Refuse tasks to which the scored views have no answer; reads no more scenes than it must."""
     with torch.random.fork_rng(devices=[]):
-        waiting = [make_task(name, plan.config) for name in plan.config.tasks]
+        waiting = [task_class(name).from_config(plan.config) for name in plan.config.tasks]
     rows, cols = plan.pairing.grid
     table = plan.pairing.table(plan.config.min_depth_share)
     nothing = torch.empty(1, plan.config.views_per_sample, rows * cols, 0)
@@ -117,7 +119,7 @@ def check_answers(plan: RunPlan) -> None:
         waiting = [task for task in waiting if not task.targets(batch)["count"]]
         if not waiting:
             return
-    found = "; ".join(f"{task.name}: {_UNANSWERED[task.name]}" for task in waiting)
+    found = "; ".join(f"{task.name}: {task.unanswered}" for task in waiting)
     raise UsageError(f"{found}. Leave the task out of --task, or score other scenes (--split-seed)")
 
 
@@ -138,7 +140,7 @@ def check_same_stores(pairing: Pairing, record: dict[str, Any]) -> None:
 def _usable_views(pairing: Pairing, config: TrainConfig) -> tuple[dict[str, int], str]:
     """Return the views of the scenes that the tasks can use, and a note on the others."""
     num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
-    spatial = [name for name in config.tasks if name != "classes"]
+    spatial = [name for name in config.tasks if task_class(name).needs_depth]
     if not spatial:
         return num_views, ""
     table = pairing.table(config.min_depth_share)
@@ -159,7 +161,7 @@ def _usable_views(pairing: Pairing, config: TrainConfig) -> tuple[dict[str, int]
 
 def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None:
     """Refuse spatial tasks where one side of a scene split by time has no depth."""
-    spatial = [name for name in config.tasks if name != "classes"]
+    spatial = [name for name in config.tasks if task_class(name).needs_depth]
     for side, scenes in (("to train", split.train), ("to score", split.val)):
         if spatial and not any(
             pairing.geometry(scene.scene_id, config.min_depth_share)
@@ -175,7 +177,7 @@ def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None
 
 
 def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
-    """Write what the run is, or check that the folder holds the same run.
+    """Write what the run is and its settings, or check that the folder holds the same run.
 
     Raises:
         UsageError: The folder holds another run; the message names the fields that differ.
@@ -184,12 +186,13 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
     before = _read_record(run_dir)
     if before is not None:
         if before["digest"] != digest(identity):
-            fields = _differences(before["identity"], identity)
+            fields = differences(before["identity"], identity)
             raise UsageError(
                 f"{run_dir} holds another run: {'; '.join(fields[:6])}. Choose another --out, or "
                 "repeat the command of that run to resume it"
             )
-        write_json(run_dir / RECORD, {**before, "where": _where(plan.pairing)})
+        write_json(run_dir / RECORD, sealed_json({**before, "where": _where(plan.pairing)}))
+        write_text(run_dir / FILE, as_toml(plan.config, run))
         return
     pairing = plan.pairing
     record = {
@@ -209,7 +212,8 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
         "versions": {name: version(name) for name in _VERSIONS}
         | {"python": platform.python_version()},
     }
-    write_json(run_dir / RECORD, record)
+    write_json(run_dir / RECORD, sealed_json(record))
+    write_text(run_dir / FILE, as_toml(plan.config, run))
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:
@@ -249,8 +253,7 @@ def _read_record(run_dir: Path) -> dict[str, Any] | None:
     path = run_dir / RECORD
     if not path.exists():
         return None
-    record: dict[str, Any] = json.loads(path.read_text())
-    return record
+    return read_sealed_json(path, "remove it and repeat the run's command, which writes it anew")
 
 
 def _stores_identity(pairing: Pairing) -> dict[str, Any]:
@@ -283,16 +286,3 @@ def _where(pairing: Pairing) -> dict[str, list[str]]:
 
 def _absolute(url: str) -> str:
     return url if "://" in url else str(Path(url).absolute())
-
-
-def _differences(before: Any, now: Any, path: str = "") -> list[str]:  # noqa: ANN401 - plain JSON
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        return [
-            difference
-            for key in keys
-            for difference in _differences(
-                before.get(key), now.get(key), f"{path}.{key}".strip(".")
-            )
-        ]
-    return [] if before == now else [f"{path} was {before!r}, now {now!r}"]

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.batch import Batch
-from vega3d.train.checkpoint import load_state, save_state, save_weights, write_json
+from vega3d.train.checkpoint import State, load_state, save_state, save_weights, write_json
 from vega3d.train.config import RunConfig
 from vega3d.train.journal import Journal, ProgressBar
 from vega3d.train.loader import FeatureCache, Loader
@@ -33,7 +33,7 @@ from vega3d.train.order import Sample
 from vega3d.train.processes import Processes
 from vega3d.train.rundir import BEST, LAST, RunPlan
 from vega3d.train.scoring import Scores, score_model
-from vega3d.train.tasks import Targets
+from vega3d.train.tasks.task import Targets
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ class Trainer:
         self.plan, self.config, self.run, self.processes = plan, plan.config, run, processes
         self.part_size = _part_size(plan, processes)
         self.run_dir = run_dir
+        self._identity = plan.identity()
         self.model = plan.build_model().to(processes.device)
         self.optimizer = make_optimizer(self.model, self.config)
         self.average = make_average(self.model, self.config)
@@ -255,33 +256,33 @@ class Trainer:
         self._write("val", {name: v for name, v in values.items() if math.isfinite(v)})
         if not self.processes.is_first:
             return
-        save_weights(self.run_dir / LAST, self.scored_model)
+        save_weights(self.run_dir / LAST, self.scored_model, self._identity)
         if values["score"] > self.best_score:
             self.best_score = values["score"]
-            save_weights(self.run_dir / BEST, self.scored_model)
+            save_weights(self.run_dir / BEST, self.scored_model, self._identity)
 
     def _save(self) -> None:
         if self._journal is None:
             return
         self._journal.sync()
-        state = {
-            "done": self.done,
-            "best_score": self.best_score,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": None if self.average is None else self.average.state_dict(),
-        }
-        save_state(self.run_dir, state)
+        state = State(
+            done=self.done,
+            best_score=self.best_score,
+            model=self.model.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            average=None if self.average is None else self.average.state_dict(),
+        )
+        save_state(self.run_dir, state, self._identity)
 
     def _resume(self) -> None:
-        state = load_state(self.run_dir, self.processes.device)
+        state = load_state(self.run_dir, self._identity)
         if state is None:
             return
-        self.model.load_state_dict(state["model"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"], strict=True)
-        self.done, self.best_score = int(state["done"]), float(state["best_score"])
+        self.model.load_state_dict(state.model, strict=True)
+        self.optimizer.load_state_dict(state.optimizer)
+        if self.average is not None and state.average is not None:
+            self.average.load_state_dict(state.average, strict=True)
+        self.done, self.best_score = state.done, state.best_score
         _log.info("resuming after step %d", self.done)
 
     def _write(self, kind: str, values: dict[str, float]) -> None:

@@ -4,21 +4,19 @@ Images in, tokens out: knows no scene source and no store. Open `backbone.py` fi
 encoder offers), then `wan.py`; `grid.py` brings tokens to the common grid. Names load on first use.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vega3d.pipeline.lazy import lazy_names
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone as Backbone
     from vega3d.pipeline.backbones.loading import load_backbone as load_backbone
 
-_HOMES = {
-    "Backbone": "vega3d.pipeline.backbones.backbone",
-    "load_backbone": "vega3d.pipeline.backbones.loading",
-}
 __all__ = ["Backbone", "load_backbone"]
-
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Backbone": "backbone",
+        "load_backbone": "loading",
+    },
+)

@@ -7,9 +7,9 @@ import fnmatch
 import glob
 import io
 import os
-from pathlib import Path
 from typing import Any
 
+from vega3d.pipeline.local_files import open_plain, read_plain
 from vega3d.pipeline.scenes.scene import natural_key
 
 _SCHEMES = ("http://", "https://", "s3://")
@@ -34,7 +34,7 @@ def read_range(url: str, start: int, size_bytes: int) -> bytes:
         OSError: It ends earlier, or the server refuses.
     """
     if not is_remote(url):
-        with open(url, "rb") as file:
+        with open_plain(url) as file:
             file.seek(start)
             data = file.read(size_bytes)
     elif size_bytes == 0:
@@ -56,7 +56,7 @@ def read_range(url: str, start: int, size_bytes: int) -> bytes:
 def read_all(url: str) -> bytes:
     """Return a whole (small) file; raises FileNotFoundError or another OSError."""
     if not is_remote(url):
-        return Path(url).read_bytes()
+        return read_plain(url)
     import obstore
 
     store, name = _remote(url)
@@ -66,7 +66,7 @@ def read_all(url: str) -> bytes:
 def open_file(url: str) -> io.BufferedIOBase:
     """Return a seekable file; a remote one is fetched in blocks where it is read."""
     if not is_remote(url):
-        return open(url, "rb")
+        return open_plain(url)
     import obstore
 
     store, name = _remote(url)

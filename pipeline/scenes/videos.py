@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.local_files import check_plain
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View, check_unique, natural_key
 
@@ -94,6 +95,7 @@ def _open(path: str, scene_id: str) -> Any:  # noqa: ANN401 - PyAV's container
     import av
 
     try:
+        check_plain(path)
         container = av.open(path)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SceneError(f"{scene_id}: {path} is no readable video ({error})") from error

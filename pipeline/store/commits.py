@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json
+from vega3d.pipeline.store.identity import FORMAT_VERSION, READABLE_FORMATS, canonical_json
 from vega3d.pipeline.store.objects import Objects
 
 COMMITS = "unit/commits"
@@ -126,7 +126,7 @@ def _latest(keys: Iterable[str]) -> dict[int, str]:
 def _parse(objects: Objects, key: str) -> Record:
     try:
         document = json.loads(objects.read(key))
-        if document.pop("format") != FORMAT_VERSION:
+        if document.pop("format") not in READABLE_FORMATS:
             raise StoreError(f"{objects.url}/{key}: written by another version of vega3d")
         document["scenes"] = [SceneRecord(**scene) for scene in document["scenes"]]
         document["objects"] = {

@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FORMAT_VERSION = 1
-"""Raised when the meaning or layout of stored bytes changes."""
+FORMAT_VERSION = 2
+"""Of the stores that are written; raised when the meaning or layout of stored bytes changes."""
+
+READABLE_FORMATS = (1, FORMAT_VERSION)
+"""Of the stores that are read; those of an older format are never written to."""
 
 
 def canonical_json(value: Any) -> bytes:  # noqa: ANN401 - any plain JSON value

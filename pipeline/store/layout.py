@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.store.identity import READABLE_FORMATS
 from vega3d.pipeline.store.objects import MAX_PUT_BYTES
 from vega3d.pipeline.store.units import Plan
 
@@ -200,10 +201,15 @@ def parse_attributes(root: bytes) -> dict[str, Any]:
     """Return our part of the root group's attributes.
 
     Raises:
-        StoreError: It is a Zarr group of somebody else's.
+        StoreError: It is a Zarr group of somebody else's, or of a format that is not known here.
     """
     document = json.loads(root)
     ours = document.get("attributes", {}).get("vega3d")
     if document.get("zarr_format") != 3 or not isinstance(ours, dict):
         raise StoreError("not a vega3d store: its root has no vega3d attributes")
+    if ours.get("format") not in READABLE_FORMATS:
+        raise StoreError(
+            f"a store of format {ours.get('format')}, and this version reads "
+            f"{', '.join(map(str, READABLE_FORMATS))}; install the vega3d that wrote it, or a newer"
+        )
     return ours

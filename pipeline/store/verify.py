@@ -13,7 +13,13 @@ from vega3d.pipeline.store.merge import merge_commits, merged_objects
 from vega3d.pipeline.store.objects import TEMPORARY_SUFFIX, Objects, open_objects
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.units import Plan, PlannedScene
-from vega3d.pipeline.store.writer import StoreWriter, fixed_objects, reopen, revoke
+from vega3d.pipeline.store.writer import (
+    StoreWriter,
+    check_written_here,
+    fixed_objects,
+    reopen,
+    revoke,
+)
 
 if TYPE_CHECKING:
     pass
@@ -55,9 +61,11 @@ def verify(url: str, *, repair: bool = False) -> Verification:
             of, so that the next run computes them anew; write damaged small objects again.
 
     Raises:
-        StoreError: There is no store.
+        StoreError: There is no store, or repair is asked of one of an older format.
     """
     store = Store.open(url)
+    if repair:
+        check_written_here(url, store.attributes)
     objects = open_objects(url)
     writer, plan = _reopened(store)
     commits = store.records.read_all()

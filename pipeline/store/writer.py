@@ -194,6 +194,7 @@ def create_or_resume(
     documents, chunks = fixed_objects(writer, plan, ours)
     if not objects.create(ROOT, [documents[ROOT]]):
         theirs = parse_attributes(objects.read(ROOT))
+        check_written_here(url, theirs)
         _check_same(url, ours, theirs, objects, rows)
         writer = _writer(url, plan, identity, theirs["numerics"])
     for key, value in {**documents, **chunks, ROWS: rows}.items():
@@ -217,6 +218,16 @@ def fixed_objects(
 def reopen(url: str, attributes: Mapping[str, Any], plan: Plan) -> StoreWriter:
     """Return the writer of a store that is there."""
     return _writer(url, plan, attributes["identity"], attributes["numerics"])
+
+
+def check_written_here(url: str, attributes: Mapping[str, Any]) -> None:
+    """Refuse to write to a store of an older format; raises StoreError."""
+    if attributes["format"] != FORMAT_VERSION:
+        raise StoreError(
+            f"{url} is a store of format {attributes['format']}: it is read and verified, and "
+            f"written no more (new stores have format {FORMAT_VERSION}). Extract into another "
+            "--out, or go on with the version of vega3d that made it"
+        )
 
 
 def uncommitted(writer: StoreWriter, plan: Plan) -> list[Unit]:

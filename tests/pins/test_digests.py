@@ -1,8 +1,9 @@
 """What a store holds is pinned: no move of code may change a byte that a config stands for.
 
-The pins are made by `python tests/pins/test_digests.py` and belong to one format version. Weights
-and features depend on the instruction set, so all but the import are compared on machines like the
-one that made them.
+The pins are made by `python tests/pins/test_digests.py` and belong to one format version; with
+`--keep-stores` it also keeps two of the stores for `test_old_stores.py`, once the format is final.
+Weights and features depend on the instruction set, so all but the import are compared on machines
+like the one that made them.
 """
 
 import hashlib
@@ -21,8 +22,6 @@ from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 from vega3d.pipeline.cli import app
 
 PINS = Path(__file__).with_name("digests.json")
-OLD_STORES = Path(__file__).with_name("format_1.tar.gz")
-"""Two of these stores as version 0.1.0 wrote them, for `test_old_stores.py`."""
 
 SMALL = ("--threads", "1", "--device", "cpu", "--grid", "3x4")
 WAN = ("--resolution", "96x128", *SMALL)
@@ -150,9 +149,11 @@ if __name__ == "__main__":
         write_tiny_siglip(siglip)
         write_stores(Path(scratch), wan, siglip)
         stores = all_digests(Path(scratch))
-        with tarfile.open(OLD_STORES, "w:gz") as tar:
-            for name in ("tars", "siglip"):
-                tar.add(Path(scratch, "stores", name), arcname=name)
+        if "--keep-stores" in sys.argv:
+            kept = PINS.with_name(f"format_{FORMAT_VERSION}.tar.gz")
+            with tarfile.open(kept, "w:gz") as tar:
+                for name in ("tars", "siglip"):
+                    tar.add(Path(scratch, "stores", name), arcname=name)
     pins = {"format": FORMAT_VERSION, "machine": machine(), "stores": stores}
     PINS.write_text(json.dumps(pins, indent=1) + "\n")
     sys.stderr.write(f"wrote {PINS}\n")

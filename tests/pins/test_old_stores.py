@@ -8,7 +8,11 @@ import pytest
 from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.evaluate.report import report
 from vega3d.pipeline import open_store
+from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.store.identity import FORMAT_VERSION
+from vega3d.pipeline.store.units import Plan, PlannedScene
 from vega3d.pipeline.store.verify import verify
+from vega3d.pipeline.store.writer import create_or_resume
 from vega3d.train import RunConfig as TrainRun
 from vega3d.train import TrainConfig, fit
 
@@ -48,3 +52,17 @@ def test_they_are_scored_and_trained_on(stores: Path, tmp_path: Path) -> None:
         semantic_tap="b4",
     )
     assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+def test_an_older_format_is_read_and_not_written(stores: Path) -> None:
+    """`run` and `--repair` name the two formats and what to do."""
+    url = str(stores / "tars")
+    attributes = open_store(url).attributes
+    if attributes["format"] == FORMAT_VERSION:
+        pytest.skip("the format that is written")
+    told = r"of format 1: it is read and verified, and written no more.*another --out"
+    with pytest.raises(StoreError, match=told):
+        verify(url, repair=True)
+    rows = [PlannedScene("scene_a", 3, 3), PlannedScene("scene_b", 4, 4)]
+    with pytest.raises(StoreError, match=told):
+        create_or_resume(url, Plan(tuple(rows), 1), attributes["identity"], {})

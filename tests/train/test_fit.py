@@ -19,12 +19,12 @@ from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 from vega3d.train import RunConfig, TrainConfig, fit
-from vega3d.train.checkpoint import load_weights, write_atomically
+from vega3d.train.checkpoint import load_state, load_weights, write_atomically
 from vega3d.train.journal import read_metrics
 from vega3d.train.loader import Loader
 from vega3d.train.optimizer import lr_at, make_optimizer
 from vega3d.train.pairing import pair_stores
-from vega3d.train.rundir import plan_run, recorded_model
+from vega3d.train.rundir import plan_run, read_record, recorded_model
 from vega3d.train.trainer import NonFiniteLossError, Trainer
 
 CONFIG = TrainConfig(
@@ -96,8 +96,9 @@ def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -
     assert 0 < summary["gate_mean"] < 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "run.json", "metrics.jsonl", "tensorboard", "checkpoint.pt", "last.safetensors",
-        "best.safetensors", "summary.json", "report.html",
+        "run.json", "metrics.jsonl", "tensorboard", "last.safetensors", "best.safetensors",
+        "checkpoint-00000036.safetensors", "checkpoint-00000040.safetensors", "summary.json",
+        "report.html",
     }  # fmt: skip
     page = (tmp_path / "run" / "report.html").read_text()
     assert "prefers-color-scheme: dark" in page
@@ -165,7 +166,7 @@ def test_sigterm_saves_and_exits_and_the_same_call_goes_on(stores: object, tmp_p
     assert json.loads(printed) is False
     stopped = len(losses(out))
     assert 3 <= stopped < 30
-    assert torch.load(out / "checkpoint.pt", weights_only=True)["done"] == stopped
+    assert (out / f"checkpoint-{stopped:08d}.safetensors").exists()
     assert fit(stores.prior, stores.semantic, out, config, run)["finished"]
     assert sorted(losses(out)) == list(range(1, 31))
 
@@ -219,14 +220,14 @@ def test_bfloat16_training_stays_near_float32(stores: object, tmp_path: Path) ->
 def test_averaged_weights_are_the_ones_scored_and_saved(stores: object, tmp_path: Path) -> None:
     config = replace(CONFIG, ema=0.5, steps=3)
     fit(stores.prior, stores.semantic, tmp_path, config, QUICK)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    record = json.loads((tmp_path / "run.json").read_text())
+    record = read_record(tmp_path)
+    state = load_state(tmp_path, record["identity"])
     model = recorded_model(record)
-    load_weights(tmp_path / "last.safetensors", model)
+    load_weights(tmp_path / "last.safetensors", model, record["identity"])
     for name, value in model.state_dict().items():
-        assert torch.equal(value, state["average"][f"module.{name}"])
+        assert torch.equal(value, state.average[f"module.{name}"])
     name = "fusion.project_gen.0.weight"
-    assert not torch.equal(model.state_dict()[name], state["model"][name])
+    assert not torch.equal(model.state_dict()[name], state.model[name])
 
 
 def test_learning_rate_rises_then_falls_as_a_cosine() -> None:
@@ -435,7 +436,7 @@ def test_a_label_that_is_no_class_names_its_scene(stores: object) -> None:
 def test_a_finished_run_is_returned_as_it_was_saved(
     stores: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / ".checkpoint.pt.123.partial").write_bytes(b"left by a kill")
+    (tmp_path / ".last.safetensors.123.partial").write_bytes(b"left by a kill")
     first = fit(stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
     assert not list(tmp_path.glob(".*.partial"))
     rates = [n["tokens_per_s"] for n in read_metrics(tmp_path) if n["kind"] == "train"]

@@ -1,6 +1,7 @@
 """What decides the numbers of a pretraining run, and what only decides how it is carried out."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,11 +41,17 @@ class Recipe:
     """Last steps, over which the rate falls to 2 % of itself."""
 
     lr: float
+    """Peak learning rate of AdamW."""
+
     warmup: int = 100
+    """First steps, over which the rate rises."""
+
     weight_decay: float = 0.02
     """Of matrices only."""
 
     clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+
     ema: float = 0.998
     """Decay of the averaged weights, which are the ones that are saved."""
 
@@ -73,15 +80,29 @@ class GeneratorConfig:
     """Rows that views are brought to, px: a multiple of 16."""
 
     width: int = 160
+    """Columns, px: a multiple of 16."""
+
     vae_width: int = 16
+    """Channels of the VAE's first level."""
+
     vae_blocks: int = 1
     """Residual blocks a level of the VAE."""
 
     heads: int = 4
+    """Attention heads."""
+
     head_dim: int = 32
+    """Width of a head."""
+
     layers: int = 8
+    """Blocks of the DiT."""
+
     ffn_dim: int = 384
+    """Width of the feed-forward layers."""
+
     text_dim: int = 32
+    """Width of the (empty) prompt."""
+
     views_a_step: int = 20
     """Views of a step, in clips of 1, 3 or 5."""
 
@@ -89,8 +110,31 @@ class GeneratorConfig:
     """Matrix products in bfloat16."""
 
     seed: int = 0
+    """Of weights, batches and noise."""
+
     transformer: Recipe = Recipe(steps=4_000, cooldown=500, lr=2e-3)
-    decoder: Recipe = Recipe(steps=2_000, cooldown=1_000, lr=2e-3, weight_decay=1e-3, ema=0.99)
+    """Of the DiT."""
+
+    decoder_steps: int = 2_000
+    """Optimiser steps of the VAE's decoder; over the last half its rate falls."""
+
+    decoder_lr: float = 2e-3
+    """Peak learning rate of the decoder."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the numbers of a step; how many there are is not part of it."""
+        return _identity(asdict(self))
+
+    @property
+    def decoder(self) -> Recipe:
+        """Return how the decoder is trained."""
+        return Recipe(
+            steps=self.decoder_steps,
+            cooldown=self.decoder_steps // 2,
+            lr=self.decoder_lr,
+            weight_decay=1e-3,
+            ema=0.99,
+        )
 
     def __post_init__(self) -> None:
         """Check every field once."""
@@ -114,11 +158,23 @@ class SemanticConfig:
     """Rows that views are brought to, px: a multiple of 16."""
 
     width: int = 160
+    """Columns, px: a multiple of 16."""
+
     hidden: int = 128
+    """Width of both halves."""
+
     ffn_dim: int = 384
+    """Width of the feed-forward layers."""
+
     layers: int = 6
+    """Layers of the vision half."""
+
     heads: int = 4
+    """Attention heads."""
+
     text_layers: int = 2
+    """Layers of the text half."""
+
     batch: int = 32
     """Pictures a step, each of another scene."""
 
@@ -126,9 +182,26 @@ class SemanticConfig:
     """Matrix products in bfloat16."""
 
     seed: int = 0
+    """Of weights, batches and noise."""
+
     recipe: Recipe = Recipe(steps=4_000, cooldown=1_000, lr=1.5e-3, weight_decay=0.05)
+    """Of both halves together."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the numbers of a step; how many there are is not part of it."""
+        return _identity(asdict(self))
 
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.height % 16 or self.width % 16:
             raise ValueError(f"height and width must be multiples of 16, got {self}")
+
+
+_LENGTH = ("steps", "cooldown", "probe_every", "decoder_steps")
+
+
+def _identity(values: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        flat |= value if isinstance(value, dict) else {name: value}
+    return {name: value for name, value in flat.items() if name not in _LENGTH}

@@ -5,7 +5,6 @@ disk, the DiT learns flow matching on clips of 1, 3 and 5 latents with the empty
 the VAE's decoder learns to undo the encoder. Letters: B clips of T latents, z latent channels.
 """
 
-import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -16,8 +15,7 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from torch import Tensor, nn
 
-from vega3d.pipeline.errors import UsageError
-from vega3d.train.checkpoint import write_json
+from vega3d.train.checkpoint import check_same_run, write_json
 from vega3d.train.journal import read_metrics
 from vega3d.train.pretrain import vae as images
 from vega3d.train.pretrain.clips import cache_views, cached, views_folder
@@ -45,21 +43,22 @@ def pretrain_generator(out: str, config: GeneratorConfig, run: PretrainRun) -> d
     folder = Path(out)
     with join_processes(run.device) as processes:
         if processes.is_first:
-            check_same(folder, dataclasses.asdict(config))
+            check_same(folder, config.identity())
         vae, latents = _prepare(folder, config, run, processes)
         transformer = new_transformer(config)
         probe = GeneratorProbe(load_scored(config, vae, processes.device), config)
         batches = _Batches(latents, config, processes)
         transformer = train(
             transformer, batches.loss, probe, config.transformer, run,
-            folder / "transformer", processes,
+            folder / "transformer", config.identity(), processes,
         )  # fmt: skip
         if processes.is_first:  # the DiT is there whatever becomes of the decoder
             save_generator(folder / "model", transformer, vae, config)
         decoding = _Decoding(vae, folder, config, run, processes)
         vae = train(
-            vae, decoding.loss, decoding.score, config.decoder, run, folder / "decoder", processes
-        )
+            vae, decoding.loss, decoding.score, config.decoder, run,
+            folder / "decoder", config.identity(), processes,
+        )  # fmt: skip
         if processes.is_first:
             save_generator(folder / "model", transformer, vae, config)
     scores = [line for line in read_metrics(folder / "transformer") if line["kind"] == "val"]
@@ -103,25 +102,13 @@ def empty_prompt(batch: int, config: GeneratorConfig, device: torch.device) -> T
     return torch.zeros(batch, 1, config.text_dim, device=device)
 
 
-def check_same(folder: Path, config: dict[str, Any]) -> None:
-    """Write the config; raise UsageError where a run with another is there (steps may differ)."""
+def check_same(folder: Path, identity: dict[str, Any]) -> None:
+    """Write what decides the numbers; raise UsageError where a run with something else is there."""
     path = folder / "config.json"
-    config = json.loads(json.dumps(config))
+    identity = json.loads(json.dumps(identity))
     if path.exists():
-        before = json.loads(path.read_text())
-        if _without_steps(before) != _without_steps(config):
-            changed = [key for key in config if before.get(key) != config[key]]
-            raise UsageError(
-                f"{folder} holds a run with another config: {changed}; give another --out"
-            )
-    write_json(path, config)
-
-
-def _without_steps(config: dict[str, Any]) -> dict[str, Any]:
-    inner = {key: value for key, value in config.items() if not isinstance(value, dict)}
-    recipes = {key: {k: v for k, v in value.items() if k not in ("steps", "cooldown")}
-               for key, value in config.items() if isinstance(value, dict)}  # fmt: skip
-    return inner | recipes
+        check_same_run(path, json.loads(path.read_text()), identity)
+    write_json(path, identity)
 
 
 def _prepare(

@@ -61,7 +61,7 @@ def pretrain_semantic(out: str, config: SemanticConfig, run: PretrainRun) -> dic
     folder = Path(out)
     with join_processes(run.device) as processes:
         if processes.is_first:
-            check_same(folder, dataclasses.asdict(config))
+            check_same(folder, config.identity())
             _described(config.scenes, folder, config, run)
         processes.gather(None)  # the others wait for the files
         known = _described(config.scenes, folder, config, run)
@@ -70,7 +70,14 @@ def pretrain_semantic(out: str, config: SemanticConfig, run: PretrainRun) -> dic
         pairs = _Pairs(known, words, config, processes)
         asked = _Pairs(_described(config.choose, folder, config, run), words, config, processes)
         model = train(
-            model, pairs.loss, asked.score, config.recipe, run, folder / "siglip", processes
+            model,
+            pairs.loss,
+            asked.score,
+            config.recipe,
+            run,
+            folder / "siglip",
+            config.identity(),
+            processes,
         )
         if processes.is_first:
             save_semantic(folder / "model", model, words)

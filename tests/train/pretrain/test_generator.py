@@ -32,7 +32,7 @@ SMALL = GeneratorConfig(
     ffn_dim=32,
     views_a_step=5,
     transformer=Recipe(steps=6, cooldown=2, lr=1e-3, warmup=2, probe_every=3),
-    decoder=Recipe(steps=2, cooldown=1, lr=1e-3, warmup=1, probe_every=2),
+    decoder_steps=2,
 )
 RUN = PretrainRun(save_every=2, log_every=1)
 
@@ -99,17 +99,12 @@ def test_a_resumed_run_is_the_undisturbed_one(finished: Path, tmp_path: Path) ->
     short = dataclasses.replace(SMALL.transformer, steps=4, cooldown=0)
     pretrain_generator(str(tmp_path), dataclasses.replace(SMALL, transformer=short), RUN)
     pretrain_generator(str(tmp_path), SMALL, RUN)
-    state, expected = (
-        torch.load(folder / "transformer" / "checkpoint.pt", weights_only=True)
-        for folder in (tmp_path, finished)
-    )
-    assert state["step"] == expected["step"] == 6
-    for name, weight in expected["average"].items():
-        assert torch.equal(state["average"][name], weight), name
+    name = "transformer/checkpoint-00000006.safetensors"
+    assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
 def test_another_config_is_refused(finished: Path) -> None:
-    with pytest.raises(UsageError, match=r"holds a run with another config: \['layers'\]"):
+    with pytest.raises(UsageError, match="another run: .*layers"):
         pretrain_generator(str(finished), dataclasses.replace(SMALL, layers=3), RUN)
 
 

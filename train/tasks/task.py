@@ -1,4 +1,4 @@
-"""What a task is, and the heads they share.
+"""What every task offers, and the head they share.
 
 A task is a head, a loss and metrics over fused tokens. Everything it learns from comes from depth
 and poses (or, for `classes`, a label store), so any capture is training data. Losses and metrics
@@ -8,12 +8,14 @@ Letters: B samples, V views, N tokens of a view, D channels of a token.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vega3d.train.batch import Batch
+from vega3d.train.config import TrainConfig
 
 Targets = dict[str, Tensor]
 """What a head is asked and the right answers; "count" holds how many there are, as a number."""
@@ -25,11 +27,22 @@ Sums = dict[str, tuple[Tensor, Tensor]]
 class Task(nn.Module, ABC):
     """A head over the fused tokens, its loss and its metrics."""
 
-    name: str
-    primary: str
+    name: ClassVar[str]
+    primary: ClassVar[str]
     """The metric that stands for the task in a table: in [0, 1], 1 best."""
-    adjacent_views: bool = False
+    meanings: ClassVar[dict[str, str]]
+    """Every metric in words."""
+    unanswered: ClassVar[str]
+    """What is wrong with scored views that have no answer."""
+    adjacent_views: ClassVar[bool] = False
     """True where a sample must hold neighbouring views."""
+    needs_depth: ClassVar[bool] = True
+    """True where the answers come from depth and poses."""
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: TrainConfig) -> Self:
+        """Return the task of a run; its first weights come from torch's generator."""
 
     @abstractmethod
     def targets(self, batch: Batch) -> Targets:

@@ -1,0 +1,80 @@
+"""Local files that others made, opened in this one place: plain files only, and not without end.
+
+A name may lead to a FIFO, whose reader waits for ever, to a device that never ends, or to a sparse
+file of a terabyte; and a disk or mount that is not well is asked again.
+"""
+
+import errno
+import os
+import stat
+from io import BufferedReader
+
+from vega3d.pipeline.transient import retried_io
+
+MAX_FILE_BYTES = 1 << 30
+"""Largest file that is read as a whole. An image over the limit of pixels is smaller."""
+
+
+def open_plain(path: str) -> BufferedReader:
+    """Open a plain file for reading; a FIFO or device is never waited for.
+
+    Raises:
+        OSError: It cannot be opened, or is no plain file.
+        TransientError: The disk or mount did not answer.
+    """
+    return retried_io(path, lambda: _open_plain(path))
+
+
+def read_plain(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the bytes of a plain file.
+
+    Raises:
+        OSError: It cannot be read, is no plain file, or holds more than `limit_bytes`.
+        TransientError: The disk or mount did not answer.
+    """
+
+    def read() -> bytes:
+        with _open_plain(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if size_bytes > limit_bytes:
+                told = f"holds {size_bytes} bytes, more than the limit of {limit_bytes}"
+                raise OSError(errno.EFBIG, told, path)
+            return file.read()
+
+    return retried_io(path, read)
+
+
+def check_plain(path: str) -> None:
+    """Raise as `open_plain` does, for a library that opens the path itself."""
+    open_plain(path).close()
+
+
+def _open_plain(path: str) -> BufferedReader:
+    # Opening a FIFO waits for its writer, and some devices act when they are opened: look first,
+    # do not wait, and look at what was opened.
+    try:
+        _check(os.stat(path), path)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except ValueError as error:  # a NUL byte in the name
+        raise OSError(errno.EINVAL, str(error), path) from error
+    try:
+        _check(os.fstat(handle), path)
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _check(found: os.stat_result, path: str) -> None:
+    kinds = {
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFDIR: "a folder",
+    }
+    kind = kinds.get(stat.S_IFMT(found.st_mode))
+    if kind is not None:
+        code = errno.EISDIR if kind == "a folder" else errno.EINVAL
+        raise OSError(code, f"is {kind}, and must be a plain file", path)
