@@ -201,7 +201,7 @@ _LENGTH = ("steps", "cooldown", "probe_every", "decoder_steps")
 
 
 def _identity(values: dict[str, Any]) -> dict[str, Any]:
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= value if isinstance(value, dict) else {name: value}
     return {name: value for name, value in flat.items() if name not in _LENGTH}
