@@ -5,17 +5,14 @@ Letters: h w pixels.
 
 import colorsys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, UInt8
 
+from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.rooms.furniture import extents, moved
 from vega3d.pipeline.scenes.rooms.layout import Thing
 from vega3d.pipeline.scenes.rooms.materials import Material, Vector
-
-if TYPE_CHECKING:
-    from vega3d.pipeline.scenes.rooms.rooms import Film
 
 LABELS = (
     "floor",
@@ -90,7 +87,7 @@ class Box:
     yaw: float
 
 
-def view_truth(film: "Film", index: int) -> ViewTruth:
+def view_truth(film: Film, index: int) -> ViewTruth:
     """Return the answers to one view."""
     depth_m, solid, face = film.cast(index)
     room, met = film.room, solid >= 0
@@ -108,7 +105,7 @@ def view_truth(film: "Film", index: int) -> ViewTruth:
 
 
 def _normals(
-    film: "Film", index: int, depth_m: np.ndarray, solid: np.ndarray, face: np.ndarray
+    film: Film, index: int, depth_m: np.ndarray, solid: np.ndarray, face: np.ndarray
 ) -> Float64[np.ndarray, "h w 3"]:
     """Work out normals in numpy, apart from the renderer's own."""
     body, shape = film.solids.body, film.solids.shape
@@ -135,7 +132,7 @@ def _normals(
     return np.where((solid >= 0)[..., None], normal @ pose[:3, :3], 0.0)
 
 
-def boxes(film: "Film") -> list[Box]:
+def boxes(film: Film) -> list[Box]:
     """Return the box of every object; walls, floor and the like have none."""
     return [_box(thing) for thing in film.room.things if not thing.is_shell]
 
@@ -156,7 +153,7 @@ def _box(thing: Thing) -> Box:
     )
 
 
-def phrases(film: "Film", index: int) -> list[str]:
+def phrases(film: Film, index: int) -> list[str]:
     """Return what a view shows, largest first, each once: such as `dark green plain sofa`."""
     thing = view_truth(film, index).thing
     counts = np.bincount(thing[thing >= 0], minlength=len(film.room.things)) / thing.size

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from vega3d.pipeline.scenes.reading import read_scenes
-from vega3d.pipeline.scenes.rooms.rooms import Film, Rooms, film_room
+from vega3d.pipeline.scenes.rooms.film import Film, film_room
+from vega3d.pipeline.scenes.rooms.rooms import Rooms
 from vega3d.pipeline.scenes.rooms.truth import LABELS, boxes, view_truth
 from vega3d.pipeline.scenes.scene import Scene, View
 
