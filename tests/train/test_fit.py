@@ -96,9 +96,9 @@ def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -
     assert 0 < summary["gate_mean"] < 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "run.json", "metrics.jsonl", "tensorboard", "last.safetensors", "best.safetensors",
-        "checkpoint-00000036.safetensors", "checkpoint-00000040.safetensors", "summary.json",
-        "report.html",
+        "run.json", "config.toml", "metrics.jsonl", "tensorboard", "last.safetensors",
+        "best.safetensors", "checkpoint-00000036.safetensors", "checkpoint-00000040.safetensors",
+        "summary.json", "report.html",
     }  # fmt: skip
     page = (tmp_path / "run" / "report.html").read_text()
     assert "prefers-color-scheme: dark" in page
