@@ -458,7 +458,7 @@ def test_a_device_that_is_not_there_is_refused(stores: object, tmp_path: Path) -
     [
         ({"tasks": ("depth", "colour")}, r"tasks must be different names of .*colour"),
         ({"variant": "gate"}, r"variant must be one of .* got 'gate'"),
-        ({"hidden_dim": 18}, r"multiple of 4 \(2-D positions\) and of heads \(2\), got 18"),
+        ({"hidden_dim": 18}, r"multiple of 4 \(2-D positions\) and of `heads` \(2\), got 18"),
         ({"variant": "sequence", "reader_layers": 0}, "needs reader_layers >= 1"),
         ({"tasks": ("matching",), "views_per_sample": 1}, "views_per_sample must be >= 2"),
         ({"num_classes": 3}, r"num_classes \(2 or more\) goes with the task classes"),
