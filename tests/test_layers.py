@@ -23,7 +23,9 @@ MAY_IMPORT = {
         "train/pretrain",
         "pipeline",
         "pipeline/scenes",
+        "pipeline/scenes/rooms",
         "pipeline/backbones",
+        "pipeline/store",
     },
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline"},
@@ -156,7 +158,7 @@ COMMANDS = {
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
-    "train.pretrain": "generator semantic",
+    "train.pretrain": "generator semantic score",
 }
 HEAVY = [
     "numpy",
