@@ -148,7 +148,7 @@ def _fit(probe: nn.Module, x: Tensor, wanted: Tensor, label: Tensor, config: Tab
         gap = (said[:, :4] - wanted[chosen]).square().mean()
         loss = 2 * gap + 0.5 * nn.functional.cross_entropy(said[:, 4:], label[chosen])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 
@@ -175,5 +175,5 @@ def _verdict(one: float, other: float) -> str:
     return "loss" if max(one, other) < 0 else "open"
 
 
-def _rounded(value: float) -> float:
+def _rounded(value: float | np.floating[Any]) -> float:
     return round(float(value), 4)
