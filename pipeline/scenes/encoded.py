@@ -194,12 +194,8 @@ def _read_rgb(encoded: EncodedView) -> UInt8[np.ndarray, "H W 3"]:
         rgb = np.ascontiguousarray(np.rot90(rgb, -read_turns(data, encoded.where)))
     if encoded.K_color is None:
         return rgb
-    if encoded.K_color_size not in (None, rgb.shape[:2]):
-        raise SceneError(
-            f"{encoded.where}: colour is {rgb.shape[0]}x{rgb.shape[1]} (rows x columns), and its "
-            f"intrinsics are of {encoded.K_color_size}; give the images that they belong to"
-        )
-    check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], f"{encoded.where}: colour")
+    where = f"{encoded.where}: colour"
+    check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], where, encoded.K_color_size)
     return undistort_rgb(rgb, encoded.K_color, encoded.lens) if encoded.lens else rgb
 
 
