@@ -9,7 +9,6 @@ repeated up to 4k + 1: latent 0 holds view 0 and latent j >= 1 views 4j - 3 to 4
 latent ceil(i / 4), and a latent's noise is that of the first view it holds.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,12 +32,18 @@ from vega3d.pipeline.backbones.settings import (
     resolve_blocks,
     tap_name,
 )
+from vega3d.pipeline.backbones.wan_costs import (
+    block_flops,
+    dit_parameters,
+    dit_width,
+    vae_flops,
+    vae_parameters,
+)
 from vega3d.pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
-    from jaxtyping import Float, Float32
+    from jaxtyping import Float32
     from torch import Tensor
 
     from vega3d.pipeline.backbones.encoder import Encoder, Views
@@ -56,6 +61,18 @@ TEXT_ROWS = 512
 AUTO_TOKENS = 1560
 """Tokens of a 480x832 view, which `resolution auto` keeps."""
 
+_VAE = {"_class_name": "AutoencoderKLWan", "base_dim": 96, "z_dim": 16}
+_DIT = {
+    "_class_name": "WanTransformer3DModel",
+    "patch_size": (1, 2, 2),
+    "in_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "attention_head_dim": 128,
+}
+_DIT_1_3B = {**_DIT, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
+_DIT_14B = {**_DIT, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WanConfig(BackboneConfig):
@@ -65,6 +82,12 @@ class WanConfig(BackboneConfig):
     classes: ClassVar[str] = "WanTransformer3DModel, AutoencoderKLWan"
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    published: ClassVar[Mapping[str, Configs]] = {
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": _DIT_1_3B, "vae": _VAE},
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": _DIT_14B, "vae": _VAE},
+    }
+    """Source: Wan-Video/Wan2.1, wan/configs/wan_t2v_1_3B.py and wan_t2v_14B.py."""
+
     draws_noise: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -119,7 +142,7 @@ class WanConfig(BackboneConfig):
         _check_kind(dit, vae)
         blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
         return ModelFacts(
-            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
+            channels=dit_width(dit),
             num_blocks=int(dit["num_layers"]),
             blocks=blocks,
             taps=tuple(
@@ -130,7 +153,7 @@ class WanConfig(BackboneConfig):
             ),
             token_px=TOKEN_PX,
             auto_tokens=AUTO_TOKENS,
-            parameters=0,
+            parameters=dit_parameters(dit, max(blocks) + 1) + vae_parameters(vae),
             configs=configs,
         )
 
@@ -144,10 +167,9 @@ class WanConfig(BackboneConfig):
         latents = {"frame": 1, "stack": num_views, "clip": 1 + math.ceil((num_views - 1) / 4)}
         passes = len(self.timesteps) * self.noise_samples
         depth = max(facts.blocks) + 1
-        ffn_dim = int(facts.configs["transformer"]["ffn_dim"])
-        block = _block_flops(latents[self.context] * tokens, facts.channels, ffn_dim)
+        block = block_flops(facts.configs["transformer"], latents[self.context] * tokens, TEXT_ROWS)
         shared = num_views if self.context != "frame" else 1
-        vae = _vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]))
+        vae = vae_flops(facts.configs["vae"], rows, cols)
         return float(passes * depth * block / shared + vae)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
@@ -196,17 +218,20 @@ class WanEncoder:
         """Load the weights, and take the prompt through the text MLP."""
         import torch
 
-        from vega3d.pipeline.backbones.wan_networks import WanTransformer, WanVae
+        from vega3d.pipeline.backbones.wan_networks import Steps, WanTransformer, WanVae
+        from vega3d.pipeline.backbones.wan_reference import ReferenceSteps
 
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
-        self._vae = WanVae(folder / "vae", numerics.device)
+        vae = WanVae(folder / "vae", numerics.device)
         self._dit = WanTransformer(
             folder / "transformer", max(facts.blocks), config.dtype, numerics.device
         )
+        make = ReferenceSteps if config.recipe == "reference" else Steps
+        self._steps = make(vae, self._dit, config.dtype)
         with torch.inference_mode():
             self._text = self._dit.project_text(_padded(text_rows, facts))
-            self._levels = {k: self._noise_level(k) for k in config.timesteps}
+            self._levels = {k: self._steps.noise_level(k) for k in config.timesteps}
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
         """Yield every tap of every noise level; nothing after the last block runs."""
@@ -230,9 +255,7 @@ class WanEncoder:
     def _run_blocks(
         self, video: "Float32[Tensor, 'B z T h_lat w_lat']", modulation: "Tensor"
     ) -> "Iterator[tuple[int, Float32[Tensor, 'B tokens C']]]":
-        reference = self._config.recipe == "reference"
-        with autocast(self._config.dtype if reference else "float32", self._numerics.device):
-            hidden = self._dit.embed(video)
+        hidden = self._steps.embed(video)
         with autocast(self._config.dtype, self._numerics.device):
             yield from self._dit.run(
                 hidden, video, self._text, modulation, frozenset(self._facts.blocks)
@@ -245,47 +268,10 @@ class WanEncoder:
         if self._config.context == "clip":
             last = len(views) - 1
             padded = [min(frame, last) for frame in range(4 * ((last + 3) // 4) + 1)]
-            video = self._pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
-            return self._encode(video).transpose(0, 2)
+            video = self._steps.pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
+            return self._steps.latents(video).transpose(0, 2)
         batches = views.batches(self._numerics.batch_size)
-        return torch.cat([self._encode(self._pixels(batch)) for batch in batches])
-
-    def _pixels(self, views: "Views") -> "Float[Tensor, 'V 3 1 rows cols']":
-        """Bring views to the canvas, as values in [-1, 1]."""
-        if self._config.recipe == "vega3d":
-            return views.pixels().unsqueeze(2)
-        from vega3d.pipeline.backbones.wan_reference import reference_pixels
-
-        pixels = reference_pixels(views.rgb, *views.canvas, self._tower_dtype())
-        return pixels.to(self._numerics.device)
-
-    def _encode(
-        self, video: "Float[Tensor, 'B 3 T H W']"
-    ) -> "Float32[Tensor, 'B z t h_lat w_lat']":
-        if self._config.recipe == "vega3d":
-            return self._vae.latents(video)
-        from vega3d.pipeline.backbones.wan_reference import reference_latents
-
-        with autocast(self._config.dtype, self._numerics.device):
-            mean = self._vae.posterior_mean(video.float())
-        return reference_latents(mean, self._vae.mean, self._vae.std, self._tower_dtype())
-
-    def _noise_level(self, timestep: int) -> "tuple[float, Float32[Tensor, '1 6 C']]":
-        """Return sigma and the blocks' modulation for one timestep, all in float32."""
-        if self._config.recipe == "vega3d":
-            return timestep / 1000, self._dit.modulation(self._dit.sinusoid(timestep))
-        from vega3d.pipeline.backbones.wan_reference import (
-            reference_noise_level,
-            reference_sinusoid,
-        )
-
-        scheduled, sigma = reference_noise_level(timestep)
-        return sigma, self._dit.modulation(reference_sinusoid(scheduled, self._dit.freq_dim))
-
-    def _tower_dtype(self) -> "torch.dtype":
-        import torch
-
-        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
+        return torch.cat([self._steps.latents(self._steps.pixels(batch)) for batch in batches])
 
     def _check_size(self, views: "Views") -> None:
         limit = self._dit.max_positions
@@ -346,27 +332,3 @@ def _check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
             f"vae: must be Wan2.1's with the transformer's {dit['in_channels']} latent channels, "
             f"found z_dim {vae['z_dim']}, patch_size {vae.get('patch_size')}"
         )
-
-
-def _block_flops(tokens: int, width: int, ffn_dim: int) -> int:
-    """Count one block: self-attention, cross-attention to the text, and MLP."""
-    attention = 8 * tokens * width**2 + 4 * tokens**2 * width
-    cross = 4 * (tokens + TEXT_ROWS) * width**2 + 4 * tokens * TEXT_ROWS * width
-    return attention + cross + 4 * tokens * width * ffn_dim
-
-
-def _vae_flops(rows: int, cols: int, width: int) -> int:
-    """Count the convolutions of Wan's VAE encoder on one frame, zero-padded taps included.
-
-    Source: diffusers, autoencoder_kl_wan.py, WanEncoder3d (two residual blocks a level, levels of
-    1, 2, 4, 4 times the width, three of them followed by a halving of the side).
-    """
-    taps, area = 2 * 27, rows * cols
-    total = taps * area * 3 * width
-    levels = [width, width, 2 * width, 4 * width, 4 * width]
-    for level, (before, after) in enumerate(itertools.pairwise(levels)):
-        total += taps * area * (before * after + 3 * after**2)
-        if level < 3:
-            area //= 4
-            total += 2 * 9 * area * after**2
-    return total + taps * area * (4 * levels[-1] ** 2 + levels[-1] * 32)

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from vega3d.pipeline.backbones.encoder import Views
 from vega3d.pipeline.backbones.numerics import autocast
 from vega3d.pipeline.backbones.weights import load_strictly
 
@@ -37,16 +38,6 @@ class WanVae:
         mean: Tensor = self.model.encode(video).latent_dist.mode()
         return mean
 
-    def latents(self, video: Float32[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
-        """Return (mean - latents_mean) / latents_std.
-
-        Source: diffusers, pipeline_wan_video2video.py; Wan-Video/Wan2.1, wan/modules/vae.py.
-        """
-        shape = (1, -1, 1, 1, 1)
-        mean = self.posterior_mean(video)
-        latents: Tensor = (mean - self.mean.view(shape)) / self.std.view(shape)
-        return latents
-
 
 class WanTransformer:
     """The DiT up to the last tap: patch embedding, time and text MLPs, blocks.
@@ -64,15 +55,15 @@ class WanTransformer:
         if dtype == "bfloat16":
             _hold_in_bfloat16(self.model)
         self.model.to(device)
-        self._device, self._dtype = device, dtype
+        self.device, self._dtype = device, dtype
         self.freq_dim: int = self.model.config.freq_dim
         self.max_positions: int = self.model.config.rope_max_seq_len
 
     def project_text(self, rows: Float32[np.ndarray, "L D"]) -> Float[Tensor, "1 L C"]:
         """Take the prompt through the text MLP."""
-        with autocast(self._dtype, self._device):
+        with autocast(self._dtype, self.device):
             embedded: Tensor = self.model.condition_embedder.text_embedder(
-                torch.from_numpy(rows)[None].to(self._device)
+                torch.from_numpy(rows)[None].to(self.device)
             )
         return embedded
 
@@ -86,7 +77,7 @@ class WanTransformer:
     def modulation(self, sinusoid: Float32[Tensor, "1 freq"]) -> Float32[Tensor, "1 6 C"]:
         """Return the shifts, scales and gates that every block adds its own table to."""
         embedder = self.model.condition_embedder
-        time = embedder.time_embedder(sinusoid.to(self._device))
+        time = embedder.time_embedder(sinusoid.to(self.device))
         projected: Tensor = embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
         return projected
 
@@ -110,6 +101,36 @@ class WanTransformer:
             hidden = block(hidden, text, modulation, rotary)
             if index in blocks:
                 yield index, hidden.float()
+
+
+class Steps:
+    """How a view's pixels become the latent that the DiT is shown, and how noisy that is."""
+
+    def __init__(self, vae: WanVae, dit: WanTransformer, dtype: str) -> None:
+        """Take the networks that the steps use; `dtype` is that of matrix products."""
+        self.vae, self.dit, self.dtype = vae, dit, dtype
+
+    def pixels(self, views: Views) -> Float[Tensor, "V 3 1 rows cols"]:
+        """Bring views to the canvas, as values in [-1, 1]."""
+        return views.pixels().unsqueeze(2)
+
+    def latents(self, video: Float[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
+        """Return (mean - latents_mean) / latents_std.
+
+        Source: diffusers, pipeline_wan_video2video.py; Wan-Video/Wan2.1, wan/modules/vae.py.
+        """
+        shape = (1, -1, 1, 1, 1)
+        mean = self.vae.posterior_mean(video)
+        latents: Tensor = (mean - self.vae.mean.view(shape)) / self.vae.std.view(shape)
+        return latents
+
+    def noise_level(self, timestep: int) -> tuple[float, Float32[Tensor, "1 6 C"]]:
+        """Return sigma and the blocks' modulation for one timestep, all in float32."""
+        return timestep / 1000, self.dit.modulation(self.dit.sinusoid(timestep))
+
+    def embed(self, video: Float32[Tensor, "B z T h_lat w_lat"]) -> Float32[Tensor, "B L C"]:
+        """Return the patch embedding, in float32."""
+        return self.dit.embed(video)
 
 
 def cut(transformer: Any, last_block: int) -> None:  # noqa: ANN401 - diffusers is untyped here
