@@ -64,7 +64,8 @@ class FoldedBlock(nn.Module):
         inner = nn.functional.gelu(
             self.expand(self._modulated(hidden, shift_ff, scale_ff)), approximate="tanh"
         )
-        return hidden + gate_ff * self.shrink(inner).float()
+        found: Tensor = hidden + gate_ff * self.shrink(inner).float()
+        return found
 
     def _modulated(
         self, hidden: Float32[Tensor, "n N C"], shift: Tensor, scale: Tensor
@@ -113,13 +114,14 @@ def _folded_text(
     Products of weights are taken in float64 and rounded once.
     """
     heads: int = cross.heads
-    key = cross.norm_k(cross.to_k(text).float())[0] * cross.norm_q.weight
-    keys = key.unflatten(-1, (heads, -1)).transpose(0, 1)  # heads L1 d
-    value = cross.to_v(text)[0].unflatten(-1, (heads, -1)).double()  # L1 heads d
+    key: Tensor = cross.norm_k(cross.to_k(text).float())[0] * cross.norm_q.weight
+    width = key.shape[-1] // heads
+    keys = key.reshape(-1, heads, width).transpose(0, 1) * width**-0.5  # heads L1 d
+    value: Tensor = cross.to_v(text)[0].double().reshape(-1, heads, width)  # L1 heads d
     out = cross.to_out[0]
-    weight = out.weight.detach().unflatten(-1, (heads, -1)).double()  # C heads d
+    weight: Tensor = out.weight.detach().double().reshape(-1, heads, width)  # C heads d
     rows = torch.einsum("chd,khd->chk", weight, value).flatten(1).float()
-    return (keys * keys.shape[-1] ** -0.5).float().clone(), rows, out.bias.detach().float().clone()
+    return keys.float().clone(), rows, out.bias.detach().float().clone()
 
 
 def _rotate(x: Float32[Tensor, "n N heads D"], rotary: Rotary) -> Float32[Tensor, "n N heads D"]:

@@ -37,7 +37,7 @@ class FrameEncoder(nn.Module):
         )
         self.norm = _Norm(encoder.norm_out)
         self.last = _mean_half(encoder.conv_out, vae.quant_conv, vae.config.z_dim)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs
         self.requires_grad_(False).eval()
 
     def forward(self, pixels: Float32[Tensor, "B 3 H W"]) -> Float32[Tensor, "B z H/8 W/8"]:
