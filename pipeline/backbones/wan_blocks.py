@@ -130,7 +130,7 @@ def _rotate(x: Float32[Tensor, "n N heads D"], rotary: Rotary) -> Float32[Tensor
     Source: diffusers, transformer_wan.py (tables with each angle twice).
     """
     cosine, sine = rotary[0][..., 0::2], rotary[1][..., 1::2]
-    left, right = x.unflatten(-1, (-1, 2)).unbind(-1)
+    left, right = x[..., 0::2], x[..., 1::2]
     turned = (left * cosine - right * sine, left * sine + right * cosine)
     return torch.stack(turned, dim=-1).flatten(-2)
 
