@@ -47,7 +47,6 @@ from vega3d.pipeline.extract_options import (
     NoiseSeed,
     Out,
     PerShard,
-    Preset,
     PresetOption,
     PromptEmbeds,
     ResolutionOption,
@@ -64,6 +63,7 @@ from vega3d.pipeline.extract_options import (
 )
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.scene import SceneSource
     from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
 
@@ -108,7 +108,7 @@ def _options(
 def run(
     scenes: Scenes,
     out: Out,
-    preset: PresetOption = Preset.WAN,
+    preset: PresetOption = DEFAULT.backbone.name,
     model: ModelOption = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
@@ -116,8 +116,8 @@ def run(
     fit: FitOption = None,
     context: ContextOption = None,
     dtype: Dtype = None,
-    noise_seed: NoiseSeed = DEFAULT.noise_seed,
-    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    noise_seed: NoiseSeed = None,
+    noise_samples: NoiseSamples = None,
     grid: Grid = "14x14",
     store_dtype: StoreDtype = DEFAULT.store_dtype,
     views: Views = DEFAULT.num_views,
@@ -192,7 +192,7 @@ def run(
 @app.command()
 def plan(
     scenes: Scenes,
-    preset: PresetOption = Preset.WAN,
+    preset: PresetOption = DEFAULT.backbone.name,
     model: ModelOption = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
@@ -200,8 +200,8 @@ def plan(
     fit: FitOption = None,
     context: ContextOption = None,
     dtype: Dtype = None,
-    noise_seed: NoiseSeed = DEFAULT.noise_seed,
-    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    noise_seed: NoiseSeed = None,
+    noise_samples: NoiseSamples = None,
     grid: Grid = "14x14",
     store_dtype: StoreDtype = DEFAULT.store_dtype,
     views: Views = DEFAULT.num_views,
@@ -310,15 +310,17 @@ def pack(
 ) -> None:
     """Write scenes as WebDataset shards with an index, from any layout that can be read."""
     check_out(out)
-    from vega3d.pipeline.scenes.reading import read_scenes
     from vega3d.pipeline.scenes.tars import pack as pack_scenes
 
-    source = checked(read_scenes, scenes)
+    source = _source(scenes)
     if dry_run:
         entries = source.entries()
         print_result({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
         return
     packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
+    for scene_id, lines in packed["notes"].items():
+        for line in lines:
+            print(f"{scene_id}: {line}", file=sys.stderr)
     for scene in packed["failed"]:
         print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
     print_result(packed)
@@ -450,9 +452,8 @@ def _extract(
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.runlog import RunLog
-    from vega3d.pipeline.scenes.reading import read_scenes
 
-    source = checked(read_scenes, scenes)
+    source = _source(scenes)
     print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
     settings = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run_config)}
     log = RunLog(out, settings)
@@ -485,6 +486,17 @@ def _extract(
     return asdict(summary)
 
 
+def _source(scenes: str) -> "SceneSource":
+    """Find the scenes, and name what lies there and is not read."""
+    from vega3d.pipeline.scenes.reading import read_scenes
+    from vega3d.pipeline.scenes.scene import skipped
+
+    source = checked(read_scenes, scenes)
+    for one in skipped(source):
+        print(f"not read: {one.place} {one.reason}", file=sys.stderr)
+    return source
+
+
 def _stored_scenes_per_shard(out: str) -> int | None:
     """Return what a store that is there was made with, so that its default follows no device."""
     from vega3d.pipeline.store.store import stored_attributes
@@ -514,19 +526,18 @@ def _runner(config: RunConfig) -> "Runner":
 
 
 def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dict[str, Any]:
-    from vega3d.pipeline.backbones.checkpoints import model_facts
+    from vega3d.pipeline.backbones.checkpoints import planned_facts
     from vega3d.pipeline.estimate import Rates, estimate
     from vega3d.pipeline.plan import plan_units
-    from vega3d.pipeline.scenes.reading import read_scenes
 
-    entries = checked(read_scenes, scenes).entries()
+    entries = _source(scenes).entries()
     planned = plan_units(
         entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
     return estimate(
         planned,
         config,
-        model_facts(config),
+        planned_facts(config.backbone),
         checked(Rates, **rates),
         source_bytes=sum(entry.size_bytes for entry in entries),
     )

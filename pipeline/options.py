@@ -8,49 +8,26 @@
 A parameter whose type is a dataclass gives way to an option for each of its fields, and the
 function is handed the config that they make; the others are typer's, each for this command alone.
 Every command also takes `--config FILE`, over which options win, and `--show-config`. What a value
-looks like, in both, is told in `settings`.
+looks like, in both, is told in `spelling`, what a field may say of its option in `settings`.
 
 Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
 import difflib
-import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import is_dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
+from typer.main import get_command
 
+from vega3d.pipeline.config_taker import ConfigTaker, Fill
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.settings import (
-    Setting,
-    as_toml,
-    build,
-    name_flags,
-    read_toml,
-    settings,
-    toml_value,
-)
-
-Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""What was asked for -> settings that follow from it, such as a default that depends on a GPU."""
-
-_WIDE = 60
-"""Columns of help that the words a setting takes may fill; more are told below it."""
+from vega3d.pipeline.settings import settings
+from vega3d.pipeline.spelling import read_toml
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
-
-_ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file of settings, `name = value`; options win over it."),
-]
-_ShowConfig = Annotated[
-    bool, typer.Option("--show-config", help="Print the settings as such a file, and stop.")
-]
 
 
 class Program(typer.Typer):
@@ -95,103 +72,6 @@ class Program(typer.Typer):
         return register
 
 
-class ConfigTaker:
-    """A function as typer sees it: an option in the place of each setting of its configs."""
-
-    def __init__(
-        self, function: Callable[..., None], offers: Callable[[str], bool], fill: Fill
-    ) -> None:
-        """Take note; the docs are read from source when typer asks for the signature."""
-        self.__name__, self.__doc__ = function.__name__, function.__doc__
-        self.__annotations__: dict[str, Any] = {}  # the signature has them
-        self.function, self._offers, self._fill = function, offers, fill
-
-    @cached_property
-    def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The function's own parameters."""
-        return inspect.signature(self.function).parameters
-
-    @cached_property
-    def configs(self) -> dict[str, Any]:
-        """Those of them that are configs, by name."""
-        kinds = {name: parameter.annotation for name, parameter in self.parameters.items()}
-        return {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
-
-    @cached_property
-    def settings(self) -> dict[str, dict[str, Setting]]:
-        """The settings that are options here, by the config's name and by key."""
-        return {
-            name: {item.key: item for item in settings(kind) if self._offers(item.key)}
-            for name, kind in self.configs.items()
-        }
-
-    @property
-    def known(self) -> dict[str, Setting]:
-        """All of them by key."""
-        return {key: item for each in self.settings.values() for key, item in each.items()}
-
-    @property
-    def __signature__(self) -> inspect.Signature:
-        """What typer makes options of; inspect raises ValueError for a name that comes twice."""
-        found: list[inspect.Parameter] = []
-        for name, parameter in self.parameters.items():
-            offered = self.settings.get(name)
-            if offered is None:
-                found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            else:
-                found += [_option(item, self.known.values()) for item in offered.values()]
-        return inspect.Signature(
-            [
-                *found,
-                _keyword("config_file", _ConfigFile, None),
-                _keyword("show_config", _ShowConfig, False),
-            ]
-        )
-
-    def __call__(self, **given: Any) -> None:  # noqa: ANN401 - what typer hands over
-        """Call the function with its configs, or print them."""
-        del given["config_file"]  # its settings have come as defaults
-        show = given.pop("show_config")
-        asked = {key: given.pop(key) for key in self.known}
-        made = self._build(asked, given)
-        if show:
-            hidden = {item.key for kind in made.values() for item in settings(kind)}
-            parts = [as_toml(*made.values(), without=hidden - self.known.keys()), self._own(given)]
-            sys.stdout.write("\n".join(part for part in parts if part))
-            return
-        try:
-            self.function(**made, **given)
-        except UsageError as error:
-            error.args = (name_flags(str(error), self.known.values()),)
-            raise
-
-    def _build(self, asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the configs by parameter; what is wrong with one is the user's to mend."""
-        known = self.known
-        try:
-            values = {
-                key: _parsed(known[key], text) for key, text in asked.items() if text is not None
-            }
-            values |= self._fill({**given, **values})
-            return {
-                name: build(self.configs[name], values)
-                for name, offered in self.settings.items()
-                if all(key in values for key, item in offered.items() if item.required)
-            }  # all of them, unless they are only to be shown
-        except ValueError as error:
-            raise typer.BadParameter(name_flags(str(error), known.values())) from error
-
-    def _own(self, given: Mapping[str, Any]) -> str:
-        """Return what this command alone takes, as in a file; what it must be told is left out."""
-        must = {n for n, p in self.parameters.items() if p.default is inspect.Parameter.empty}
-        lines = [
-            f"{name} = {toml_value(value)}\n"
-            for name, value in given.items()
-            if value is not None and name not in {*must, "dry_run"}
-        ]
-        return "".join(["# Of this command alone.\n", *lines] if lines else [])
-
-
 class _Command(TyperCommand):
     """A command that takes settings from a file, over which its options win."""
 
@@ -199,110 +79,133 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
         """Read the file, then the options."""
+        file = _last_value(args, ("--config",)) or ""
+        held = read_toml(file) if file else {}
+        if names := self._names(args, held):
+            chosen = _typed(self._taker.choosing(names))
+            self.params, self.callback = chosen.params, chosen.callback
         if "--show-config" in args:
             for parameter in self.params:
                 parameter.required = False
-        if file := _last_value(args, "--config"):
-            ctx.default_map = self._from_file(ctx, file)
-        if extra := super().parse_args(ctx, args):
-            taken = [p.metavar or p.name for p in self.params if p.param_type_name == "argument"]
-            hint = "; quote a name with a space or a *, or give the folder that holds them all"
-            raise typer.BadParameter(
-                f"{ctx.info_name} takes {f'one {taken[0]}' if taken else 'options alone'}, "
-                f"but got {' '.join(extra)} too{hint if taken else ''}",
-                ctx=ctx,
-            )
+        if file:
+            ctx.default_map = self._from_file(ctx, file, held)
+        try:
+            extra = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            flag = getattr(error, "option_name", "")
+            if told := self._told_of_other_choices(flag):
+                raise typer.BadParameter(f"{flag} {told}", ctx=ctx) from error
+            raise
+        if extra:
+            raise typer.BadParameter(self._told_of_extra(extra), ctx=ctx)
         return extra
 
-    def _from_file(self, ctx: Any, file: str) -> dict[str, Any]:  # noqa: ANN401 - typer's click
+    @property
+    def _taker(self) -> ConfigTaker:
+        taker: ConfigTaker = self.callback.__wrapped__  # type: ignore[union-attr]
+        return taker
+
+    def _names(self, args: Sequence[str], held: Mapping[str, object]) -> dict[str, str]:
+        """Return what is asked for where a setting is a choice, by key; an option wins."""
+        found = {}
+        for item, choice in self._taker.choices:
+            name = _last_value(args, (item.flag, item.alias)) or held.get(item.key)
+            if isinstance(name, str) and name in choice.names():  # click refuses any other
+                found[item.key] = name
+        return found
+
+    def _from_file(self, ctx: Any, file: str, held: Mapping[str, object]) -> dict[str, object]:  # noqa: ANN401
         """Return the values in a file by parameter, spelled as on the command line and checked."""
         taken = _by_key(self)
-        others = getattr(ctx.parent and ctx.parent.command, "commands", {}).values()
-        elsewhere = {key for command in others for key in _by_key(command)}
-        found, idle = {}, []
-        for key, value in read_toml(file).items():
-            if parameter := taken.get(key):
-                try:
-                    found[parameter.name] = self._checked(ctx, parameter, value)
-                except (ValueError, typer.BadParameter) as error:
-                    raise UsageError(f"--config {file}: {key}: {error}") from error
-            elif key in elsewhere:
-                idle.append(key)
-            else:
-                near = difflib.get_close_matches(key, taken, n=1)
-                hint = f"; is it {near[0]}?" if near else ""
-                raise UsageError(f"--config {file}: there is no setting {key!r}{hint}")
-        if idle:
-            told = f"{ctx.info_name} has no use for {', '.join(idle)}"
-            sys.stderr.write(f"--config {file}: {told}\n")
+        idle = self._overruled(held) | _keys_beside(ctx) - taken.keys()
+        found = {}
+        for key in [key for key in held if key not in idle]:
+            if key not in taken:
+                raise UsageError(f"--config {file}: {self._told_of_unknown(key)}")
+            try:
+                found[str(taken[key].name)] = self._checked(ctx, taken[key], held[key])
+            except (ValueError, typer.BadParameter) as error:
+                raise UsageError(f"--config {file}: {key}: {error}") from error
+        if left := [key for key in held if key in idle]:
+            name = " ".join([str(ctx.info_name), *(item.usual for item, _ in self._taker.choices)])
+            sys.stderr.write(f"--config {file}: {name} has no use for {', '.join(left)}\n")
         return found
+
+    def _overruled(self, held: Mapping[str, object]) -> set[str]:
+        """Return the keys in a file that go with a choice of its own, where an option made another.
+
+        Another encoder's blocks are none of this one's, although the setting has the same name.
+        """
+        return {
+            inner.key
+            for item, choice in self._taker.choices
+            if isinstance(name := held.get(item.key), str) and name in choice.names()
+            for made in [choice.make(name)]
+            if made.name != item.usual
+            for inner in settings(made)
+        }
 
     def _checked(self, ctx: Any, parameter: Any, value: object) -> object:  # noqa: ANN401
         """Return a value from a file as typer's parameter takes it; raises where it is none."""
-        taker: ConfigTaker = self.callback.__wrapped__  # type: ignore[union-attr]
-        setting = taker.known.get(parameter.name)
+        setting = self._taker.known.get(parameter.name)
         if setting is None:
             return parameter.process_value(ctx, value)
         text = setting.spelled(value)
         parsed = setting.parse(text)
         return parsed if isinstance(parsed, bool) else text
 
+    def _told_of_unknown(self, key: str) -> str:
+        if told := self._told_of_other_choices(f"--{key.replace('_', '-')}"):
+            return f"{key} {told}"
+        near = difflib.get_close_matches(key, _by_key(self), n=1)
+        return f"there is no setting {key!r}{f'; is it {near[0]}?' if near else ''}"
 
-def _parsed(setting: Setting, text: str | bool | Sequence[str]) -> Any:  # noqa: ANN401
-    try:
-        return setting.parse(text)
-    except ValueError as error:
-        raise ValueError(f"{setting.flag} {error}") from error
+    def _told_of_other_choices(self, flag: str) -> str:
+        """Say what would have an option, where it is not what was chosen."""
+        for item, choice in self._taker.choices:
+            made = {name: settings(choice.make(name)) for name in choice.names()}
+            having = [name for name, inner in made.items() if flag in {one.flag for one in inner}]
+            if having:
+                return f"goes with {item.flag} {' or '.join(having)}, not with {item.usual}"
+        return ""
+
+    def _told_of_extra(self, extra: Sequence[str]) -> str:
+        taken = [p.metavar or p.name for p in self.params if p.param_type_name == "argument"]
+        told = f"but got {' '.join(extra)} too"
+        if not taken:
+            return f"{self.name} takes options alone, {told}"
+        hint = "quote a name with a space or a *, or give the folder that holds them all"
+        return f"{self.name} takes one {taken[0]}, {told}; {hint}"
+
+
+def _typed(taker: ConfigTaker) -> Any:  # noqa: ANN401 - typer's click
+    """Return typer's command of a function."""
+    app = typer.Typer(add_completion=False)
+    app.command()(taker)
+    return get_command(app)
 
 
 def _by_key(command: Any) -> dict[str, Any]:  # noqa: ANN401 - typer's click
     """Return a command's parameters by the name that they have in a file."""
     keys = {
-        (
-            parameter.name
-            if parameter.param_type_name == "argument"
-            else max(parameter.opts, key=len)
-        )
-        .lstrip("-")
-        .replace("-", "_"): parameter
+        flag.lstrip("-").replace("-", "_"): parameter
         for parameter in command.params
+        for flag in parameter.opts
     }
     return {key: keys[key] for key in keys.keys() - {"config", "show_config", "dry_run"}}
 
 
-def _last_value(args: Sequence[str], flag: str) -> str | None:
-    """Return what follows a flag, before click has parsed anything."""
+def _keys_beside(ctx: Any) -> set[str]:  # noqa: ANN401 - typer's click
+    """Return what all commands of the program may take from a file."""
+    commands = getattr(ctx.parent and ctx.parent.command, "commands", {}).values()
+    return {key for command in commands for key in _by_key(command)}
+
+
+def _last_value(args: Sequence[str], flags: Collection[str]) -> str | None:
+    """Return what follows one of the flags, before click has parsed anything."""
     found = None
     for arg, following in zip(args, [*args[1:], None], strict=True):
         name, equals, value = arg.partition("=")
-        if name == flag:
+        if name and name in flags:
             found = value if equals else following
     return found
-
-
-def _option(setting: Setting, known: Collection[Setting]) -> inspect.Parameter:
-    """Return the parameter that typer makes a setting's option of; None where it is not given."""
-    told = name_flags(setting.doc, known)
-    if len(setting.metavar) > _WIDE:
-        told += f" One of {setting.metavar.strip('<>').replace('|', ', ')}."
-    if setting.usual:
-        told += f" [default: {setting.usual}]"
-    info: Any = typer.Option(
-        f"{setting.flag}/--no-{setting.flag[2:]}" if setting.kind is bool else setting.flag,
-        help=told,
-        metavar=None
-        if setting.kind is bool
-        else "<name>"
-        if len(setting.metavar) > _WIDE
-        else setting.metavar,
-        show_default=False,
-    )
-    kind = bool if setting.kind is bool else list[str] if setting.repeats else str
-    if setting.required:
-        return _keyword(setting.key, Annotated[kind, info], inspect.Parameter.empty)
-    return _keyword(setting.key, Annotated[kind | None, info], None)
-
-
-def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, annotation=annotation, default=default)

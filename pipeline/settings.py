@@ -1,34 +1,40 @@
 """A config's fields as settings: one name, one type and one doc for command line and file.
 
-Standard library only. A value is spelled alike in both: a number or a word as it is, several with
-commas between them (a file may have a list), a size as WIDTHxHEIGHT (`832x480`, although configs
-hold rows first), yes and no as `true` and `false`.
+Standard library only. How a value is spelled, in both, is told in `spelling`.
 
-What a field may say of its option in its metadata: `option`, a flag of another name (`--views`);
-`repeat`, one value each time the flag is given (for paths, which may hold a comma); `also`, words
-that the command understands beside the field's own; `usual`, what help calls the default where a
-command works it out.
+What a field may say of its option in its metadata: `option`, a flag of another name (`--views`),
+and `alias`, a second one; `repeat`, one value each time the flag is given (for paths, which may
+hold a comma); `also`, words that the command understands beside the field's own; `usual`, what help
+calls the default where a command works it out; `choice`, where a name stands for a whole config
+whose fields then are settings too.
 """
 
 import ast
 import inspect
-import json
 import re
 import sys
-import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
 
-from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.spelling import parse, shape, spell, text_in_file, toml_value, wanted
 
 T = TypeVar("T")
 
 FILE = "config.toml"
 """What a run leaves beside its output, to be given to `--config` again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """What the names of a field with `choice` stand for."""
+
+    names: Callable[[], Sequence[str]]
+    """All there are; imports none of what they stand for."""
+
+    make: Callable[[str], Any]
+    """Returns the config of a name; the one that a config goes by is its `name`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +45,9 @@ class Setting:
     flag: str
     """Such as `--voxel-m`."""
 
+    alias: str
+    """A second flag, or ""."""
+
     kind: Any
     """The field's type, and the words that only the command understands."""
 
@@ -47,6 +56,8 @@ class Setting:
     required: bool
     usual: str
     """What help shows as the default; "" for none."""
+
+    choice: Choice | None = None
 
     @property
     def key(self) -> str:
@@ -61,22 +72,22 @@ class Setting:
         """
         try:
             if isinstance(text, str):
-                return _parse(text.strip(), self.kind)
+                return parse(text.strip(), self.kind)
             return text if isinstance(text, bool) else tuple(text)
         except ValueError:
-            raise ValueError(f"takes {_wanted(self.kind)}, got {text!r}") from None
+            raise ValueError(f"takes {wanted(self.kind)}, got {text!r}") from None
 
     def spelled(self, value: object) -> str | list[str]:
         """Return a value from a file as the command line has it; raises ValueError for a table."""
         if not isinstance(value, list):
-            return [_text(value)] if self.repeats else _text(value)
-        texts = [_text(item) for item in value]
+            return [text_in_file(value)] if self.repeats else text_in_file(value)
+        texts = [text_in_file(item) for item in value]
         return texts if self.repeats else ",".join(texts)
 
     @property
     def metavar(self) -> str:
         """What help shows in the place of a value."""
-        return "<str>" if self.repeats else f"<{_shape(self.kind)}>"
+        return "<str>" if self.repeats else f"<{shape(self.kind)}>"
 
 
 def settings(config: object) -> list[Setting]:
@@ -89,12 +100,34 @@ def settings(config: object) -> list[Setting]:
     hints, docs = get_type_hints(cls), field_docs(cls)
     found = []
     for item in fields(cls):
-        value = _value(config, item)
-        if is_dataclass(value):
+        value, doc = _value(config, item), docs.get(item.name, "")
+        if choice := item.metadata.get("choice"):
+            names: Any = Literal[tuple(choice.names())]
+            name = cast("Any", value).name
+            found += [_setting(item, names, doc, name), *settings(value)]
+        elif is_dataclass(value):
             found += settings(value)
         else:
-            found.append(_setting(item, hints[item.name], docs.get(item.name, ""), value))
+            found.append(_setting(item, hints[item.name], doc, value))
     return found
+
+
+def choose(config: T | type[T], names: Mapping[str, str]) -> T | type[T]:
+    """Return a config with other configs in the fields that are a choice, as they come.
+
+    Args:
+        config: A config class, or one of its instances.
+        names: By key; those of other fields are left alone.
+    """
+    made = {
+        item.name: item.metadata["choice"].make(names[_key(item)])
+        for item in fields(cast("Any", config))
+        if "choice" in item.metadata and _key(item) in names
+    }
+    if not made:
+        return config
+    changed: T = replace(cast("Any", config() if isinstance(config, type) else config), **made)
+    return changed
 
 
 def build(config: T | type[T], values: Mapping[str, Any]) -> T:
@@ -104,6 +137,7 @@ def build(config: T | type[T], values: Mapping[str, Any]) -> T:
         config: A config class, or an instance that is changed.
         values: By `Setting.key`; keys of other configs are left alone.
     """
+    config = choose(config, values)
     changes = {}
     for item in fields(cast("Any", config)):
         value = _value(config, item)
@@ -142,28 +176,6 @@ def as_toml(*configs: object, without: Collection[str] = ()) -> str:
     return "\n".join(parts)
 
 
-def toml_value(value: Any, kind: Any = str) -> str:  # noqa: ANN401 - any setting's
-    """Return a value as TOML has it."""
-    if isinstance(value, bool | int | float):
-        return _spell(value, kind)
-    if isinstance(value, tuple | list) and not _has_size(kind):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
-    return json.dumps(_spell(value, kind), ensure_ascii=False)
-
-
-def read_toml(path: str) -> dict[str, Any]:
-    """Return the settings in a file; raises UsageError where it is none."""
-    try:
-        held = tomllib.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is no TOML file: {error}") from error
-    if tables := [key for key, value in held.items() if isinstance(value, dict)]:
-        raise UsageError(f"--config {path}: [{tables[0]}] is a table, settings stand in none")
-    return held
-
-
 def field_docs(cls: type) -> dict[str, str]:
     """Return the text under each field of a dataclass, those of its bases too, on one line each."""
     found: dict[str, str] = {}
@@ -195,17 +207,19 @@ def _docs_in(module: str) -> dict[str, dict[str, str]]:
 def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  # noqa: ANN401
     if also := item.metadata.get("also"):
         kind = Literal[(*also, *get_args(kind))]
-    usual = "" if value is None or value is MISSING else _spell(value, kind)
+    usual = "" if value is None or value is MISSING else spell(value, kind)
     if isinstance(value, bool):
         usual = _flag(item) if value else f"--no-{_flag(item)[2:]}"
     return Setting(
         field=item.name,
         flag=_flag(item),
+        alias=item.metadata.get("alias", ""),
         kind=kind,
         doc=doc,
         repeats=bool(item.metadata.get("repeat")),
         required=value is MISSING,
         usual=item.metadata.get("usual", usual),
+        choice=item.metadata.get("choice"),
     )
 
 
@@ -235,86 +249,8 @@ def _values(config: object) -> Iterator[tuple[str, str]]:
     for item in fields(cast("Any", config)):
         value = getattr(config, item.name)
         if is_dataclass(value):
+            if "choice" in item.metadata:
+                yield _key(item), toml_value(cast("Any", value).name)
             yield from _values(value)
         elif value is not None:
             yield _key(item), toml_value(value, hints[item.name])
-
-
-def _has_size(kind: object) -> bool:
-    return get_args(kind) == (int, int) or any(map(_has_size, get_args(kind)))
-
-
-def _options(kind: object) -> tuple[Any, ...]:
-    """Return the members of a union, None left out; () for any other type."""
-    if get_origin(kind) in (Literal, tuple):
-        return ()
-    return tuple(part for part in get_args(kind) if part is not NoneType)
-
-
-def _parse(text: str, kind: Any) -> Any:  # noqa: ANN401 - a type and a value of it
-    """Return the value of that type; raises ValueError for a text that spells none."""
-    if kind is bool:
-        return ("false", "true").index(text) == 1
-    if kind in (int, float, str):
-        return kind(text)
-    if get_origin(kind) is Literal:
-        return get_args(kind)[get_args(kind).index(text)]
-    if get_args(kind) == (int, int):
-        width, height = (int(part) for part in text.split("x"))
-        return height, width
-    if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        return tuple(_parse(part.strip(), item) for part in text.split(",")) if text else ()
-    for option in _options(kind):
-        try:
-            return _parse(text, option)
-        except ValueError:
-            continue
-    raise ValueError(text)
-
-
-def _spell(value: Any, kind: Any) -> str:  # noqa: ANN401 - a value and its type
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        if _has_size(kind):
-            return f"{value[1]}x{value[0]}"
-        return ",".join(_spell(item, str) for item in value)
-    return str(value)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool | int | float | str):
-        return _spell(value, str)
-    raise ValueError(f"holds {value!r}, which is no setting's value")
-
-
-def _shape(kind: Any) -> str:  # noqa: ANN401 - a type
-    """Return a type as help shows it: `int`, `int,...`, `pad|crop`, `WIDTHxHEIGHT|auto`."""
-    if options := _options(kind):
-        return "|".join(map(_shape, options))
-    if get_origin(kind) is Literal:
-        return "|".join(get_args(kind))
-    if get_args(kind) == (int, int):
-        return "WIDTHxHEIGHT"
-    if get_origin(kind) is tuple:
-        return f"{_shape(get_args(kind)[0])},..."
-    return str(kind.__name__)
-
-
-def _wanted(kind: Any) -> str:  # noqa: ANN401 - a type
-    """Say in words what a setting takes."""
-    if options := _options(kind):
-        return " or ".join(map(_wanted, options))
-    if get_origin(kind) is Literal:
-        *others, last = get_args(kind)
-        return f"{', '.join(others)} or {last}" if others else str(last)
-    if get_args(kind) == (int, int):
-        return "WIDTHxHEIGHT such as 832x480"
-    if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        if item in (int, float):
-            return f"numbers such as {'10,20' if item is int else '0.5,1.5'}"
-        of = f" of {', '.join(get_args(item))}" if get_origin(item) is Literal else ""
-        return f"names{of}, with commas between them"
-    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]

@@ -7,13 +7,19 @@ import pytest
 import typer
 from typer.main import get_command
 
+from vega3d.evaluate.benchmarks.cli import app as benchmark
 from vega3d.evaluate.cli import app as consistency
 from vega3d.pipeline.options import ConfigTaker
 from vega3d.train.cli import app as train
 
-PROGRAMS = {"vega3d-consistency": consistency, "vega3d-train": train}
+PROGRAMS = {
+    "vega3d-benchmark": benchmark,
+    "vega3d-consistency": consistency,
+    "vega3d-train": train,
+}
 
 ALONE = {
+    "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-consistency report": "stores out downstream scene dry_run",
     "vega3d-train fit": "out dry_run",
     "vega3d-train ablate": "out dry_run",

@@ -20,16 +20,14 @@ class Benchmark(Protocol):
     score: Callable[[str | Path, str | Path, str], Score]
 
 
-def score(
-    name: str, annotations: str | Path, predictions: str | Path, protocol: str | None = None
-) -> Score:
+def score(name: str, annotations: str | Path, predictions: str | Path, protocol: str = "") -> Score:
     """Score a file of predictions with a benchmark's metrics.
 
     Args:
         name: One of NAMES.
         annotations: The benchmark's file; "" for libero.
         predictions: Whose records each module describes.
-        protocol: One of the module's; None takes the official one.
+        protocol: One of the module's; "" takes the official one.
 
     Raises:
         UsageError: No such benchmark or protocol, or a malformed file.
@@ -37,7 +35,7 @@ def score(
     if name not in NAMES:
         raise UsageError(f"benchmark must be one of {', '.join(NAMES)}, got {name!r}")
     module = cast("Benchmark", import_module(f"vega3d.evaluate.benchmarks.{name}"))
-    if protocol is not None and protocol not in module.PROTOCOLS:
+    if protocol and protocol not in module.PROTOCOLS:
         raise UsageError(
             f"--protocol of {name} must be one of {', '.join(module.PROTOCOLS)}, got {protocol!r}"
         )

@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
+from vega3d.evaluate.benchmarks.config import ScoringConfig
 from vega3d.pipeline.commands import check_out, exit_on_sigterm, print_result, run_app
+from vega3d.pipeline.options import Program
 
-app = typer.Typer(
-    name="vega3d-benchmark",
-    help="Score predictions with the official metrics of the benchmarks that the paper reports.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # square brackets are defaults here
+app = Program(
+    "vega3d-benchmark",
+    "Score predictions with the official metrics of the benchmarks that the paper reports.",
 )
 
 
@@ -33,18 +31,17 @@ def score(
         typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa, sqa3d, vsi or libero."),
     ],
     predictions: Annotated[str, typer.Argument(help="JSON or JSON lines, a record a query.")],
+    config: ScoringConfig,
     annotations: Annotated[
         str, typer.Option(help="The benchmark's own file; libero's episodes need none.")
-    ] = "",
-    protocol: Annotated[
-        str, typer.Option(help="How to score; the official way where left out.")
     ] = "",
     against: Annotated[
         str, typer.Option(help="Another prediction file, compared with a paired test.")
     ] = "",
     out: Annotated[str, typer.Option(help="Folder for score.json and score.html.")] = "",
-    worst: Annotated[int, typer.Option(help="Worst answers that the page shows.")] = 20,
-    samples: Annotated[int, typer.Option(help="Resamples of the scenes behind intervals.")] = 2000,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the table, and write nothing.")
+    ] = False,
 ) -> None:
     """Print a benchmark's table for a file of predictions; write JSON and a page with --out."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
@@ -56,18 +53,18 @@ def score(
     from vega3d.evaluate.benchmarks.catalogue import score as score_file
     from vega3d.evaluate.benchmarks.measures import compare, intervals
 
-    chosen = protocol or None
-    scored = score_file(name, annotations, predictions, chosen)
-    between = intervals(scored, samples=samples)
+    resampling = {"samples": config.bootstrap_samples, "seed": config.bootstrap_seed}
+    scored = score_file(name, annotations, predictions, config.protocol)
+    between = intervals(scored, **resampling)
     differences = (
-        compare(scored, score_file(name, annotations, against, chosen), samples=samples)
+        compare(scored, score_file(name, annotations, against, config.protocol), **resampling)
         if against
         else {}
     )
     sys.stderr.write(page.table(scored, between, differences))
     result: dict[str, Any] = page.as_json(scored, between, differences)
-    if out:
-        result |= page.write(scored, between, differences, out, worst=worst)
+    if out and not dry_run:
+        result |= page.write(scored, between, differences, out, worst=config.worst)
     print_result(result)
 
 

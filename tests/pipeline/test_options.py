@@ -1,10 +1,10 @@
 """Configs as options: spelling, help, files, precedence, and what a wrong one is told."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import typer
@@ -12,7 +12,14 @@ from typer.testing import CliRunner, Result
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.options import DryRun, Program
-from vega3d.pipeline.settings import as_toml, build, field_docs, name_flags, settings
+from vega3d.pipeline.settings import (
+    Choice,
+    as_toml,
+    build,
+    field_docs,
+    name_flags,
+    settings,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +81,53 @@ class Places:
     """Scenes of a file."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Film:
+    """An encoder of one kind."""
+
+    name: ClassVar[str] = "film"
+
+    blocks: tuple[int, ...] = (20,)
+    """Which are kept."""
+
+    steps: tuple[int, ...] = (300,)
+    """Of noise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Still:
+    """An encoder of another kind."""
+
+    name: ClassVar[str] = "still"
+
+    blocks: tuple[int, ...] = (-2,)
+    """Which are kept, from the end."""
+
+    native: bool = False
+    """At its own size."""
+
+
+ENCODERS: dict[str, Callable[[], Any]] = {
+    "film": Film,
+    "still": Still,
+    "old": lambda: Film(steps=(299,)),
+}
+CHOICE = Choice(names=lambda: tuple(ENCODERS), make=lambda name: ENCODERS[name]())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extract:
+    """Decides what is stored."""
+
+    encoder: Film | Still = field(
+        default_factory=Film, metadata={"choice": CHOICE, "alias": "--preset"}
+    )
+    """Which encoder."""
+
+    grid: tuple[int, int] = (14, 14)
+    """Cells."""
+
+
 SEEN: dict[str, Any] = {}
 
 
@@ -110,6 +164,13 @@ def glance(config: Look, depth: Annotated[int, typer.Option(help="Deep.")] = 1) 
     """Glance."""
     SEEN.clear()
     SEEN.update(config=config, depth=depth)
+
+
+@app.command()
+def extract(config: Extract) -> None:
+    """Extract."""
+    SEEN.clear()
+    SEEN.update(config=config)
 
 
 def invoke(*args: str, code: int = 0) -> Result:
@@ -250,6 +311,47 @@ def test_what_only_another_command_takes_is_said_and_left_alone(tmp_path: Path) 
     result = invoke("glance", "--config", str(file))
     assert SEEN["config"] == Look(share=0.25)
     assert f"--config {file}: glance has no use for views" in result.output
+
+
+def test_a_choice_brings_its_own_options_and_defaults() -> None:
+    invoke("extract", "--steps", "1,2")
+    assert SEEN["config"] == Extract(encoder=Film(steps=(1, 2)))
+    invoke("extract", "--native", "--encoder=still", "--grid", "7x8")
+    assert SEEN["config"] == Extract(encoder=Still(native=True), grid=(8, 7))
+    invoke("extract", "--preset", "old", "--blocks", "3")
+    assert SEEN["config"] == Extract(encoder=Film(steps=(299,), blocks=(3,)))
+    film = " ".join(invoke("extract", "--help").output.split())
+    assert "--encoder, --preset <film|still|old> Which encoder." in film
+    assert "--blocks <int,...> Which are kept. [default: 20] --steps" in film
+    assert "--native" not in film
+    still = " ".join(invoke("extract", "--help", "--encoder", "still").output.split())
+    assert "Below: the options of still; `--encoder NAME --help`: another's." in still
+    assert "--blocks <int,...> Which are kept, from the end. [default: -2]" in still
+    assert "--steps" not in still
+
+
+def test_an_option_of_another_choice_says_which_has_it() -> None:
+    said = told("extract", "--encoder", "still", "--steps", "3")
+    assert "--steps goes with --encoder film or old, not with still" in said
+    assert "--native goes with --encoder still, not with film" in told("extract", "--native")
+    said = told("extract", "--encoder", "stale", "--steps", "3")
+    assert "--encoder takes film, still or old, got 'stale'" in said
+
+
+def test_a_choice_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "extract.toml"
+    file.write_text(invoke("extract", "--encoder", "still", "--native", "--show-config").output)
+    assert file.read_text().splitlines()[1:3] == ['encoder = "still"', "blocks = [-2]"]
+    invoke("extract", "--config", str(file))
+    assert SEEN["config"] == Extract(encoder=Still(native=True))
+    overruled = invoke("extract", "--config", str(file), "--encoder", "film", "--grid", "2x2")
+    assert SEEN["config"] == Extract(grid=(2, 2))  # not still's blocks
+    assert "extract film has no use for blocks, native" in overruled.output
+    file.write_text("native = true")
+    said = told("extract", "--config", str(file))
+    assert f"--config {file}: native goes with --encoder still, not with film" in said
+    file.write_text("encoder = 3")
+    assert "encoder: takes film, still or old, got '3'" in told("extract", "--config", str(file))
 
 
 def test_docs_are_those_under_the_fields_of_a_class_and_its_bases() -> None:
