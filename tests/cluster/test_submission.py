@@ -157,7 +157,7 @@ echo "$@" >> "$VEGA3D_SLURM_STATE/scontrol.log"
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 def test_the_slurm_script_brings_up_two_nodes_and_runs(tmp_path: Path, tiny_wan: Path) -> None:
     """With a stub srun, both `nodes` are Ray nodes of this machine; the run is the real one."""
     stubs = tmp_path / "stubs"
