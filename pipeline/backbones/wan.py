@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
@@ -32,18 +32,14 @@ from vega3d.pipeline.backbones.settings import (
     resolve_blocks,
     tap_name,
 )
-from vega3d.pipeline.backbones.wan_costs import (
-    block_flops,
-    dit_parameters,
-    dit_width,
-    vae_flops,
-    vae_parameters,
-)
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
+from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
+from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
 
 if TYPE_CHECKING:
     import numpy as np
-    from jaxtyping import Float32
+    import torch
+    from jaxtyping import Float, Float32
     from torch import Tensor
 
     from vega3d.pipeline.backbones.encoder import Encoder, Views
@@ -54,9 +50,6 @@ Recipe = Literal["vega3d", "reference"]
 
 TOKEN_PX = 16
 """Side of a token: VAE 8 x patch 2."""
-
-TEXT_ROWS = 512
-"""Rows of text that Wan attends to. Source: Wan-Video/Wan2.1, wan/configs/shared_config.py."""
 
 AUTO_TOKENS = 1560
 """Tokens of a 480x832 view, which `resolution auto` keeps."""
@@ -135,14 +128,19 @@ class WanConfig(BackboneConfig):
         if self.recipe == "reference" and self.fit != "crop":
             raise ValueError(f"the reference recipe crops: fit must be crop, got {self.fit!r}")
 
+    @property
+    def encodes_alone(self) -> bool:
+        """Say whether the VAE sees single frames, which a rewritten encoder takes."""
+        return self.recipe == "vega3d" and self.context != "clip"
+
     def describe(self, configs: Configs) -> ModelFacts:
         """Return what planning must know, from the two parts' config.json."""
         dit = check_class(configs, "transformer", "WanTransformer3DModel")
         vae = check_class(configs, "vae", "AutoencoderKLWan")
-        _check_kind(dit, vae)
+        check_kind(dit, vae)
         blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
         return ModelFacts(
-            channels=dit_width(dit),
+            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
             num_blocks=int(dit["num_layers"]),
             blocks=blocks,
             taps=tuple(
@@ -167,9 +165,15 @@ class WanConfig(BackboneConfig):
         latents = {"frame": 1, "stack": num_views, "clip": 1 + math.ceil((num_views - 1) / 4)}
         passes = len(self.timesteps) * self.noise_samples
         depth = max(facts.blocks) + 1
-        block = block_flops(facts.configs["transformer"], latents[self.context] * tokens, TEXT_ROWS)
+        dit = facts.configs["transformer"]
+        sizes = (latents[self.context] * tokens, facts.channels)
+        if self.recipe == "reference":
+            block = full_block_flops(*sizes, TEXT_ROWS, int(dit["ffn_dim"]))
+        else:
+            block = block_flops(*sizes, int(dit["num_attention_heads"]), int(dit["ffn_dim"]))
         shared = num_views if self.context != "frame" else 1
-        vae = vae_flops(facts.configs["vae"], rows, cols)
+        taps = 1 if self.encodes_alone else 3
+        vae = vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]), taps)
         return float(passes * depth * block / shared + vae)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
@@ -218,20 +222,18 @@ class WanEncoder:
         """Load the weights, and take the prompt through the text MLP."""
         import torch
 
-        from vega3d.pipeline.backbones.wan_networks import Steps, WanTransformer, WanVae
-        from vega3d.pipeline.backbones.wan_reference import ReferenceSteps
+        from vega3d.pipeline.backbones.wan_networks import WanTransformer, WanVae
 
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
-        vae = WanVae(folder / "vae", numerics.device)
+        self._vae = WanVae(folder / "vae", numerics.device, alone=config.encodes_alone)
         self._dit = WanTransformer(
             folder / "transformer", max(facts.blocks), config.dtype, numerics.device
         )
-        make = ReferenceSteps if config.recipe == "reference" else Steps
-        self._steps = make(vae, self._dit, config.dtype)
+        check_prompt(text_rows, int(facts.configs["transformer"]["text_dim"]))
         with torch.inference_mode():
-            self._text = self._dit.project_text(_padded(text_rows, facts))
-            self._levels = {k: self._steps.noise_level(k) for k in config.timesteps}
+            self._text = self._taken_in(text_rows)
+            self._levels = {k: self._noise_level(k) for k in config.timesteps}
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
         """Yield every tap of every noise level; nothing after the last block runs."""
@@ -255,11 +257,28 @@ class WanEncoder:
     def _run_blocks(
         self, video: "Float32[Tensor, 'B z T h_lat w_lat']", modulation: "Tensor"
     ) -> "Iterator[tuple[int, Float32[Tensor, 'B tokens C']]]":
-        hidden = self._steps.embed(video)
-        with autocast(self._config.dtype, self._numerics.device):
+        # The release computes all of it under autocast; folded blocks have types of their own.
+        dtype = self._config.dtype if self._config.recipe == "reference" else "float32"
+        with autocast(dtype, self._numerics.device):
+            hidden = self._dit.embed(video)
             yield from self._dit.run(
                 hidden, video, self._text, modulation, frozenset(self._facts.blocks)
             )
+
+    def _taken_in(self, rows: "Float32[np.ndarray, 'L D']") -> "Float[Tensor, '1 512 C'] | None":
+        """Fold the prompt into the blocks; for the reference recipe return it for all 512 rows.
+
+        It is padded with zero rows BEFORE the text MLP, and the blocks attend to all of them.
+
+        Source: Wan-Video/Wan2.1, wan/modules/model.py, WanModel.forward.
+        """
+        import numpy as np
+
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        if self._config.recipe == "vega3d":
+            self._dit.fold_prompt(rows, TEXT_ROWS)
+            return None
+        return self._dit.project_text(np.pad(rows, ((0, TEXT_ROWS - len(rows)), (0, 0))))
 
     def _latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
         """Encode the views, each alone or all as one video, to normalised latents."""
@@ -268,10 +287,49 @@ class WanEncoder:
         if self._config.context == "clip":
             last = len(views) - 1
             padded = [min(frame, last) for frame in range(4 * ((last + 3) // 4) + 1)]
-            video = self._steps.pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
-            return self._steps.latents(video).transpose(0, 2)
+            video = self._pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
+            return self._encode(video).transpose(0, 2)
         batches = views.batches(self._numerics.batch_size)
-        return torch.cat([self._steps.latents(self._steps.pixels(batch)) for batch in batches])
+        if self._config.encodes_alone:
+            return torch.cat([self._vae.frame_latents(batch.pixels()) for batch in batches])
+        return torch.cat([self._encode(self._pixels(batch)) for batch in batches])
+
+    def _pixels(self, views: "Views") -> "Float[Tensor, 'V 3 1 rows cols']":
+        """Bring views to the canvas, as values in [-1, 1]."""
+        if self._config.recipe == "vega3d":
+            return views.pixels().unsqueeze(2)
+        from vega3d.pipeline.backbones.wan_reference import reference_pixels
+
+        pixels = reference_pixels(views.rgb, *views.canvas, self._tower_dtype())
+        return pixels.to(self._numerics.device)
+
+    def _encode(
+        self, video: "Float[Tensor, 'B 3 T H W']"
+    ) -> "Float32[Tensor, 'B z t h_lat w_lat']":
+        if self._config.recipe == "vega3d":
+            return self._vae.latents(video)
+        from vega3d.pipeline.backbones.wan_reference import reference_latents
+
+        with autocast(self._config.dtype, self._numerics.device):
+            mean = self._vae.posterior_mean(video.float())
+        return reference_latents(mean, self._vae.mean, self._vae.std, self._tower_dtype())
+
+    def _noise_level(self, timestep: int) -> "tuple[float, Float32[Tensor, '1 6 C']]":
+        """Return sigma and the blocks' modulation for one timestep, all in float32."""
+        if self._config.recipe == "vega3d":
+            return timestep / 1000, self._dit.modulation(self._dit.sinusoid(timestep))
+        from vega3d.pipeline.backbones.wan_reference import (
+            reference_noise_level,
+            reference_sinusoid,
+        )
+
+        scheduled, sigma = reference_noise_level(timestep)
+        return sigma, self._dit.modulation(reference_sinusoid(scheduled, self._dit.freq_dim))
+
+    def _tower_dtype(self) -> "torch.dtype":
+        import torch
+
+        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
 
     def _check_size(self, views: "Views") -> None:
         limit = self._dit.max_positions
@@ -288,47 +346,3 @@ class WanEncoder:
 def reference() -> WanConfig:
     """Return the released pipeline (H-EmbodVis/VEGA-3D @ 9c96924), mistakes included."""
     return WanConfig(recipe="reference", resolution=(720, 1280), fit="crop", dtype="bfloat16")
-
-
-def latent_views(num_views: int, context: Context) -> tuple[list[int], list[int]]:
-    """Return the first view that each latent holds, and the latent that each view reads."""
-    if context != "clip":
-        return list(range(num_views)), list(range(num_views))
-    latent_of_view = [-(-view // 4) for view in range(num_views)]
-    first_view = [latent_of_view.index(latent) for latent in range(latent_of_view[-1] + 1)]
-    return first_view, latent_of_view
-
-
-def _padded(
-    rows: "Float32[np.ndarray, 'L D']", facts: ModelFacts
-) -> "Float32[np.ndarray, '512 D']":
-    """Pad the prompt with zero rows BEFORE the text MLP; the blocks attend to all 512.
-
-    Source: Wan-Video/Wan2.1, wan/modules/model.py, WanModel.forward.
-    """
-    import numpy as np
-
-    text_dim = int(facts.configs["transformer"]["text_dim"])
-    if rows.ndim != 2 or rows.shape[1] != text_dim or not 1 <= len(rows) <= TEXT_ROWS:
-        raise ValueError(
-            f"prompt_embeds must be 1 to {TEXT_ROWS} rows of {text_dim} numbers for this model, "
-            f"got {rows.shape}"
-        )
-    return np.pad(rows.astype(np.float32), ((0, TEXT_ROWS - len(rows)), (0, 0)))
-
-
-def _check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    if dit.get("image_dim") or dit.get("added_kv_proj_dim"):
-        raise CheckpointError(
-            "transformer: is an image-to-video model and needs an image; "
-            "give a text-to-video one such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-        )
-    if tuple(dit["patch_size"]) != (1, 2, 2):
-        raise CheckpointError(
-            f"transformer: patch_size must be (1, 2, 2), found {dit['patch_size']}"
-        )
-    if vae["z_dim"] != dit["in_channels"] or vae.get("patch_size") is not None:
-        raise CheckpointError(
-            f"vae: must be Wan2.1's with the transformer's {dit['in_channels']} latent channels, "
-            f"found z_dim {vae['z_dim']}, patch_size {vae.get('patch_size')}"
-        )

@@ -11,10 +11,7 @@ from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from vega3d.pipeline.backbones.encoder import Views
 from vega3d.pipeline.backbones.grid import TokenMap
-from vega3d.pipeline.backbones.numerics import autocast
-from vega3d.pipeline.backbones.wan_networks import Steps
 
 SQUASH_PX = 384
 """Side of the square that every frame is squashed to. Source: llava/video_utils.py."""
@@ -23,34 +20,6 @@ SHIFT = 5.0
 """Shift of the flow schedule. Source: scripts/3d/train/train_wan_t2v_online.sh."""
 
 _STEPS = 1000
-
-
-class ReferenceSteps(Steps):
-    """The release's way from pixels to noised latents."""
-
-    @property
-    def _tower(self) -> torch.dtype:
-        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
-
-    def pixels(self, views: Views) -> Float[Tensor, "V 3 1 rows cols"]:
-        """Squash, enlarge and crop; see `reference_pixels`."""
-        return reference_pixels(views.rgb, *views.canvas, self._tower).to(views.device)
-
-    def latents(self, video: Float[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
-        """Encode under autocast, and normalise with rounded constants."""
-        with autocast(self.dtype, self.dit.device):
-            mean = self.vae.posterior_mean(video.float())
-        return reference_latents(mean, self.vae.mean, self.vae.std, self._tower)
-
-    def noise_level(self, timestep: int) -> tuple[float, Float32[Tensor, "1 6 C"]]:
-        """Return the scheduled sigma, and the modulation of a float64 sinusoid."""
-        scheduled, sigma = reference_noise_level(timestep)
-        return sigma, self.dit.modulation(reference_sinusoid(scheduled, self.dit.freq_dim))
-
-    def embed(self, video: Float32[Tensor, "B z T h_lat w_lat"]) -> Float32[Tensor, "B L C"]:
-        """Return the patch embedding, computed under autocast."""
-        with autocast(self.dtype, self.dit.device):
-            return self.dit.embed(video)
 
 
 def reference_schedule() -> tuple[np.ndarray, np.ndarray]:

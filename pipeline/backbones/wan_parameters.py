@@ -1,7 +1,4 @@
-"""What Wan's networks cost, from their config.json: operations and parameters.
-
-A multiply-add counts as two operations. All but the classes' defaults must be in the config.
-"""
+"""Parameters of Wan's networks up to the last tap, as published, from their config.json."""
 
 import itertools
 from collections.abc import Mapping
@@ -10,25 +7,13 @@ from typing import Any
 Config = Mapping[str, Any]
 
 
-def dit_width(dit: Config) -> int:
-    """Return the width of a DiT's tokens."""
-    return int(dit["num_attention_heads"]) * int(dit["attention_head_dim"])
-
-
-def block_flops(dit: Config, tokens: int, text_rows: int) -> int:
-    """Count one block: self-attention, cross-attention to the text, and MLP."""
-    width = dit_width(dit)
-    attention = 8 * tokens * width**2 + 4 * tokens**2 * width
-    cross = 4 * (tokens + text_rows) * width**2 + 4 * tokens * text_rows * width
-    return attention + cross + 4 * tokens * width * int(dit["ffn_dim"])
-
-
 def dit_parameters(dit: Config, num_blocks: int) -> int:
     """Count patch embedding, time and text MLPs, and the first blocks; the head is dropped.
 
     Source: diffusers, transformer_wan.py.
     """
-    width, ffn_dim = dit_width(dit), int(dit["ffn_dim"])
+    width = int(dit["num_attention_heads"]) * int(dit["attention_head_dim"])
+    ffn_dim = int(dit["ffn_dim"])
     embeddings = _linear(4 * int(dit["in_channels"]), width)  # a patch has 2 x 2 latent cells
     embeddings += _linear(int(dit.get("freq_dim", 256)), width) + _linear(width, 7 * width)
     embeddings += _linear(int(dit.get("text_dim", 4096)), width) + _linear(width, width)
@@ -38,25 +23,11 @@ def dit_parameters(dit: Config, num_blocks: int) -> int:
     return embeddings + num_blocks * (2 * attention + mlp + cross_norm + table)
 
 
-def vae_flops(vae: Config, rows: int, cols: int) -> int:
-    """Count the convolutions of the VAE's encoder on one frame, zero-padded taps included.
-
-    Source: diffusers, autoencoder_kl_wan.py, WanEncoder3d (two residual blocks a level, levels of
-    1, 2, 4, 4 times the width, three of them followed by a halving of the side).
-    """
-    taps, area = 2 * 27, rows * cols
-    levels = _levels(vae)
-    total = taps * area * 3 * levels[0]
-    for level, (before, after) in enumerate(itertools.pairwise(levels)):
-        total += taps * area * (before * after + 3 * after**2)
-        if level < 3:
-            area //= 4
-            total += 2 * 9 * area * after**2
-    return total + taps * area * (4 * levels[-1] ** 2 + levels[-1] * 32)
-
-
 def vae_parameters(vae: Config) -> int:
-    """Count the VAE's encoder; the decoder is dropped. Source: as for `vae_flops`."""
+    """Count the VAE's encoder; the decoder is dropped.
+
+    Source: diffusers, autoencoder_kl_wan.py, WanEncoder3d (two residual blocks a level).
+    """
     levels, moments = _levels(vae), 2 * int(vae["z_dim"])
     total = _linear(27 * 3, levels[0])
     for level, (before, after) in enumerate(itertools.pairwise(levels)):
