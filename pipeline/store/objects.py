@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.local_files import open_plain
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -40,12 +41,36 @@ class Objects(Protocol):
         """Return an object's bytes; raises FileNotFoundError."""
         ...
 
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        ...
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        ...
+
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object durably; False, with nothing changed, where the name is taken."""
         ...
 
     def replace(self, key: str, parts: Parts) -> None:
         """Write an object durably, over an older one if there is one."""
+        ...
+
+    def copy(self, key: str, other: str) -> None:
+        """Give an object a second name, over what had that name; needs no second room if it can."""
+        ...
+
+    def same(self, key: str, other: str) -> bool:
+        """Say whether two names are known to hold the same bytes; False where that is not known."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        ...
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
         ...
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -88,6 +113,18 @@ class FolderObjects:
         """Return an object's bytes; raises FileNotFoundError."""
         return Path(self.url, key).read_bytes()
 
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        with open_plain(str(Path(self.url, key))) as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size - length)
+            return os.pread(file.fileno(), length, start), size
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        with open_plain(str(Path(self.url, key))) as file:
+            return [os.pread(file.fileno(), length, offset) for offset, length in spans]
+
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object durably; False, with nothing changed, where the name is taken."""
         path = Path(self.url, key)
@@ -114,6 +151,31 @@ class FolderObjects:
         path = Path(self.url, key)
         os.replace(self._write_temporary(path, parts), path)
         _sync_folder(path.parent)
+
+    def copy(self, key: str, other: str) -> None:
+        """Give an object a second name, over what had that name: a hard link where there are."""
+        path = Path(self.url, other)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        try:
+            os.link(Path(self.url, key), temporary)
+        except OSError:
+            self.replace(other, [self.read(key)])
+            return
+        os.replace(temporary, path)
+        temporary.unlink(missing_ok=True)  # renaming onto another name of one file does nothing
+        _sync_folder(path.parent)
+
+    def same(self, key: str, other: str) -> bool:
+        """Say whether two names are known to hold the same bytes: they are one file."""
+        return os.path.samefile(Path(self.url, key), Path(self.url, other))
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        Path(self.url, key).unlink(missing_ok=True)
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
+        return time.time() - Path(self.url, key).lstat().st_mtime
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""
@@ -171,6 +233,21 @@ class BucketObjects:
         with self._errors(key, "read"):
             return bytes(self.bucket().get(key).bytes())
 
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        with self._errors(key, "read"):
+            found = self.bucket().get(key, options={"range": {"suffix": length}})
+            return bytes(found.bytes()), int(found.meta["size"])
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        if not spans:
+            return []
+        starts, lengths = zip(*spans, strict=True)
+        with self._errors(key, "read"):
+            found = self.bucket().get_ranges(key, starts=starts, lengths=lengths)
+            return [bytes(part) for part in found]
+
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object in one PUT; False, with nothing changed, where the name is taken."""
         from obstore.exceptions import AlreadyExistsError
@@ -184,6 +261,27 @@ class BucketObjects:
     def replace(self, key: str, parts: Parts) -> None:
         """Write an object in one PUT, over an older one if there is one."""
         self._put(key, parts, "overwrite")
+
+    def copy(self, key: str, other: str) -> None:
+        """Copy an object within the bucket, over what had that name."""
+        with self._errors(other, "write"):
+            self.bucket().copy(key, other, overwrite=True)
+
+    def same(self, key: str, other: str) -> bool:
+        """Say whether two names are known to hold the same bytes: their tags are equal."""
+        with self._errors(key, "look for"):
+            tags = [self.bucket().head(name).get("e_tag") for name in (key, other)]
+        return tags[0] is not None and tags[0] == tags[1]
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with suppress(FileNotFoundError), self._errors(key, "remove"):
+            self.bucket().delete(key)
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
+        with self._errors(key, "look for"):
+            return time.time() - float(self.bucket().head(key)["last_modified"].timestamp())
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""
