@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-output
+JOBS ?= auto
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -22,7 +23,7 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 tests: $(INSTALLED)
-	$(BIN)/pytest -q --durations=15
+	$(BIN)/pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations=15
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 2.4 GB, some minutes"

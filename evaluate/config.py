@@ -66,7 +66,7 @@ class ScoreConfig:
         """Check every field once."""
         if self.anchor not in ("origin", "minimum") or self.pairs not in ("all", "adjacent"):
             raise ValueError(
-                "anchor must be origin or minimum and pairs all or adjacent, "
+                "anchor must be origin or minimum and pairs must be all or adjacent, "
                 f"got {self.anchor!r} and {self.pairs!r}"
             )
         if self.trim_channels < 0 or self.matching_view_pairs < 0 or self.histogram_bins < 2:
@@ -76,10 +76,13 @@ class ScoreConfig:
             )
         if "raw" not in self.treatments or set(self.treatments) - set(TREATMENTS):
             raise ValueError(
-                f"treatments must hold raw and come from {TREATMENTS}, got {self.treatments}"
+                f"treatments must hold raw and be of {', '.join(TREATMENTS)}; "
+                f"got {', '.join(self.treatments)}"
             )
         if bad := set(self.matching_treatments) - set(self.treatments):
-            raise ValueError(f"matching_treatments must be among the treatments, got {bad}")
+            raise ValueError(
+                f"matching_treatments must be among `treatments`, got {', '.join(sorted(bad))} too"
+            )
         if not self.recall_m or min(*self.recall_m, self.overlap_m) <= 0:
             raise ValueError(
                 "recall_m and overlap_m must be positive metres, "

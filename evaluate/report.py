@@ -26,6 +26,7 @@ from vega3d.evaluate.summary import Summary, summarize
 from vega3d.evaluate.treatments import ChannelSums
 from vega3d.evaluate.units import UnitTask, plan_tasks, score_unit, sum_unit
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.settings import FILE, as_toml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def report(
 
     Args:
         stores: Folders or URLs, each alone or as `label=url`; one label given twice is one store.
-        out: Folder of report.html, report.json, scores.csv and partials/.
+        out: Folder of report.html, report.json, scores.csv, config.toml and partials/.
         config: What decides the numbers.
         run: Where they are computed.
         downstream: Path of a results table, or `paper`.
@@ -80,6 +81,9 @@ def report(
     results = read_results(downstream) if downstream else None
     comparison = plan_comparison(open_sources(stores))
     _check_scenes(scenes, comparison)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    with _whole(Path(out) / FILE) as file:
+        file.write(as_toml(config, run))
     partials = Partials(Path(out) / "partials")
     keys = {s.label: score_store(s, comparison, config, run, partials) for s in comparison.sources}
     summary = summarize(comparison, keys, partials, config)

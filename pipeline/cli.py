@@ -29,7 +29,7 @@ from vega3d.pipeline.commands import (
 )
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
-from vega3d.pipeline.options import (
+from vega3d.pipeline.extract_options import (
     DEFAULT,
     NUMERICS,
     RUN,

@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -66,6 +67,15 @@ def interrupted() -> typer.Exit:
     """Say how to go on after Ctrl-C, and return what to raise."""
     sys.stderr.write(f"interrupted; {RESUME}\n")
     return typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Let Ctrl-C end what goes on when it is asked for again, with a word on how."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise interrupted() from None
 
 
 def exit_on_sigterm() -> None:

@@ -1,223 +1,211 @@
-"""The options of `vega3d-extract`, and how they become configs.
+"""Commands that take configs: a config's fields are the options, their docs the help.
+
+    app = Program("vega3d-train", "Train a small gated fusion.")
+
+    @app.command()
+    def fit(out: Out, config: TrainConfig, run: RunConfig) -> None:
+
+A parameter whose type is a dataclass gives way to an option for each of its fields, and the
+function is handed the config that they make; the others are typer's, each for this command alone.
+Every command also takes `--config FILE`, over which options win, and `--show-config`. What a value
+looks like, in both, is told in `spelling`, what a field may say of its option in `settings`.
 
 Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
-from enum import StrEnum
-from functools import partial
-from typing import Annotated, Any, cast
+import difflib
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+from typer.main import get_command
 
-from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.commands import checked
-from vega3d.pipeline.config import (
-    ExtractConfig,
-    Resolution,
-    RunConfig,
-    reference_config,
-    siglip_config,
-)
+from vega3d.pipeline.config_taker import ConfigTaker, Fill
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.settings import settings
+from vega3d.pipeline.spelling import read_toml
 
-DEFAULT = ExtractConfig()
-NUMERICS = Numerics()
-RUN = RunConfig()
-
-
-class Preset(StrEnum):
-    """Named configs that the other options change."""
-
-    WAN = "wan2.1-t2v"
-    SIGLIP = "siglip"
-    REFERENCE = "reference"
-
-
-_PRESETS: dict[Preset, Callable[[], ExtractConfig]] = {
-    Preset.WAN: ExtractConfig,
-    Preset.SIGLIP: siglip_config,
-    Preset.REFERENCE: reference_config,
-}
-
-
-class Fit(StrEnum):
-    """How an image of another aspect becomes the backbone's input."""
-
-    PAD = "pad"
-    CROP = "crop"
-    STRETCH = "stretch"
-
-
-class Context(StrEnum):
-    """Which views the generator sees together."""
-
-    FRAME = "frame"
-    CLIP = "clip"
-    STACK = "stack"
-
-
-class RunnerName(StrEnum):
-    """Where units are computed."""
-
-    INLINE = "inline"
-    RAY = "ray"
-
-
-class Sampling(StrEnum):
-    """How views are chosen."""
-
-    UNIFORM = "uniform"
-    COVERAGE = "coverage"
-
-
-class Device(StrEnum):
-    """Where the model runs."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-Scenes = Annotated[
-    str,
-    typer.Argument(
-        help="A capture or a folder of captures (ScanNet export, posed_images, 7-Scenes), "
-        "WebDataset shards (folder, index, http:// or s3:// URLs), videos, or rooms:N."
-    ),
-]
-Out = Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")]
-PresetOption = Annotated[
-    Preset, typer.Option("--preset", "--backbone", help="Named config; the options change it.")
-]
-ModelOption = Annotated[
-    str | None, typer.Option(help="Hub id or folder. [default: the preset's]", show_default=False)
-]
-Blocks = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Blocks to keep, from 0, such as 10,20. [default: {DEFAULT.blocks[0]}, SigLIP -2]",
-        show_default=False,
-    ),
-]
-Timesteps = Annotated[
-    str | None,
-    typer.Option(
-        help=f"Noise steps k of 0..1000, such as 100,300. [default: {DEFAULT.timesteps[0]}]",
-        show_default=False,
-    ),
-]
-ResolutionOption = Annotated[
-    str | None,
-    typer.Option(
-        help="ROWSxCOLS of the backbone's input, auto (keeps each image's aspect), or native "
-        "(SigLIP). [default: 480x640]",
-        show_default=False,
-    ),
-]
-FitOption = Annotated[
-    Fit | None,
-    typer.Option(
-        help="An image of another aspect: pad shows all of it, crop fills, stretch distorts. "
-        "[default: pad]",
-        show_default=False,
-    ),
-]
-ContextOption = Annotated[
-    Context | None,
-    typer.Option(
-        help="What the generator sees together: frame (each view alone), clip (all as one video), "
-        "stack (all, each with a latent of its own). [default: frame]",
-        show_default=False,
-    ),
-]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="Precision of matrix products: float32 or bfloat16. [default: float32]",
-        show_default=False,
-    ),
-]
-NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.")]
-NoiseSamples = Annotated[int, typer.Option(help="Noise draws a view, each its own tap.")]
-Grid = Annotated[str, typer.Option(help="ROWSxCOLS of the common token grid.")]
-StoreDtype = Annotated[str, typer.Option(help="Type of the stored features: float16, float32.")]
-Views = Annotated[int, typer.Option("--views", help="Views kept of a scene at most; 0: all.")]
-SamplingOption = Annotated[Sampling, typer.Option(help="How views are chosen.")]
-PromptEmbeds = Annotated[
-    str,
-    typer.Option(help="safetensors file of the empty prompt's embedding; spares the text encoder."),
-]
-PerShard = Annotated[
-    int | None,
-    typer.Option(
-        help="Scenes of one file, one commit, one retry. [default: 8 on a GPU, 1 on a CPU]",
-        show_default=False,
-    ),
-]
-BatchSize = Annotated[int, typer.Option(help="Views a forward pass; fixed with the store.")]
-Threads = Annotated[int, typer.Option(help="CPU threads a worker; fixed with the store.")]
-DeviceOption = Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
 
 
-def configs(asked: dict[str, Any]) -> tuple[ExtractConfig, Numerics]:
-    """Turn a command's options into the two configs; what was not given is the preset's."""
-    device = device_of(asked["device"])
-    numerics = checked(
-        Numerics, batch_size=asked["batch_size"], threads=asked["threads"], device=device
-    )
-    fields: dict[str, Any] = {
-        "model": asked["model"],
-        "blocks": _ints("--blocks", asked["blocks"]),
-        "timesteps": _ints("--timesteps", asked["timesteps"]),
-        "resolution": _resolution(asked["resolution"]),
-        "fit": asked["fit"] and asked["fit"].value,
-        "context": asked["context"] and asked["context"].value,
-        "dtype": asked["dtype"],
-        "scenes_per_shard": (8 if device == "cuda" else 1)
-        if asked["scenes_per_shard"] is None
-        else asked["scenes_per_shard"],
-        "noise_seed": asked["noise_seed"],
-        "noise_samples": asked["noise_samples"],
-        "grid": _size("--grid", asked["grid"]),
-        "store_dtype": asked["store_dtype"],
-        "num_views": asked["views"],
-        "sampling": asked["sampling"].value,
+class Program(typer.Typer):
+    """A command line whose commands take configs."""
+
+    def __init__(self, name: str, about: str) -> None:
+        """Make a command line without commands."""
+        super().__init__(
+            name=name,
+            help=about,
+            no_args_is_help=True,
+            add_completion=False,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,  # square brackets are defaults here
+        )
+
+    def command(  # type: ignore[override]  # fewer settings than typer's
+        self,
+        name: str | None = None,
+        *,
+        only: Collection[str] = (),
+        without: Collection[str] = (),
+        fill: Fill = lambda _: {},
+    ) -> Callable[[Callable[..., None]], Callable[..., None]]:
+        """Make a function a command.
+
+        Args:
+            name: The command's, where it is not the function's.
+            only: Keys of the settings that are options here; all where left out.
+            without: Keys of the settings that are none here.
+            fill: Returns settings that follow from what was asked for, which they win over.
+        """
+
+        def register(function: Callable[..., None]) -> Callable[..., None]:
+            def offers(key: str) -> bool:
+                return key not in without and (not only or key in only)
+
+            taker = ConfigTaker(function, offers, fill)
+            super(Program, self).command(name, cls=_Command)(taker)
+            return function
+
+        return register
+
+
+class _Command(TyperCommand):
+    """A command that takes settings from a file, over which its options win."""
+
+    allow_extra_args = True  # so as to say more about them than click does
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
+        """Read the file, then the options."""
+        file = _last_value(args, ("--config",)) or ""
+        held = read_toml(file) if file else {}
+        if names := self._names(args, held):
+            chosen = _typed(self._taker.choosing(names))
+            self.params, self.callback = chosen.params, chosen.callback
+        if "--show-config" in args:
+            for parameter in self.params:
+                parameter.required = False
+        if file:
+            ctx.default_map = self._from_file(ctx, file, held)
+        try:
+            extra = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            flag = getattr(error, "option_name", "")
+            if told := self._told_of_other_choices(flag):
+                raise typer.BadParameter(f"{flag} {told}", ctx=ctx) from error
+            raise
+        if extra:
+            raise typer.BadParameter(self._told_of_extra(extra), ctx=ctx)
+        return extra
+
+    @property
+    def _taker(self) -> ConfigTaker:
+        taker: ConfigTaker = self.callback.__wrapped__  # type: ignore[union-attr]
+        return taker
+
+    def _names(self, args: Sequence[str], held: Mapping[str, object]) -> dict[str, str]:
+        """Return what is asked for where a setting is a choice, by key; an option wins."""
+        found = {}
+        for item, choice in self._taker.choices:
+            name = _last_value(args, (item.flag, item.alias)) or held.get(item.key)
+            if isinstance(name, str) and name in choice.names():  # click refuses any other
+                found[item.key] = name
+        return found
+
+    def _from_file(self, ctx: Any, file: str, held: Mapping[str, object]) -> dict[str, object]:  # noqa: ANN401
+        """Return the values in a file by parameter, spelled as on the command line and checked."""
+        taken = _by_key(self)
+        idle = self._overruled(held) | _keys_beside(ctx) - taken.keys()
+        found = {}
+        for key in [key for key in held if key not in idle]:
+            if key not in taken:
+                raise UsageError(f"--config {file}: {self._told_of_unknown(key)}")
+            try:
+                found[str(taken[key].name)] = self._checked(ctx, taken[key], held[key])
+            except (ValueError, typer.BadParameter) as error:
+                raise UsageError(f"--config {file}: {key}: {error}") from error
+        if left := [key for key in held if key in idle]:
+            name = " ".join([str(ctx.info_name), *(item.usual for item, _ in self._taker.choices)])
+            sys.stderr.write(f"--config {file}: {name} has no use for {', '.join(left)}\n")
+        return found
+
+    def _overruled(self, held: Mapping[str, object]) -> set[str]:
+        """Return the keys in a file that go with a choice of its own, where an option made another.
+
+        Another encoder's blocks are none of this one's, although the setting has the same name.
+        """
+        return {
+            inner.key
+            for item, choice in self._taker.choices
+            if isinstance(name := held.get(item.key), str) and name in choice.names()
+            for made in [choice.make(name)]
+            if made.name != item.usual
+            for inner in settings(made)
+        }
+
+    def _checked(self, ctx: Any, parameter: Any, value: object) -> object:  # noqa: ANN401
+        """Return a value from a file as typer's parameter takes it; raises where it is none."""
+        setting = self._taker.known.get(parameter.name)
+        if setting is None:
+            return parameter.process_value(ctx, value)
+        text = setting.spelled(value)
+        parsed = setting.parse(text)
+        return parsed if isinstance(parsed, bool) else text
+
+    def _told_of_unknown(self, key: str) -> str:
+        if told := self._told_of_other_choices(f"--{key.replace('_', '-')}"):
+            return f"{key} {told}"
+        near = difflib.get_close_matches(key, _by_key(self), n=1)
+        return f"there is no setting {key!r}{f'; is it {near[0]}?' if near else ''}"
+
+    def _told_of_other_choices(self, flag: str) -> str:
+        """Say what would have an option, where it is not what was chosen."""
+        for item, choice in self._taker.choices:
+            made = {name: settings(choice.make(name)) for name in choice.names()}
+            having = [name for name, inner in made.items() if flag in {one.flag for one in inner}]
+            if having:
+                return f"goes with {item.flag} {' or '.join(having)}, not with {item.usual}"
+        return ""
+
+    def _told_of_extra(self, extra: Sequence[str]) -> str:
+        taken = [p.metavar or p.name for p in self.params if p.param_type_name == "argument"]
+        told = f"but got {' '.join(extra)} too"
+        if not taken:
+            return f"{self.name} takes options alone, {told}"
+        hint = "quote a name with a space or a *, or give the folder that holds them all"
+        return f"{self.name} takes one {taken[0]}, {told}; {hint}"
+
+
+def _typed(taker: ConfigTaker) -> Any:  # noqa: ANN401 - typer's click
+    """Return typer's command of a function."""
+    app = typer.Typer(add_completion=False)
+    app.command()(taker)
+    return get_command(app)
+
+
+def _by_key(command: Any) -> dict[str, Any]:  # noqa: ANN401 - typer's click
+    """Return a command's parameters by the name that they have in a file."""
+    keys = {
+        flag.lstrip("-").replace("-", "_"): parameter
+        for parameter in command.params
+        for flag in parameter.opts
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    return checked(partial(replace, _PRESETS[asked["preset"]]()), **given), numerics
+    return {key: keys[key] for key in keys.keys() - {"config", "show_config", "dry_run"}}
 
 
-def device_of(device: Device) -> str:
-    """Return cpu or cuda; auto takes a GPU where torch sees one."""
-    if device is not Device.AUTO:
-        return device.value
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _keys_beside(ctx: Any) -> set[str]:  # noqa: ANN401 - typer's click
+    """Return what all commands of the program may take from a file."""
+    commands = getattr(ctx.parent and ctx.parent.command, "commands", {}).values()
+    return {key for command in commands for key in _by_key(command)}
 
 
-def _ints(option: str, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{option} takes numbers such as 10,20, got {text!r}") from None
-
-
-def _resolution(text: str | None) -> Resolution | None:
-    if text is None:
-        return None
-    if text in ("auto", "native"):
-        return cast("Resolution", text)
-    return _size("--resolution", text)
-
-
-def _size(option: str, text: str) -> tuple[int, int]:
-    try:
-        rows, cols = (int(part) for part in text.replace(",", "x").split("x"))
-    except ValueError:
-        raise typer.BadParameter(f"{option} takes ROWSxCOLS, got {text!r}") from None
-    return rows, cols
+def _last_value(args: Sequence[str], flags: Collection[str]) -> str | None:
+    """Return what follows one of the flags, before click has parsed anything."""
+    found = None
+    for arg, following in zip(args, [*args[1:], None], strict=True):
+        name, equals, value = arg.partition("=")
+        if name and name in flags:
+            found = value if equals else following
+    return found

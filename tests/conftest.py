@@ -1,15 +1,35 @@
 """What all tests share: where real captures are, a cache of their own, and quiet services."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPO = Path(__file__).parents[1]
+SHARED = ("ray", "server")
+"""Marks of what shares one service: such tests run one after another, on one worker."""
+
+_MEMORY = Path("/dev/shm")
+_NEEDED_BYTES = 4 << 30
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))  # waits for no fsync
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers are the parallelism
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file, or what shares a service, on one worker; skip what needs a device."""
+    for item in items:
+        shared = [name for name in SHARED if item.get_closest_marker(name)]
+        item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
+    _skip_without_gpu(items)
+
+
+def _skip_without_gpu(items: list[pytest.Item]) -> None:
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch
@@ -30,6 +50,13 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("HF_HUB_OFFLINE", "1")
     yield
     patch.undo()
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """Return an empty folder for what memory cannot stand for; `tmp_path` may be in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "pipeline/backbones": {"pipeline/backbones"},
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
+    "evaluate/benchmarks": {"evaluate/benchmarks", "pipeline"},
     "train": {"train", "pipeline"},
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline"},
@@ -145,6 +146,7 @@ def test_every_package_is_installed() -> None:
 COMMANDS = {
     "pipeline": "run plan status verify pack import pictures bench demo",
     "evaluate": "report",
+    "evaluate.benchmarks": "score",
     "train": "fit ablate eval export",
 }
 HEAVY = [

@@ -14,6 +14,7 @@ BIN = Path(sys.executable).parent
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_blocks_run_in_order(tmp_path: Path) -> None:
     """`make demo` is what it calls; blocks marked `text` need a cluster, weights or a clone."""
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}

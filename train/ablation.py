@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.train.checkpoint import remove_partial_files, write_atomically, write_json
-from vega3d.train.config import VARIANTS, RunConfig, TrainConfig
+from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.train.checkpoint import (
+    remove_partial_files,
+    write_atomically,
+    write_json,
+    write_text,
+)
+from vega3d.train.config import AblationConfig, RunConfig, TrainConfig
 from vega3d.train.fitting import fit
 from vega3d.train.processes import is_first_process, join_processes
 from vega3d.train.report import write_table_report
@@ -50,10 +56,8 @@ def ablate(
     out: str | Path,
     config: TrainConfig,
     run: RunConfig | None = None,
+    compared: AblationConfig | None = None,
     *,
-    variants: Sequence[str] = VARIANTS,
-    seeds: Sequence[int] = (0, 1, 2),
-    baseline: str = "semantic",
     prior_tap: str | None = None,
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
@@ -63,46 +67,46 @@ def ablate(
     Repeat the call to resume: runs that are finished are not trained again.
 
     Raises:
-        UsageError: A variant is unknown or its config cannot work, or the baseline is not among
-            them; and whatever `fit` raises.
+        UsageError: A variant cannot work with the config; and whatever `fit` raises.
     """
-    configs = plan_ablation(config, variants, seeds, baseline)
-    run = RunConfig() if run is None else run
+    run, compared = run or RunConfig(), compared or AblationConfig()
+    configs = plan_ablation(config, compared)
     summaries: dict[str, list[dict[str, Any]]] = {}
     with join_processes(run.device):  # once for all runs
-        for variant in variants:
-            for seed in seeds:
-                summary = fit(
-                    prior,
-                    semantic,
-                    Path(out) / variant / f"seed{seed}",
-                    configs[variant, seed],
-                    run,
-                    prior_tap=prior_tap,
-                    semantic_tap=semantic_tap,
-                    labels=labels,
-                )
-                summaries.setdefault(variant, []).append(summary)
-                if not summary["finished"]:
-                    return {"out": str(out), "finished": False}
-    rows = compare(summaries, baseline)
-    return _write(Path(out), rows, summaries, baseline, len(seeds))
+        for (variant, seed), one in configs.items():
+            summary = fit(
+                prior,
+                semantic,
+                Path(out) / variant / f"seed{seed}",
+                one,
+                run,
+                prior_tap=prior_tap,
+                semantic_tap=semantic_tap,
+                labels=labels,
+            )
+            summaries.setdefault(variant, []).append(summary)
+            if not summary["finished"]:
+                return {"out": str(out), "finished": False}
+    if is_first_process():
+        told = as_toml(compared, config, run, without=("variant", "seed"))
+        write_text(Path(out) / FILE, told)
+    rows = compare(summaries, compared.baseline)
+    return _write(Path(out), rows, summaries, compared.baseline, len(compared.seeds))
 
 
 def plan_ablation(
-    config: TrainConfig, variants: Sequence[str], seeds: Sequence[int], baseline: str
+    config: TrainConfig, compared: AblationConfig
 ) -> dict[tuple[str, int], TrainConfig]:
     """Return the config of every run by variant and seed; pure.
 
     Raises:
-        UsageError: A variant is unknown or its config cannot work, or the baseline is not there.
+        UsageError: A variant cannot work with the config.
     """
-    _check(variants, seeds, baseline)
     try:
         return {
             (variant, seed): replace(config, variant=variant, seed=seed)
-            for variant in variants
-            for seed in seeds
+            for variant in compared.variants
+            for seed in compared.seeds
         }
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -274,18 +278,6 @@ def _csv(rows: list[Row]) -> str:
         values = [value.get(name, "") for name in names for value in (row.means, row.deviations)]
         writer.writerow([row.variant, *values, row.gain, row.p, row.scenes_better, row.scenes])
     return text.getvalue()
-
-
-def _check(variants: Sequence[str], seeds: Sequence[int], baseline: str) -> None:
-    if unknown := [name for name in variants if name not in VARIANTS]:
-        raise UsageError(f"unknown variants {unknown}; there are {list(VARIANTS)}")
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UsageError(f"seeds must be one or more different numbers, got {list(seeds)}")
-    if baseline not in variants:
-        raise UsageError(
-            f"the baseline {baseline!r} must be one of the variants {list(variants)}; add it to "
-            "--variants or name another with --baseline"
-        )
 
 
 def _deviation(values: Sequence[float]) -> float:

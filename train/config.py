@@ -5,12 +5,12 @@ Standard library only, so that a command line stays light.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
 
-GATED = ("adaptive", "channel", "token_gated", "token_gated_residual")
-VARIANTS = (
-    *GATED,
+Gate = Literal["adaptive", "channel", "token_gated", "token_gated_residual"]
+Variant = Literal[
+    Gate,
     "add",
     "weighted",
     "concat",
@@ -20,7 +20,9 @@ VARIANTS = (
     "semantic",
     "generative",
     "blind",
-)
+]
+GATED: tuple[str, ...] = get_args(Gate)
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
 """Fusions: the four gates, the other rows of the paper's Table 5, the two single streams, and
 `blind`, which sees no feature at all and shows what position in the image alone can do."""
 
@@ -33,11 +35,12 @@ TASKS = ("depth", "displacement", "matching", "classes")
 class TrainConfig:
     """Decides the numbers of a run: change a field and it is another run."""
 
-    tasks: tuple[str, ...] = ("depth",)
+    tasks: tuple[str, ...] = field(default=("depth",), metadata={"option": "--task"})
     """Trained together, each with its own head: depth, displacement, matching, classes."""
 
-    variant: str = "adaptive"
-    """How the two streams become one; see VARIANTS."""
+    variant: Variant = "adaptive"
+    """How the two streams become one: a gate, another row of the paper's Table 5, one stream alone,
+    or `blind`, which sees no feature at all."""
 
     hidden_dim: int = 256
     """Width of the projected streams, of the reader and of the heads; a multiple of 4 and heads."""
@@ -90,10 +93,10 @@ class TrainConfig:
     """Views left out between training and scoring where one scene is split by time."""
 
     min_depth_share: float = 0.5
-    """Tokens with less of their pixels measured take no part in a loss."""
+    """Tokens with a smaller share of their pixels measured take no part in a loss."""
 
     match_radius_m: float = 0.1
-    """Tokens of two views this near in the world are the same point."""
+    """Tokens of two views this near in the world are the same point, metres."""
 
     num_classes: int = 0
     """Classes of the label store; only for the task `classes`."""
@@ -117,8 +120,8 @@ class TrainConfig:
             raise ValueError(f"variant must be one of {VARIANTS}, got {self.variant!r}")
         if self.hidden_dim % 4 or self.hidden_dim % self.heads or self.hidden_dim < 4:
             raise ValueError(
-                f"hidden_dim must be a multiple of 4 (2-D positions) and of heads ({self.heads}), "
-                f"got {self.hidden_dim}"
+                "hidden_dim must be a multiple of 4 (2-D positions) and of `heads` "
+                f"({self.heads}), got {self.hidden_dim}"
             )
         if self.variant == "sequence" and self.reader_layers < 1:
             raise ValueError("sequence hands over twice the tokens: it needs reader_layers >= 1")
@@ -201,6 +204,64 @@ class RunConfig:
         for name, floor in (floors | dict.fromkeys(positive, 1)).items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name} must be >= {floor}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AblationConfig:
+    """Which runs are compared."""
+
+    variants: tuple[Variant, ...] = VARIANTS
+    """Fusions to train, each with every seed."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the weights, the order, the pairs and the dropout."""
+
+    baseline: Variant = "semantic"
+    """The one that the others are tested against."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if unknown := [name for name in self.variants if name not in VARIANTS]:
+            raise ValueError(f"unknown variants {unknown}; there are {list(VARIANTS)}")
+        for name in ("variants", "seeds"):
+            found = getattr(self, name)
+            if not found or len(set(found)) != len(found):
+                raise ValueError(f"{name} must be one or more, all different, got {list(found)}")
+        if self.baseline not in self.variants:
+            raise ValueError(
+                f"`baseline` {self.baseline!r} must be one of `variants`, got {list(self.variants)}"
+            )
+
+
+_REPEAT = {"repeat": True}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OtherStores:
+    """Stores in the place of a run's own; all or none."""
+
+    prior: tuple[str, ...] | None = field(default=None, metadata=_REPEAT)
+    """Store of generative features; repeat it for several that are read as one."""
+
+    semantic: tuple[str, ...] | None = field(default=None, metadata=_REPEAT)
+    """Store of semantic features of the same views; repeat it likewise."""
+
+    labels: tuple[str, ...] | None = field(default=None, metadata=_REPEAT)
+    """Store of token classes, for the task classes."""
+
+    prior_tap: str | None = None
+    """Which features of the prior, where it has several taps."""
+
+    semantic_tap: str | None = None
+    """Which features of the semantic store, likewise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stores(OtherStores):
+    """Where the features of a run are; they are part of what it is."""
+
+    prior: tuple[str, ...] = field(metadata=_REPEAT)
+    semantic: tuple[str, ...] = field(metadata=_REPEAT)
 
 
 def to_json(config: TrainConfig | RunConfig) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.train.checkpoint import write_json
+from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.train.checkpoint import write_json, write_text
 from vega3d.train.config import (
     RunConfig,
     TrainConfig,
@@ -176,7 +177,7 @@ def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None
 
 
 def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
-    """Write what the run is, or check that the folder holds the same run.
+    """Write what the run is and its settings, or check that the folder holds the same run.
 
     Raises:
         UsageError: The folder holds another run; the message names the fields that differ.
@@ -191,6 +192,7 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
                 "repeat the command of that run to resume it"
             )
         write_json(run_dir / RECORD, sealed_json({**before, "where": _where(plan.pairing)}))
+        write_text(run_dir / FILE, as_toml(plan.config, run))
         return
     pairing = plan.pairing
     record = {
@@ -211,6 +213,7 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
         | {"python": platform.python_version()},
     }
     write_json(run_dir / RECORD, sealed_json(record))
+    write_text(run_dir / FILE, as_toml(plan.config, run))
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:

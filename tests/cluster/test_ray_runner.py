@@ -25,7 +25,7 @@ from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.worker import run_inline
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 SCENES = 10
 BAD = "hall/004 \u00fc"
 

@@ -157,7 +157,7 @@ def test_taps_and_labels() -> None:
     ("make", "message"),
     [
         (lambda: ScoreConfig(treatments=("centred",)), "treatments must hold raw"),
-        (lambda: ScoreConfig(treatments=("raw",)), "among the treatments, got {'centred'}"),
+        (lambda: ScoreConfig(treatments=("raw",)), "among `treatments`, got centred too"),
         (lambda: ScoreConfig(recall_m=(0.0,)), "recall_m and overlap_m must be positive"),
         (lambda: ScoreConfig(overlap_edges=(0.0, 0.5, 0.5)), "two or more rising numbers"),
         (lambda: ReportConfig(min_depth_share=0.0), r"must lie in \(0, 1\]"),

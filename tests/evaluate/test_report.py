@@ -585,11 +585,16 @@ def test_the_command(three: str, tmp_path: Path) -> None:
     assert line["scenes"] == 3
     assert math.isfinite(line["above_chance"]["three k300_b20"])
     assert "pass 2 of 2: 2/2 units" in done.stderr
+    left = out / "config.toml"
+    again = run_cli("report", three, "--out", str(out), "--config", str(left), "--voxel-m", "0.1")
+    assert json.loads(again.stdout.splitlines()[-1]) == line
+    assert "bootstrap_samples = 20\n" in left.read_text()
     plan = run_cli("report", three, "--out", str(tmp_path / "no"), "--dry-run")
     assert json.loads(plan.stdout)["views"] == 3 * VIEWS
     assert not (tmp_path / "no").exists()
     wrong = run_cli("report", three, "--out", str(out), "--voxel-m", "-1")
     assert wrong.returncode == 2
+    assert "--voxel-m must be a positive number of metres, got -1.0" in wrong.stderr
     missing = run_cli("report", str(tmp_path / "none"), "--out", str(out))
     assert missing.returncode == 2
     assert "no vega3d store" in missing.stderr

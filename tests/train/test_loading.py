@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from worlds import World, write_world
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError, UsageError
@@ -121,9 +122,10 @@ def test_a_shard_that_is_cut_off_is_an_error_with_its_place(
 
 @pytest.mark.parametrize("at_once", [0, chunks.AT_ONCE])
 def test_views_that_are_not_in_memory_are_asked_for_and_read(
-    stores: object, monkeypatch: pytest.MonkeyPatch, at_once: int
+    on_disk: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """Without the flag every view counts as not in memory, as on systems that cannot tell."""
+    stores = write_world(on_disk, World())
     asked: list[int] = []
     told = os.posix_fadvise
     monkeypatch.setattr(chunks, "AT_ONCE", at_once)
@@ -284,6 +286,7 @@ def test_batches_do_not_depend_on_workers_or_cache(
 
 
 @pytest.mark.slow
+@pytest.mark.server
 def test_stores_in_a_bucket_give_the_same_batches(stores: object, bucket: str) -> None:
     import boto3
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from vega3d.train import GatedFusion, RunConfig, TrainConfig, ablate, fit
 from vega3d.train.ablation import _table, _verdict, compare, paired_p
 from vega3d.train.charts import Curve, histogram, line_chart
 from vega3d.train.cli import main
+from vega3d.train.config import AblationConfig
 from vega3d.train.evaluation import evaluate_run
 from vega3d.train.export import export_fusion, export_webdataset
 from vega3d.train.gates import GENERATIVE_RGB, SEMANTIC_RGB, gate_range, overlay, vary
@@ -99,20 +101,23 @@ def test_holm_holds_back_what_one_test_alone_would_call_sure() -> None:
 def test_ablation_trains_all_writes_the_table_and_does_not_train_twice(
     stores: object, tmp_path: Path
 ) -> None:
-    arguments = (stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
-    options = {"variants": ("semantic", "adaptive", "blind"), "seeds": (0, 1)}
-    result = ablate(*arguments, **options)
+    compared = AblationConfig(variants=("semantic", "adaptive", "blind"), seeds=(0, 1))
+    arguments = (stores.prior, stores.semantic, tmp_path, CONFIG, QUICK, compared)
+    result = ablate(*arguments)
     assert result["finished"]
-    assert {row["variant"] for row in result["table"]} == set(options["variants"])
+    assert {row["variant"] for row in result["table"]} == set(compared.variants)
     text = (tmp_path / "ablation.md").read_text()
     assert "Split by scene: 3 to train, 1 scored" in text
     assert "It speaks of the noise of training, not of other scenes" in text
     rows = list(csv.DictReader(io.StringIO((tmp_path / "ablation.csv").read_text())))
     assert len(rows) == 3
     assert (tmp_path / "report.html").exists()
+    left = tomllib.loads((tmp_path / "config.toml").read_text())
+    assert left["variants"] == list(compared.variants)
+    assert not {"variant", "seed"} & left.keys()
     checkpoint = tmp_path / "adaptive" / "seed1" / "last.safetensors"
     before = checkpoint.stat().st_mtime_ns
-    assert ablate(*arguments, **options)["table"] == result["table"]
+    assert ablate(*arguments)["table"] == result["table"]
     assert checkpoint.stat().st_mtime_ns == before
     # All runs share one split.
     splits = {
@@ -142,15 +147,15 @@ def test_ablation_under_torchrun_joins_once_and_finishes(stores: object, tmp_pat
 
 def test_ablation_refuses_what_it_cannot_compare(stores: object, tmp_path: Path) -> None:
     arguments = (stores.prior, stores.semantic, tmp_path, CONFIG, QUICK)
-    with pytest.raises(UsageError, match=r"unknown variants \['gated'\]"):
-        ablate(*arguments, variants=("semantic", "gated"))
-    with pytest.raises(UsageError, match="baseline 'semantic' must be one of"):
-        ablate(*arguments, variants=("adaptive",))
-    with pytest.raises(UsageError, match="seeds must be one or more different"):
-        ablate(*arguments, seeds=(1, 1))
+    with pytest.raises(ValueError, match=r"unknown variants \['gated'\]"):
+        AblationConfig(variants=("semantic", "gated"))
+    with pytest.raises(ValueError, match="`baseline` 'semantic' must be one of `variants`"):
+        AblationConfig(variants=("adaptive",))
+    with pytest.raises(ValueError, match="seeds must be one or more, all different"):
+        AblationConfig(seeds=(1, 1))
     flat = (*arguments[:3], replace(CONFIG, reader_layers=0), QUICK)
     with pytest.raises(UsageError, match="sequence hands over twice the tokens"):
-        ablate(*flat, variants=("semantic", "sequence"))
+        ablate(*flat, AblationConfig(variants=("semantic", "sequence")))
     apart = (*arguments[:3], replace(CONFIG, tasks=("matching",), match_radius_m=1e-9), QUICK)
     with pytest.raises(UsageError, match="matching: no two scored views share a point"):
         ablate(*apart)
@@ -342,8 +347,17 @@ def test_fit_prints_one_json_object_and_resumes(
     assert {"depth/absrel", "matching/recall"} <= set(result["metrics"])
     assert run_main("fit", *options, "--task", "depth,matching") == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == result["metrics"]
-    assert run_main("eval", str(tmp_path / "r")) == 0
+    left = ["--config", str(tmp_path / "r" / "config.toml")]
+    assert run_main("fit", *options[:6], *left) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == result["metrics"]
+    assert run_main("fit", *options[:6], *left, "--steps", "4", "--show-config") == 0
+    shown = tomllib.loads(capsys.readouterr().out)
+    assert (shown["hidden_dim"], shown["steps"]) == (8, 4)
+    assert shown["task"] == ["depth", "matching"]
+    assert run_main("eval", str(tmp_path / "r"), *left) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["metrics"] == result["metrics"]
+    assert "eval has no use for task, variant, hidden_dim" in told.err
     assert run_main("export", str(tmp_path / "r"), "--out", str(tmp_path / "f")) == 0
     assert "model.safetensors" in json.loads(capsys.readouterr().out)["files"]
 
@@ -360,7 +374,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(
     assert json.loads(capsys.readouterr().out)["runs"] == 4
     narrow = ("--hidden-dim", "8", "--heads", "2", "--reader-layers", "0")
     assert run_main("ablate", *both, "--dry-run", *narrow) == 2
-    assert "sequence hands over twice the tokens" in capsys.readouterr().err
+    assert "it needs --reader-layers >= 1" in capsys.readouterr().err
     apart = ("--task", "matching", "--match-radius-m", "1e-9")
     assert run_main("ablate", *both, "--dry-run", *apart) == 2
     assert "matching: no two scored views share a point" in capsys.readouterr().err
@@ -377,11 +391,14 @@ def test_wrong_use_exits_2_with_the_message_alone(
     assert "there is no vega3d store here" in capsys.readouterr().err
     both = ["--prior", stores.prior, "--semantic", stores.semantic, *out]
     assert run_main("fit", *both, "--task", "colour") == 2
-    assert "tasks must be different names" in capsys.readouterr().err
+    assert "--task must be different names" in capsys.readouterr().err
     assert run_main("fit", *both, "--prior-tap", "k300_b20") == 2
     assert "error: " in (error := capsys.readouterr().err)
     assert "['b0']" in error
     assert run_main("ablate", *both, "--seeds", "a") == 2
+    assert "--seeds takes numbers such as 10,20, got 'a'" in capsys.readouterr().err
+    assert run_main("ablate", *both, "--variants", "gated") == 2
+    assert "--variants takes names of adaptive, " in capsys.readouterr().err
     assert run_main("export", "webdataset", *out) == 2
     assert run_main("export", "webdataset", *both, "--views-per-tar", "0", "--dry-run") == 2
     assert not (tmp_path / "r").exists()

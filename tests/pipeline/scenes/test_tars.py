@@ -475,6 +475,7 @@ def bucket(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # botocore and moto, not ours
+@pytest.mark.server
 def test_s3_reads_folders_patterns_indices_and_bare_tars(bucket: str) -> None:
     for location in ("set", "set/", "set/*.tar", "set/index.json", "set/scenes-0000{0,1}.tar"):
         source = read_scenes(f"{bucket}/{location}")

@@ -86,6 +86,7 @@ def test_a_read_only_place_is_named(tmp_path: Path) -> None:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.server
 def test_a_bucket_that_is_not_there_is_no_bug(bucket: str) -> None:
     objects = open_objects("s3://no-such-bucket/x")
     with pytest.raises(StoreError, match=r"cannot (list|write).*AWS_"):

@@ -1,0 +1,42 @@
+"""All benchmarks by name; a module loads when it is asked for."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from vega3d.evaluate.benchmarks.measures import Score
+from vega3d.pipeline.errors import UsageError
+
+NAMES = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "vsi", "libero")
+
+
+class Benchmark(Protocol):
+    """What a module of this package offers."""
+
+    PROTOCOLS: tuple[str, ...]
+    """Ways of scoring, the official one first."""
+
+    score: Callable[[str | Path, str | Path, str], Score]
+
+
+def score(name: str, annotations: str | Path, predictions: str | Path, protocol: str = "") -> Score:
+    """Score a file of predictions with a benchmark's metrics.
+
+    Args:
+        name: One of NAMES.
+        annotations: The benchmark's file; "" for libero.
+        predictions: Whose records each module describes.
+        protocol: One of the module's; "" takes the official one.
+
+    Raises:
+        UsageError: No such benchmark or protocol, or a malformed file.
+    """
+    if name not in NAMES:
+        raise UsageError(f"benchmark must be one of {', '.join(NAMES)}, got {name!r}")
+    module = cast("Benchmark", import_module(f"vega3d.evaluate.benchmarks.{name}"))
+    if protocol and protocol not in module.PROTOCOLS:
+        raise UsageError(
+            f"--protocol of {name} must be one of {', '.join(module.PROTOCOLS)}, got {protocol!r}"
+        )
+    return module.score(annotations, predictions, protocol or module.PROTOCOLS[0])

@@ -1,0 +1,74 @@
+"""`vega3d-benchmark`: official metrics of prediction files, with intervals and a page.
+
+Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file.
+"""
+
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from vega3d.evaluate.benchmarks.config import ScoringConfig
+from vega3d.pipeline.commands import check_out, exit_on_sigterm, print_result, run_app
+from vega3d.pipeline.options import Program
+
+app = Program(
+    "vega3d-benchmark",
+    "Score predictions with the official metrics of the benchmarks that the paper reports.",
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep `score` a command of its own."""
+
+
+@app.command()
+def score(
+    name: Annotated[
+        str,
+        typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa, sqa3d, vsi or libero."),
+    ],
+    predictions: Annotated[str, typer.Argument(help="JSON or JSON lines, a record a query.")],
+    config: ScoringConfig,
+    annotations: Annotated[
+        str, typer.Option(help="The benchmark's own file; libero's episodes need none.")
+    ] = "",
+    against: Annotated[
+        str, typer.Option(help="Another prediction file, compared with a paired test.")
+    ] = "",
+    out: Annotated[str, typer.Option(help="Folder for score.json and score.html.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the table, and write nothing.")
+    ] = False,
+) -> None:
+    """Print a benchmark's table for a file of predictions; write JSON and a page with --out."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    if out:
+        check_out(out)
+    if not annotations and name != "libero":
+        raise typer.BadParameter(f"{name} needs --annotations, the benchmark's own file")
+    from vega3d.evaluate.benchmarks import page
+    from vega3d.evaluate.benchmarks.catalogue import score as score_file
+    from vega3d.evaluate.benchmarks.measures import compare, intervals
+
+    resampling = {"samples": config.bootstrap_samples, "seed": config.bootstrap_seed}
+    scored = score_file(name, annotations, predictions, config.protocol)
+    between = intervals(scored, **resampling)
+    differences = (
+        compare(scored, score_file(name, annotations, against, config.protocol), **resampling)
+        if against
+        else {}
+    )
+    sys.stderr.write(page.table(scored, between, differences))
+    result: dict[str, Any] = page.as_json(scored, between, differences)
+    if out and not dry_run:
+        result |= page.write(scored, between, differences, out, worst=config.worst)
+    print_result(result)
+
+
+def main() -> None:
+    """Run the command line; maps our errors to exit codes."""
+    exit_on_sigterm()
+    run_app(app)

@@ -1,0 +1,28 @@
+"""Settings of a benchmark's scoring. Standard library only, so that `--help` stays light."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoringConfig:
+    """Decides the numbers of a table, beside the files."""
+
+    protocol: str = ""
+    """How to score, named after the script that it repeats; "" takes the official one."""
+
+    bootstrap_samples: int = 2000
+    """Resamples of the scenes behind intervals and paired tests."""
+
+    bootstrap_seed: int = 0
+    """Seed of the resampling."""
+
+    worst: int = 20
+    """Worst answers that the page shows."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.bootstrap_samples < 1 or self.bootstrap_seed < 0 or self.worst < 0:
+            raise ValueError(
+                "bootstrap_samples must be >= 1, bootstrap_seed and worst >= 0, got "
+                f"{self.bootstrap_samples}, {self.bootstrap_seed} and {self.worst}"
+            )

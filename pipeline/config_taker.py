@@ -1,0 +1,185 @@
+"""A function that takes configs, as typer sees it: an option in the place of each setting.
+
+Standard library and typer only: a command line's `--help` loads nothing else.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import is_dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.settings import Choice, Setting, as_toml, build, choose, name_flags, settings
+from vega3d.pipeline.spelling import toml_value
+
+Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""What was asked for -> settings that follow from it, such as a default that depends on a GPU."""
+
+_ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file of settings, `name = value`; options win over it."),
+]
+_ShowConfig = Annotated[
+    bool, typer.Option("--show-config", help="Print the settings as such a file, and stop.")
+]
+
+_WIDE = 60
+"""Columns of help that the words a setting takes may fill; more are told below it."""
+
+
+class ConfigTaker:
+    """A function as typer sees it: an option in the place of each setting of its configs."""
+
+    def __init__(
+        self,
+        function: Callable[..., None],
+        offers: Callable[[str], bool],
+        fill: Fill,
+        chosen: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take note; the docs are read from source when typer asks for the signature."""
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__annotations__: dict[str, Any] = {}  # the signature has them
+        self.function, self._offers, self._fill = function, offers, fill
+        self._chosen = chosen or {}
+
+    def choosing(self, names: Mapping[str, str]) -> "ConfigTaker":
+        """Return the same with the options of other configs where a setting is a choice."""
+        return ConfigTaker(self.function, self._offers, self._fill, names)
+
+    @cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The function's own parameters."""
+        return inspect.signature(self.function).parameters
+
+    @cached_property
+    def configs(self) -> dict[str, Any]:
+        """Those of them that are configs, by name."""
+        kinds = {name: parameter.annotation for name, parameter in self.parameters.items()}
+        return {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Setting]]:
+        """The settings that are options here, by the config's name and by key."""
+        return {
+            name: {
+                item.key: item
+                for item in settings(choose(kind, self._chosen))
+                if self._offers(item.key)
+            }
+            for name, kind in self.configs.items()
+        }
+
+    @property
+    def known(self) -> dict[str, Setting]:
+        """All of them by key."""
+        return {key: item for each in self.settings.values() for key, item in each.items()}
+
+    @property
+    def choices(self) -> list[tuple[Setting, Choice]]:
+        """Those of them that name a config whose fields are options too."""
+        return [(item, item.choice) for item in self.known.values() if item.choice]
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """What typer makes options of; inspect raises ValueError for a name that comes twice."""
+        found: list[inspect.Parameter] = []
+        for name, parameter in self.parameters.items():
+            offered = self.settings.get(name)
+            if offered is None:
+                found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            else:
+                found += [_option(item, self.known.values()) for item in offered.values()]
+        return inspect.Signature(
+            [
+                *found,
+                _keyword("config_file", _ConfigFile, None),
+                _keyword("show_config", _ShowConfig, False),
+            ]
+        )
+
+    def __call__(self, **given: Any) -> None:  # noqa: ANN401 - what typer hands over
+        """Call the function with its configs, or print them."""
+        del given["config_file"]  # its settings have come as defaults
+        show = given.pop("show_config")
+        asked = {key: given.pop(key) for key in self.known}
+        made = self._build(asked, given)
+        if show:
+            hidden = {item.key for config in made.values() for item in settings(config)}
+            parts = [as_toml(*made.values(), without=hidden - self.known.keys()), self._own(given)]
+            sys.stdout.write("\n".join(part for part in parts if part))
+            return
+        try:
+            self.function(**made, **given)
+        except UsageError as error:
+            error.args = (name_flags(str(error), self.known.values()),)
+            raise
+
+    def _build(self, asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the configs by parameter; what is wrong with one is the user's to mend."""
+        known = self.known
+        try:
+            values = {
+                key: _parsed(known[key], text) for key, text in asked.items() if text is not None
+            }
+            values |= self._fill({**given, **values})
+            return {
+                name: build(self.configs[name], values)
+                for name, offered in self.settings.items()
+                if all(key in values for key, item in offered.items() if item.required)
+            }  # all of them, unless they are only to be shown
+        except ValueError as error:
+            raise typer.BadParameter(name_flags(str(error), known.values())) from error
+
+    def _own(self, given: Mapping[str, Any]) -> str:
+        """Return what this command alone takes, as in a file; what it must be told is left out."""
+        must = {n for n, p in self.parameters.items() if p.default is inspect.Parameter.empty}
+        lines = [
+            f"{name} = {toml_value(value)}\n"
+            for name, value in given.items()
+            if value is not None and name not in {*must, "dry_run"}
+        ]
+        return "".join(["# Of this command alone.\n", *lines] if lines else [])
+
+
+def _parsed(setting: Setting, text: str | bool | Sequence[str]) -> Any:  # noqa: ANN401
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{setting.flag} {error}") from error
+
+
+def _option(setting: Setting, known: Collection[Setting]) -> inspect.Parameter:
+    """Return the parameter that typer makes a setting's option of; None where it is not given."""
+    told = name_flags(setting.doc, known)
+    if len(setting.metavar) > _WIDE:
+        told += f" One of {setting.metavar.strip('<>').replace('|', ', ')}."
+    if setting.choice:
+        told += f" Below: the options of {setting.usual}; `{setting.flag} NAME --help`: another's."
+    elif setting.usual:
+        told += f" [default: {setting.usual}]"
+    flag = f"{setting.flag}/--no-{setting.flag[2:]}" if setting.kind is bool else setting.flag
+    info: Any = typer.Option(
+        *([flag, setting.alias] if setting.alias else [flag]),
+        help=told,
+        metavar=None
+        if setting.kind is bool
+        else "<name>"
+        if len(setting.metavar) > _WIDE
+        else setting.metavar,
+        show_default=False,
+    )
+    kind = bool if setting.kind is bool else list[str] if setting.repeats else str
+    if setting.required:
+        return _keyword(setting.key, Annotated[kind, info], inspect.Parameter.empty)
+    return _keyword(setting.key, Annotated[kind | None, info], None)
+
+
+def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, default=default)

@@ -1,0 +1,80 @@
+"""Every option of every command is a field of a config, or one of a few of that command alone."""
+
+from collections import defaultdict
+from typing import Any, get_args
+
+import pytest
+import typer
+from typer.main import get_command
+
+from vega3d.evaluate.benchmarks.cli import app as benchmark
+from vega3d.evaluate.cli import app as consistency
+from vega3d.pipeline.options import ConfigTaker
+from vega3d.train.cli import app as train
+
+PROGRAMS = {
+    "vega3d-benchmark": benchmark,
+    "vega3d-consistency": consistency,
+    "vega3d-train": train,
+}
+
+ALONE = {
+    "vega3d-benchmark score": "name predictions annotations against out dry_run",
+    "vega3d-consistency report": "stores out downstream scene dry_run",
+    "vega3d-train fit": "out dry_run",
+    "vega3d-train ablate": "out dry_run",
+    "vega3d-train eval": "run_dir weights force_gate",
+    "vega3d-train export": "what out weights views_per_tar dry_run",
+}
+"""What a command takes beside configs: what it reads and writes, and how it goes about it this
+once. A setting that decides a result, or that two commands share, belongs into a config."""
+
+EVERY = {"config_file", "show_config"}
+ITS_OWN = {"out", "dry_run"}
+"""Parameters that each command may word in its own way."""
+
+
+def commands() -> list[tuple[str, ConfigTaker, Any]]:
+    """Return the name, the function and typer's command of each."""
+    return [
+        (f"{program} {name}", command.callback.__wrapped__, command)
+        for program, app in PROGRAMS.items()
+        for name, command in get_command(app).commands.items()
+    ]
+
+
+EACH = pytest.mark.parametrize(
+    ("name", "taker", "command"), [pytest.param(*each, id=each[0]) for each in commands()]
+)
+
+
+@EACH
+def test_options_are_fields_or_listed(name: str, taker: ConfigTaker, command: Any) -> None:  # noqa: ANN401
+    named = {parameter.name for parameter in command.params}
+    assert named == taker.known.keys() | EVERY | set(ALONE[name].split())
+    assert not taker.known.keys() & set(ALONE[name].split())
+
+
+@EACH
+def test_options_are_explained(name: str, taker: ConfigTaker, command: Any) -> None:  # noqa: ANN401
+    assert [p.name for p in command.params if not (p.help or "").strip()] == []
+    flags = [flag for p in command.params for flag in (*p.opts, *p.secondary_opts)]
+    assert len(flags) == len(set(flags))
+
+
+@EACH
+def test_what_writes_can_be_tried(name: str, taker: ConfigTaker, command: Any) -> None:  # noqa: ANN401
+    named = {parameter.name for parameter in command.params}
+    assert "out" not in named or "dry_run" in named
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_nothing_is_declared_twice(program: str) -> None:
+    declared = defaultdict(set)
+    for name, taker, _ in commands():
+        for parameter in taker.parameters.values():
+            if name.startswith(program) and parameter.name not in {*taker.configs, *ITS_OWN}:
+                (info,) = get_args(parameter.annotation)[1:]
+                assert isinstance(info, typer.models.ParameterInfo)
+                declared[parameter.name].add(id(info))
+    assert [name for name, infos in declared.items() if len(infos) > 1] == []
