@@ -28,8 +28,8 @@ def carried_chunks(
         raw = b""
     if sha256_of([raw]) != last.objects[key].sha256:
         raise StoreError(
-            f"{name} does not match its checksum, and good scenes of it are to be carried over; run "
-            "`vega3d-extract verify STORE --repair`, then the extraction again"
+            f"{name} does not match its checksum, and good scenes of it are to be carried over; "
+            "run `vega3d-extract verify STORE --repair`, then the extraction again"
         )
     return {place: chunk for place, chunk in read_shard(raw, spec.grid, name).items()
             if place[0] in rows}  # fmt: skip

@@ -6,7 +6,7 @@ the one before it found good. Nothing is written here; see `repair`.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -21,7 +21,6 @@ from vega3d.pipeline.store.objects import TEMPORARY_SUFFIX, Objects
 from vega3d.pipeline.store.record import ObjectRecord, Record, content_digest
 from vega3d.pipeline.store.records import COMMITS, Records, latest_places
 from vega3d.pipeline.store.root import COPY, Root, read_copy, read_root
-from vega3d.pipeline.store.schema import SchemaError
 
 _READERS = 8
 _PIECE_BYTES = 2**24
@@ -45,7 +44,7 @@ class Findings:
 
     leftovers: int = 0
     objects: int = 0
-    bytes: int = 0
+    stored_bytes: int = 0
     latest: dict[int, tuple[int, Record | None]] = field(default_factory=dict)
     """Sequence and record of each unit that has one; None where that is damaged."""
 
@@ -120,6 +119,7 @@ def _look_at_fixed(objects: Objects, root: Root, findings: Findings) -> None:
 
 
 def look_at_records(records: Records, layout: Layout, findings: Findings) -> None:
+    """Read every record; those that are damaged or lost may still be in the index."""
     listed = records.listed()
     latest = dict(latest_places(listed))
     findings.objects += len(listed)
@@ -144,14 +144,13 @@ def look_at_records(records: Records, layout: Layout, findings: Findings) -> Non
         if not good:
             findings.records[listed[unit, sequence]] = str(record)
     for unit, entry in index.items():
-        known, record = findings.latest.get(unit, (-1, None))
+        known, latest_record = findings.latest.get(unit, (-1, None))
         if entry.sequence > known:
             findings.records[records.key(unit, entry.sequence)] = f"is gone, and {INDEX} has it"
             findings.latest[unit] = (entry.sequence, None)
-        if entry.sequence >= known and record is None:
-            text = _indexed_text(records, layout, entry)
-            if text:
-                findings.lost[unit, entry.sequence] = text
+        lost = entry.sequence >= known and latest_record is None
+        if lost and (text := _indexed_text(records, layout, entry)):
+            findings.lost[unit, entry.sequence] = text
     for key in records.objects.keys(COMMITS):
         if records.place(key) is None and not key.endswith(TEMPORARY_SUFFIX):
             findings.records[key] = "is no record's name"
@@ -186,13 +185,13 @@ def look_at_shards(objects: Objects, findings: Findings) -> None:
             key: reason for key, reason in zip(entries, reasons, strict=True) if reason
         }
     findings.objects += len(entries)
-    findings.bytes += sum(entry.size for entry in entries.values())
+    findings.stored_bytes += sum(entry.size for entry in entries.values())
 
 
 def shard_differs(objects: Objects, key: str, entry: ObjectRecord) -> str:
     """Return how a shard differs from what was committed; a piece at a time is in memory."""
     try:
-        _, size = objects.read_tail(key, 0)
+        size = objects.size(key)
         if size != entry.size:
             return f"has {size} bytes, and was committed with {entry.size}"
         digest = hashlib.sha256()
@@ -221,7 +220,9 @@ def look_for_more(keys: Iterable[str], layout: Layout, findings: Findings) -> No
             continue
         elif key in places:
             if places[key] not in commits:
-                findings.uncommitted[key] = "no commit names it: a run is going on, or was cut short"
+                findings.uncommitted[key] = (
+                    "no commit names it: a run is going on, or was cut short"
+                )
         elif not key.endswith(f"/{ROOT}"):
             findings.superseded.append(key)
 

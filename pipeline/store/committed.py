@@ -106,7 +106,9 @@ class Committed(Mapping[int, Record]):
 
     def read_all(self) -> dict[int, Record]:
         """Read the commits of all units at once, many at a time."""
-        return {record.unit: record for record in self._records.read_many([*self._committed.items()])}
+        return {
+            record.unit: record for record in self._records.read_many([*self._committed.items()])
+        }
 
     def _entries(self, units: Sequence[Unit]) -> Iterator[IndexedRecord]:
         """Yield what is known of each unit's latest record, in the order of the units."""
@@ -133,8 +135,11 @@ class Committed(Mapping[int, Record]):
         except FileNotFoundError:
             return {}
         except SchemaError as error:
-            _log.warning("%s: %s: reading the records one by one; `verify --repair` writes it again",
-                         self._records.objects.url, error)  # fmt: skip
+            _log.warning(
+                "%s: %s: reading the records one by one; `verify --repair` writes it again",
+                self._records.objects.url,
+                error,
+            )
             return {}
         return index
 
@@ -200,11 +205,10 @@ def _check_entry(entry: IndexedRecord, layout: Layout, units: Sequence[Unit]) ->
             raise SchemaError(f"{scene.scene_id} failed and has {len(views)} views")
         if not failure and not 0 < len(views) <= scene.num_views:
             raise SchemaError(
-                f"{scene.scene_id} has {len(views)} views, where 1 to {scene.num_views} were planned"
+                f"{scene.scene_id} has {len(views)} views, where 1 to {scene.num_views} are planned"
             )
     for key in entry.moved:
-        name, _, rest = key.partition("/")
-        if not rest.startswith(f"{entry.unit:06d}."):
+        if not key.partition("/")[2].startswith(f"{entry.unit:06d}."):
             raise SchemaError(f"{key} is not the name of a shard of unit {entry.unit}")
 
 

@@ -44,7 +44,7 @@ class LayoutOfFormat1(Layout):
             "coverage": ((gh, gw), "float32"),
             "preview": ((gh * PREVIEW_PX, gw * PREVIEW_PX, 3), "uint8"),
         }
-        taps = {tap: ((gh, gw, self.channels), self.store_dtype) for tap in self.taps}
+        taps = dict.fromkeys(self.taps, ((gh, gw, self.channels), self.store_dtype))
         return (
             *(self._dense(name, shape, dtype) for name, (shape, dtype) in (taps | inner).items()),
             *(self._moments_of(tap) for tap in self.taps),

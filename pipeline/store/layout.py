@@ -130,7 +130,9 @@ class Layout:
             self._per_scene("content_sha256", "string"),
             self._small_per_view("view_id", "string", {}),
             self._small_per_view("image_size", "int32", {"side": 2}),
-            self._small_per_view("world_from_camera", "float64", {"camera_row": 4, "camera_col": 4}),
+            self._small_per_view(
+                "world_from_camera", "float64", {"camera_row": 4, "camera_col": 4}
+            ),
             self._small_per_view("intrinsics", "float64", {"pixel_row": 3, "pixel_col": 3}),
             self._stats(),
         )

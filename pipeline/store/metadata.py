@@ -21,9 +21,7 @@ Chunks = Mapping[tuple[int, ...], np.ndarray]
 """Values by their place in the grid of chunks; object arrays hold strings."""
 
 
-def metadata_objects(
-    specs: Sequence[ArraySpec], attributes: Mapping[str, Any]
-) -> dict[str, bytes]:
+def metadata_objects(specs: Sequence[ArraySpec], attributes: Mapping[str, Any]) -> dict[str, bytes]:
     """Return every zarr.json, by its name; the root's holds those of all arrays as well."""
     arrays = {spec.name: _array_document(spec) for spec in sorted(specs, key=lambda s: s.name)}
     root = {
@@ -62,7 +60,7 @@ def fixed_chunk_files(spec: ArraySpec, values: Sequence[str] | np.ndarray) -> di
     length = spec.chunk[0]
     whole = filled(spec, -(-len(values) // length) * length)
     whole[: len(values)] = values
-    pieces = {(i,): piece for i, piece in enumerate(whole.reshape(-1, length))}
+    pieces: Chunks = {(i,): piece for i, piece in enumerate(whole.reshape(-1, length))}
     return {key: b"".join(parts) for key, parts in chunk_files(spec, pieces)}
 
 
@@ -116,7 +114,8 @@ def _array_document(spec: ArraySpec) -> dict[str, Any]:
 def _fill_value(dtype: str) -> float | str | bool | int:
     if dtype.startswith("float"):
         return float("nan")
-    return {"string": "", "bool": False}.get(dtype, 0)
+    fills: dict[str, str | bool] = {"string": "", "bool": False}
+    return fills.get(dtype, 0)
 
 
 def _numeric(dtype: str) -> str:

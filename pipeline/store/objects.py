@@ -41,6 +41,10 @@ class Objects(Protocol):
         """Return an object's bytes; raises FileNotFoundError."""
         ...
 
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        ...
+
     def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
         """Return an object's last bytes, and its size; raises FileNotFoundError."""
         ...
@@ -113,12 +117,16 @@ class FolderObjects:
         """Return an object's bytes; raises FileNotFoundError."""
         return Path(self.url, key).read_bytes()
 
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        with open_plain(str(Path(self.url, key))) as file:
+            return os.fstat(file.fileno()).st_size
+
     def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
         """Return an object's last bytes, and its size; raises FileNotFoundError."""
         with open_plain(str(Path(self.url, key))) as file:
             size = os.fstat(file.fileno()).st_size
-            start = max(0, size - length)
-            return os.pread(file.fileno(), length, start), size
+            return os.pread(file.fileno(), min(length, size), max(0, size - length)), size
 
     def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
         """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
@@ -232,6 +240,11 @@ class BucketObjects:
         """Return an object's bytes; raises FileNotFoundError."""
         with self._errors(key, "read"):
             return bytes(self.bucket().get(key).bytes())
+
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        with self._errors(key, "look for"):
+            return int(self.bucket().head(key)["size"])
 
     def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
         """Return an object's last bytes, and its size; raises FileNotFoundError."""

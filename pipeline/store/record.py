@@ -35,7 +35,7 @@ class SceneRecord:
     failure: str = ""
     content_sha256: str = ""
     view_ids: Sequence[str] = ()
-    image_size: Sequence[Sequence[int]] = ()
+    image_size: Sequence[tuple[int, int]] = ()
     """Height and width of each view's colour image, px."""
 
     world_from_camera: str = ""
@@ -185,7 +185,7 @@ def _scene(value: object, what: str) -> SceneRecord:
         failure=schema.text(scene["failure"], f"{what}: failure", MAX_FAILURE_BYTES),
         content_sha256=schema.sha256_text(scene["content_sha256"], what, empty=True),
         view_ids=tuple(_name(view, f"{what}: view_ids") for view in views),
-        image_size=tuple(tuple(size) for size in sizes),
+        image_size=tuple((size[0], size[1]) for size in sizes),
         world_from_camera=_packed(scene["world_from_camera"], len(views), 4, what),
         intrinsics=_packed(scene["intrinsics"], len(views), 3, what),
         dropped_views=schema.whole(scene["dropped_views"], f"{what}: dropped_views"),

@@ -106,4 +106,4 @@ class Records:
 
 def latest_places(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the highest sequence of each unit, in the order of the units."""
-    return sorted({unit: sequence for unit, sequence in sorted(places)}.items())
+    return sorted(dict(sorted(places)).items())

@@ -69,7 +69,7 @@ def unit_chunks(
         taps: Of the store, in its order.
         scenes: From `as_stored`, by their row in the unit.
     """
-    chunks = {}
+    chunks: dict[Place, np.ndarray] = {}
     dtype = np.dtype(spec.dtype).newbyteorder("<")
     for row, scene in scenes.items():
         if isinstance(scene, SceneFailure):
@@ -116,9 +116,9 @@ def scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
         row=row,
         content_sha256=scene.content_sha256,
         view_ids=tuple(scene.view_ids) or tuple(str(i) for i in range(count)),
-        image_size=[[0, 0]] * count
+        image_size=((0, 0),) * count
         if scene.image_size is None
-        else np.asarray(scene.image_size).tolist(),
+        else tuple((int(height), int(width)) for height, width in scene.image_size),
         world_from_camera=pack_matrices(scene.world_from_camera),
         intrinsics=pack_matrices(scene.intrinsics),
         dropped_views=scene.dropped_views,

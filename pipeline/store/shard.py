@@ -67,7 +67,7 @@ def read_index(tail: Buffer, grid: Place, name: str, size: int | None = None) ->
     room = (data.size if size is None else size) - length - 4
     offset, count = index[..., 0], index[..., 1]
     there = offset != MISSING
-    if np.any((there & ((count < 4) | (offset > room) | (count > room - offset)))):
+    if np.any(there & ((count < 4) | (offset > room) | (count > room - offset))):
         raise StoreError(f"{name}: the shard's index names bytes that are not in it")
     return index
 
@@ -145,7 +145,7 @@ def morton_code(place: Place, grid: Place) -> int:
 def bytes_of(values: Buffer) -> memoryview:
     """Return the memory of a contiguous array or buffer, byte by byte."""
     if isinstance(values, np.ndarray):
-        values = values.reshape(-1).view(np.uint8)
+        return values.reshape(-1).view(np.uint8).data
     return memoryview(values).cast("B")
 
 

@@ -149,17 +149,18 @@ class Store(FeatureStore):
         """Return a tap or another quantity of each real view of a scene."""
         scene = self.scene(scene_id)
         spec, pick = self.root.layout.holds(quantity)
-        chunks = self._chunks(spec, scene, range(len(scene.view_ids)))
+        chunks = self._chunks(spec, scene.row, range(len(scene.view_ids)))
         empty = filled(spec, *spec.chunk)
         whole = np.concatenate([empty if chunk is None else chunk for chunk in chunks])[:, 0]
         return np.ascontiguousarray(whole[pick])
 
-    def chunk(self, tap: str, scene_id: str, view: int) -> np.ndarray:
-        """Return one view's chunk of a tap, as it is stored."""
-        (found,) = self._chunks(self.root.layout.find(tap), self.scene(scene_id), [view])
-        if found is None:
-            raise StoreError(f"{self.url}: {tap} of {scene_id} has no view {view}")
-        return found
+    def view(self, tap: str, row: int, view: int) -> np.ndarray:
+        """Return one view of a committed row, [gh, gw, C], as it is stored."""
+        spec = self.root.layout.find(tap)
+        (chunk,) = self._chunks(spec, row, [view])
+        if chunk is None:
+            raise StoreError(f"{self.url}: {tap} has no view {view} in row {row}")
+        return np.asarray(chunk[0, 0])
 
     def shard_key(self, name: str, row: int) -> str:
         """Return the name of the object that holds a committed row of an array."""
@@ -170,20 +171,18 @@ class Store(FeatureStore):
         """Yield each scene's `MOMENTS` of each channel."""
         spec, pick = self.root.layout.holds_moments(self.tap(tap))
         for scene in self.records.scenes.values():
-            (chunk,) = self._chunks(spec, scene, [0])
+            (chunk,) = self._chunks(spec, scene.row, [0])
             if chunk is None:
                 raise StoreError(f"{self.url}: row {scene.row} of {spec.name} is not there")
             found = chunk[0][pick]
             yield format_1.moments_of_sums(found) if self.root.format == 1 else found
 
-    def _chunks(
-        self, spec: ArraySpec, scene: CommittedScene, views: Sequence[int]
-    ) -> list[np.ndarray | None]:
-        """Return a scene's chunks of an array; of one without views, the only one."""
-        row = scene.row % self.root.layout.plan.scenes_per_shard
-        rest = len(spec.shape) - 2
-        places = [(row, view, *[0] * rest) for view in views]
-        return self._reader.read(spec, self.records.key(spec, scene.unit), places)
+    def _chunks(self, spec: ArraySpec, row: int, views: Sequence[int]) -> list[np.ndarray | None]:
+        """Return a row's chunks of an array; of one without views, the only one."""
+        unit, place = divmod(row, self.root.layout.plan.scenes_per_shard)
+        rest = [0] * (len(spec.shape) - 2)
+        places = [(place, view, *rest) for view in views]
+        return self._reader.read(spec, self.records.key(spec, unit), places)
 
     @cached_property
     def _reader(self) -> ShardReader:

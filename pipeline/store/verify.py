@@ -1,7 +1,7 @@
 """Verifying a store: every object against its hash, and what can be repaired."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from vega3d.pipeline.store import verify_format_1
@@ -46,7 +46,7 @@ class Verification:
     restored: Sequence[str] = ()
     """Objects that a repair wrote again as they were."""
 
-    taken_back: Mapping[int, str] = {}
+    taken_back: Mapping[int, str] = field(default_factory=dict)
     """Units whose commit a repair took back, and why: the next run computes them anew."""
 
     @property
@@ -54,10 +54,17 @@ class Verification:
         """Everything that is not as it must be."""
         return {**self.damaged, **self.unmerged, **self.uncommitted_shards}
 
-    @property
-    def repaired_units(self) -> list[int]:
-        """Units whose commit a repair took back."""
-        return sorted(self.taken_back)
+    def told(self) -> Iterator[str]:
+        """Yield what a person should read, a line each."""
+        restored = set(self.restored)
+        for key, reason in self.faults.items():
+            yield f"{key!r}: {reason}" + (" (restored)" if key in restored else "")
+        for unit, reason in self.taken_back.items():
+            yield f"unit {unit} is taken back: {reason}"
+        if self.taken_back:
+            yield "now run the extraction again: it computes these units anew"
+        if self.unprotected:
+            yield self.unprotected
 
 
 def verify(url: str, *, repair: bool = False) -> Verification:
@@ -82,7 +89,7 @@ def verify(url: str, *, repair: bool = False) -> Verification:
         store=url,
         format=root.format,
         objects=findings.objects,
-        bytes=findings.bytes,
+        bytes=findings.stored_bytes,
         damaged={**findings.fixed, **findings.records, **findings.shards},
         unmerged=findings.merged,
         uncommitted_shards=findings.uncommitted,

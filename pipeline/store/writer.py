@@ -19,7 +19,7 @@ from vega3d.pipeline.store.committed import Committed
 from vega3d.pipeline.store.identity import sha256_of
 from vega3d.pipeline.store.layout import ArraySpec, Layout
 from vega3d.pipeline.store.objects import Objects, open_objects
-from vega3d.pipeline.store.record import ObjectRecord, Record
+from vega3d.pipeline.store.record import ObjectRecord, Record, SceneRecord
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.scene_arrays import (
     SceneArrays,
@@ -28,7 +28,7 @@ from vega3d.pipeline.store.scene_arrays import (
     scene_record,
     unit_chunks,
 )
-from vega3d.pipeline.store.shard import Place, shard_parts, shards_agree
+from vega3d.pipeline.store.shard import shard_parts, shards_agree
 from vega3d.pipeline.store.units import Plan, Unit
 
 ROUNDS = 16
@@ -73,9 +73,11 @@ class StoreWriter:
                     f"{self.url}: the commit of unit {unit.index} was taken back meanwhile; run "
                     "the same command again"
                 )
-            record = self._write_shards(objects, unit, stored, last, environment)
-            if last is not None and record.digest == last.digest:
-                return last  # the same scenes failed for the same reasons
+            shards = self._shards(objects, unit, stored, last)
+            told = _told(unit, stored, last)
+            if last is not None and last.kind == "commit" and _says(last, told, shards):
+                return last  # the same scenes failed again, for the same reasons
+            record = self._put_shards(objects, unit, shards, told, last, environment)
             if records.put(record):
                 return record
         raise StoreError(
@@ -87,41 +89,61 @@ class StoreWriter:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
         return self.write_unit(unit, [SceneFailure(name, reason) for name in unit.todo], {})
 
-    def _write_shards(
-        self,
-        objects: Objects,
-        unit: Unit,
-        scenes: Scenes,
-        last: Record | None,
-        environment: Mapping[str, Any],
-    ) -> Record:
-        """Write the shards of a unit and return the record that would commit them."""
+    def _shards(
+        self, objects: Objects, unit: Unit, scenes: Scenes, last: Record | None
+    ) -> list["_Shard"]:
+        """Return what is to be written, with what is carried over."""
         rows = {name: i for i, name in enumerate(unit.scene_ids)}
         new = {rows[scene.scene_id]: scene for scene in scenes}
 
-        def write(spec: ArraySpec) -> tuple[str, ObjectRecord, bool]:
+        def lay_out(spec: ArraySpec) -> _Shard:
             chunks = unit_chunks(spec, self.layout.taps, new)
             if unit.supersedes and last is not None:
                 kept = [rows[scene_id] for scene_id in unit.kept]
                 chunks |= carried_chunks(objects, spec, last, kept)
-            return _put_shard(objects, spec, unit.index, chunks, first=last is None)
+            parts = list(shard_parts(chunks, spec.grid))
+            return _Shard(spec, parts, _entry(parts))
+
+        with ThreadPoolExecutor(len(self.layout.unit_arrays)) as pool:
+            return list(pool.map(lay_out, self.layout.unit_arrays))
+
+    def _put_shards(
+        self,
+        objects: Objects,
+        unit: Unit,
+        shards: Sequence["_Shard"],
+        scenes: Sequence[SceneRecord],
+        last: Record | None,
+        environment: Mapping[str, Any],
+    ) -> Record:
+        """Write the shards of a unit and return the record that would commit them."""
+
+        def put(shard: _Shard) -> tuple[str, ObjectRecord]:
+            return _put_shard(objects, shard, unit.index, first=last is None)
 
         # At once, because what takes long is waiting for the disk or the bucket.
-        with ThreadPoolExecutor(len(self.layout.unit_arrays)) as pool:
-            written = list(pool.map(write, self.layout.unit_arrays))
-        told = {i: scene_record(scene, unit.first_row + i) for i, scene in new.items()}
-        if unit.supersedes and last is not None:
-            told |= {i: last.scenes[i] for i in range(len(rows)) if i not in told}
-            environment = environment if environment == last.environment else {}
-        ours = all(mine for *_, mine in written)
+        with ThreadPoolExecutor(len(shards)) as pool:
+            written = dict(pool.map(put, shards))
+        if unit.supersedes and last is not None and last.environment != environment:
+            environment = {}  # part of it is the other machine's
+        ours = list(written.values()) == [shard.entry for shard in shards]
         return Record(
             kind="commit",
             unit=unit.index,
             sequence=0 if last is None else last.sequence + 1,
-            objects={key: entry for key, entry, _ in written},
-            scenes=[told[i] for i in range(len(rows))],
+            objects=written,
+            scenes=scenes,
             environment=environment if ours else {},  # of a shard taken over: unknown
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard in memory."""
+
+    spec: ArraySpec
+    parts: Sequence[bytes | memoryview]
+    entry: ObjectRecord
 
 
 def uncommitted(writer: StoreWriter, plan: Plan) -> list[Unit]:
@@ -146,29 +168,46 @@ def with_failures(writer: StoreWriter, plan: Plan) -> list[Unit]:
     return found
 
 
+def _told(unit: Unit, scenes: Scenes, last: Record | None) -> list[SceneRecord]:
+    """Return what a commit says of each scene: the new ones, and those carried over."""
+    new = {scene.scene_id: scene for scene in scenes}
+    return [
+        scene_record(new[name], row)
+        if name in new or last is None
+        else last.scenes[row - unit.first_row]
+        for row, name in enumerate(unit.scene_ids, unit.first_row)
+    ]
+
+
+def _says(record: Record, scenes: Sequence[SceneRecord], shards: Sequence[_Shard]) -> bool:
+    """Say whether a commit holds these scenes and these bytes."""
+    entries = {key.split("/")[0]: entry for key, entry in record.objects.items()}
+    same = entries == {shard.spec.name: shard.entry for shard in shards}
+    return same and list(record.scenes) == list(scenes)
+
+
 def _put_shard(
-    objects: Objects, spec: ArraySpec, unit: int, chunks: Mapping[Place, Any], *, first: bool
-) -> tuple[str, ObjectRecord, bool]:
-    """Write a shard; returns its name, its checksum, and whether the bytes are this writer's.
+    objects: Objects, shard: _Shard, unit: int, *, first: bool
+) -> tuple[str, ObjectRecord]:
+    """Write a shard; returns its name and its checksum.
 
     A unit's first shard goes to its place in the grid. One that is there already (an orphan's, or
     a second job's) is taken where it agrees with ours.
     """
-    parts = list(shard_parts(chunks, spec.grid))
-    entry = _entry(parts)
+    spec, parts, entry = shard.spec, shard.parts, shard.entry
     if first:
         place = spec.file_key(unit)
         if objects.create(place, parts):
-            return place, entry, True
+            return place, entry
         there = objects.read(place)
         found = _entry([there])
         if found == entry or shards_agree(there, parts, spec.grid, spec.dtype):
-            return place, found, found == entry
+            return place, found
         _log.info("%s: a shard that is nobody's does not fit; writing another", place)
     key = spec.own_key(unit, entry.sha256)
     if not objects.create(key, parts) and _entry([objects.read(key)]) != entry:
         objects.replace(key, parts)  # damaged: whoever writes this name writes these bytes
-    return key, entry, True
+    return key, entry
 
 
 def _entry(parts: Sequence[bytes | memoryview]) -> ObjectRecord:
