@@ -4,6 +4,7 @@
 scene, whose tensors carry the names of `SceneArrays`' fields and `features.<tap>`.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.writer import uncommitted
+
+_log = logging.getLogger(__name__)
 
 
 def import_arrays(
@@ -54,7 +57,7 @@ def import_arrays(
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
     writer = create_or_resume(out, plan, identity, asdict(Numerics()))
-    by_id = {scene.scene_id: _with_hash(scene) for scene in scenes}
+    by_id = {scene.scene_id: _with_hash(_without_origin(scene)) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})
     merge_commits(writer)
@@ -65,6 +68,28 @@ def import_arrays(
                 f"{out} holds other features of {scene_id} already; import into a new store"
             )
     return store
+
+
+def _without_origin(scene: SceneArrays) -> SceneArrays:
+    """Return the scene with NaN for positions of exactly (0, 0, 0): others write that for none.
+
+    A real token lies there with no probability; taken as places, those of all views would fall into
+    one voxel.
+    """
+    places = {name: getattr(scene, name) for name in ("world_xyz", "center_xyz")}
+    changed: dict[str, Any] = {}
+    for name, xyz in places.items():
+        is_none = np.zeros(0, dtype=bool) if xyz is None else (np.asarray(xyz) == 0).all(axis=-1)
+        if is_none.any():
+            _log.warning(
+                "%s: %d of %d positions in %s are (0, 0, 0), taken as none; NaN says so",
+                scene.scene_id, is_none.sum(), is_none.size, name,
+            )  # fmt: skip
+            changed[name] = np.where(is_none[..., None], np.float32(np.nan), xyz)
+    if "world_xyz" in changed and scene.depth_share is not None:
+        is_none = np.isnan(changed["world_xyz"]).any(axis=-1)
+        changed["depth_share"] = np.where(is_none, np.float32(0), scene.depth_share)
+    return replace(scene, **changed)
 
 
 def _with_hash(scene: SceneArrays) -> SceneArrays:

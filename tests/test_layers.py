@@ -18,20 +18,28 @@ MAY_IMPORT = {
     "evaluate": {"evaluate", "pipeline"},
     "evaluate/benchmarks": {"evaluate/benchmarks", "pipeline"},
     "train": {"train", "pipeline"},
+    "train/pretrain": {
+        "train",
+        "train/pretrain",
+        "pipeline",
+        "pipeline/scenes",
+        "pipeline/backbones",
+    },
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline"},
 }
 """Rooms and modules that those of a room may import; rooms within them where none is named."""
 
 SHARED = {
-    f"vega3d.pipeline.{name}" for name in ("errors", "config", "lazy", "transient", "local_files")
+    f"vega3d.pipeline.{name}"
+    for name in ("errors", "config", "lazy", "texts", "transient", "local_files", "remote")
 }
 """What every room may import."""
 
 ONLY_IN = {
     "ray": {"cluster/ray_runner.py"},
-    "diffusers": {"pipeline/backbones/"},
-    "transformers": {"pipeline/backbones/"},
+    "diffusers": {"pipeline/backbones/", "train/pretrain/"},
+    "transformers": {"pipeline/backbones/", "train/pretrain/"},
 }
 FOLDERS = ("pipeline", "evaluate", "train", "cluster")
 MODULES = sorted(path for folder in FOLDERS for path in (REPO / folder).rglob("*.py"))
@@ -147,7 +155,8 @@ COMMANDS = {
     "pipeline": "run plan status verify pack import pictures bench demo",
     "evaluate": "report",
     "evaluate.benchmarks": "score",
-    "train": "fit ablate eval export",
+    "train": "fit ablate eval export pretrain",
+    "train.pretrain": "generator semantic",
 }
 HEAVY = [
     "numpy",
@@ -161,6 +170,7 @@ HEAVY = [
     "PIL",
     "av",
     "matplotlib",
+    "numba",
 ]
 
 
