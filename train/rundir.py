@@ -127,7 +127,7 @@ def check_answers(plan: RunPlan) -> None:
 def same_stores(pairing: Pairing, record: dict[str, Any]) -> bool:
     """Tell whether stores hold what those of the run held, wherever they are now."""
     before, now = record["identity"]["stores"], _stores_identity(pairing)
-    return before == {**before, **now}  # labels may be left out
+    return bool(before == {**before, **now})  # labels may be left out
 
 
 def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> None:
