@@ -108,7 +108,8 @@ class UnitWriter:
 
     @cached_property
     def _backbone(self) -> "Backbone":
-        from vega3d.pipeline.backbones.checkpoints import model_name, model_sha256
+        from vega3d.pipeline.backbones.checkpoints import model_name
+        from vega3d.pipeline.backbones.hashing import model_sha256
         from vega3d.pipeline.backbones.loading import load_from_config
 
         config = self.model.config.backbone
