@@ -2,18 +2,16 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 
 from vega3d.pipeline.backbones.checkpoints import (
     model_facts,
-    model_sha256,
     resolve_model,
-    weights_sha256,
 )
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.hashing import model_sha256, weights_sha256
 from vega3d.pipeline.backbones.prompt import TEXT_PARTS
 from vega3d.pipeline.backbones.settings import ModelFacts, resolve_blocks
 from vega3d.pipeline.backbones.siglip import SiglipConfig
@@ -146,54 +144,6 @@ def test_blocks_count_from_either_end() -> None:
         ValueError, match=r"blocks must lie in -30..29 for this model, got \[30, -31\]"
     ):
         resolve_blocks((30, 2, -31), 30)
-
-
-def test_the_hash_covers_names_and_bytes_of_the_parts(wan: Path) -> None:
-    first = weights_sha256(wan, WanConfig.parts)
-    assert len(first) == 64
-    (wan / "README.md").write_text("not part of the model")
-    assert weights_sha256(wan, WanConfig.parts) == first
-    assert weights_sha256(wan, ("vae",)) != first
-    (wan / "vae" / "model.safetensors").write_bytes(b"VAE")
-    assert weights_sha256(wan, WanConfig.parts) != first
-
-
-def test_the_hash_does_not_depend_on_where_the_folder_is(wan: Path, tmp_path: Path) -> None:
-    first = weights_sha256(wan, WanConfig.parts)
-    wan.rename(tmp_path / "elsewhere")
-    assert weights_sha256(tmp_path / "elsewhere", WanConfig.parts) == first
-
-
-def test_a_file_of_the_same_size_and_time_is_not_read_again(wan: Path) -> None:
-    weights = wan / "vae" / "model.safetensors"
-    first, stat = weights_sha256(wan, WanConfig.parts), weights.stat()
-    weights.write_bytes(b"eav")
-    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert weights_sha256(wan, WanConfig.parts) == first
-    os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert weights_sha256(wan, WanConfig.parts) != first
-
-
-def test_a_damaged_memory_of_hashes_is_ignored(wan: Path, cache: Path) -> None:
-    first = weights_sha256(wan, WanConfig.parts)
-    for note in (cache / "hashes").iterdir():
-        note.write_bytes(b"{half")
-    assert weights_sha256(wan, WanConfig.parts) == first
-
-
-def test_many_writers_agree(wan: Path, cache: Path) -> None:
-    found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(weights_sha256(wan, WanConfig.parts)))
-        for _ in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 16
-    assert len(set(found)) == 1
-    assert not list((cache / "hashes").glob(".tmp-*"))
 
 
 def test_another_class_is_named(wan: Path) -> None:
