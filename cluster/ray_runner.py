@@ -215,9 +215,10 @@ class _Loop:
 
     def _restart(self, member: _Member) -> None:
         if not member.running:
+            waited_s = max(self.config.unit_timeout_s, START_S)
             raise TimeoutError(
-                f"no worker came up within {max(self.config.unit_timeout_s, START_S):.0f} s; look at the Ray "
-                "logs and run the same command again: it goes on where this run stops"
+                f"no worker came up within {waited_s:.0f} s; look at the Ray logs and run the same "
+                "command again: it goes on where this run stops"
             )
         _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
         ray.kill(member.actor, no_restart=False)
