@@ -287,17 +287,16 @@ def verify(
         question = "Take back damaged units and remove what was never committed?"
         if not typer.confirm(question):
             raise typer.Exit(USAGE)
-    found = asdict(verify_store(store, repair=repair))
+    verified = verify_store(store, repair=repair)
+    found = asdict(verified)
     if deep:
         source = checked(read_scenes, scenes)
         checks = verify_deep(store, source, model=model, sample=sample)
         found["deep"] = [asdict(check) for check in checks]
-    for key, reason in found["damaged"].items():
-        print(f"{key}: {reason}", file=sys.stderr)
-    if found["repaired_units"]:
-        print("now run the extraction again: it redoes these units", file=sys.stderr)
+    for line in verified.told():
+        print(line, file=sys.stderr)
     print_result(found)
-    if found["damaged"] or not all(check["passed"] for check in found.get("deep", [])):
+    if verified.faults or not all(check["passed"] for check in found.get("deep", [])):
         raise typer.Exit(SOME_FAILED)
 
 
