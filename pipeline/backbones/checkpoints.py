@@ -18,6 +18,9 @@ from vega3d.pipeline.errors import CheckpointError
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 KINDS = ("*.json", "*.safetensors", "*.model")
 
+DESK = "desk"
+"""Name of the small generator that comes with the package: see desk/README.md."""
+
 
 def model_facts(config: BackboneConfig) -> ModelFacts:
     """Return what planning needs to know of a config's model; fetches its config.json at most."""
@@ -65,7 +68,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id or folder, or `desk` for the small generator that comes with the package.
         parts: Subfolders, or "." for the root.
         weights: False fetches and checks the configs alone.
 
@@ -73,7 +76,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
         CheckpointError: The folder lacks a part or holds only pickled weights, or the hub id can
             neither be fetched nor found in the local cache.
     """
-    folder = Path(model).expanduser()
+    folder = _packaged(parts) if model == DESK else Path(model).expanduser()
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
@@ -81,6 +84,16 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     for part in parts:
         _check_part(model, folder, part, weights)
     return folder
+
+
+def _packaged(parts: Sequence[str]) -> Path:
+    """Return the folder of the desk model that has these parts: see desk/README.md."""
+    if "." in parts:
+        raise CheckpointError(
+            f"{DESK!r} is a generator; no semantic model comes with the package yet: train one "
+            "with `vega3d-train pretrain semantic --out RUN`, and give RUN/model"
+        )
+    return Path(__file__).parent / "desk" / "generator"
 
 
 def read_config(folder: Path, part: str) -> dict[str, Any]:
