@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
@@ -33,8 +33,9 @@ from vega3d.pipeline.backbones.settings import (
     tap_name,
 )
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
-from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_prompt, latent_views
-from vega3d.pipeline.errors import CheckpointError, SceneError
+from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
+from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
+from vega3d.pipeline.errors import SceneError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +55,17 @@ TOKEN_PX = 16
 AUTO_TOKENS = 1560
 """Tokens of a 480x832 view, which `resolution auto` keeps."""
 
-_ROTARY_POSITIONS = 1024  # of WanTransformer3DModel, where its config does not say
+_VAE = {"_class_name": "AutoencoderKLWan", "base_dim": 96, "z_dim": 16}
+_DIT = {
+    "_class_name": "WanTransformer3DModel",
+    "patch_size": (1, 2, 2),
+    "in_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "attention_head_dim": 128,
+}
+_DIT_1_3B = {**_DIT, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
+_DIT_14B = {**_DIT, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +76,12 @@ class WanConfig(BackboneConfig):
     classes: ClassVar[str] = "WanTransformer3DModel, AutoencoderKLWan"
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    published: ClassVar[Mapping[str, Configs]] = {
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": _DIT_1_3B, "vae": _VAE},
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": _DIT_14B, "vae": _VAE},
+    }
+    """Source: Wan-Video/Wan2.1, wan/configs/wan_t2v_1_3B.py and wan_t2v_14B.py."""
+
     draws_noise: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -121,7 +138,7 @@ class WanConfig(BackboneConfig):
         """Return what planning must know, from the two parts' config.json."""
         dit = check_class(configs, "transformer", "WanTransformer3DModel")
         vae = check_class(configs, "vae", "AutoencoderKLWan")
-        _check_kind(dit, vae)
+        check_kind(dit, vae)
         blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
         return ModelFacts(
             channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
@@ -135,7 +152,7 @@ class WanConfig(BackboneConfig):
             ),
             token_px=TOKEN_PX,
             auto_tokens=AUTO_TOKENS,
-            parameters=0,
+            parameters=dit_parameters(dit, max(blocks) + 1) + vae_parameters(vae),
             configs=configs,
         )
 
@@ -162,7 +179,7 @@ class WanConfig(BackboneConfig):
 
     def refusal(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> str:
         """Say where latents, rows or columns are more than the rotary table holds."""
-        limit = int(facts.configs["transformer"].get("rope_max_seq_len", _ROTARY_POSITIONS))
+        limit = int(facts.configs["transformer"].get("rope_max_seq_len", 1024))  # the class's own
         latents = {"frame": 1, "stack": num_views, "clip": 1 + (num_views + 2) // 4}
         sizes = (latents[self.context], canvas[0] // TOKEN_PX, canvas[1] // TOKEN_PX)
         if max(sizes) <= limit:
@@ -332,20 +349,3 @@ class WanEncoder:
 def reference() -> WanConfig:
     """Return the released pipeline (H-EmbodVis/VEGA-3D @ 9c96924), mistakes included."""
     return WanConfig(recipe="reference", resolution=(720, 1280), fit="crop", dtype="bfloat16")
-
-
-def _check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    if dit.get("image_dim") or dit.get("added_kv_proj_dim"):
-        raise CheckpointError(
-            "transformer: is an image-to-video model and needs an image; "
-            "give a text-to-video one such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-        )
-    if tuple(dit["patch_size"]) != (1, 2, 2):
-        raise CheckpointError(
-            f"transformer: patch_size must be (1, 2, 2), found {dit['patch_size']}"
-        )
-    if vae["z_dim"] != dit["in_channels"] or vae.get("patch_size") is not None:
-        raise CheckpointError(
-            f"vae: must be Wan2.1's with the transformer's {dit['in_channels']} latent channels, "
-            f"found z_dim {vae['z_dim']}, patch_size {vae.get('patch_size')}"
-        )
