@@ -163,6 +163,23 @@ class WanConfig(BackboneConfig):
         """
         rows, cols = canvas
         tokens = (rows // TOKEN_PX) * (cols // TOKEN_PX)
+        latents = {"frame": 1, "stack": num_views, "clip": 1 + math.ceil((num_views - 1) / 4)}
+        passes = len(self.timesteps) * self.noise_samples
+        depth = max(facts.blocks) + 1
+        dit = facts.configs["transformer"]
+        sizes = (latents[self.context] * tokens, facts.channels)
+        if self.recipe == "reference":
+            block = full_block_flops(*sizes, TEXT_ROWS, int(dit["ffn_dim"]))
+        else:
+            block = block_flops(*sizes, int(dit["num_attention_heads"]), int(dit["ffn_dim"]))
+        shared = num_views if self.context != "frame" else 1
+        taps = 1 if self.encodes_alone else 3
+        vae = vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]), taps)
+        return float(passes * depth * block / shared + vae)
+
+    def refusal(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> str:
+        """Say where latents, rows or columns are more than the rotary table holds."""
+        limit = int(facts.configs["transformer"].get("rope_max_seq_len", 1024))  # the class's own
         latents = {"frame": 1, "stack": num_views, "clip": 1 + (num_views + 2) // 4}
         sizes = (latents[self.context], canvas[0] // TOKEN_PX, canvas[1] // TOKEN_PX)
         told = f"latents, token rows and columns must each be at most {limit}, got {sizes}; "
