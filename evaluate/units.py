@@ -144,6 +144,7 @@ def read_geometry(
     xyz = (store.world_xyz if median else store.center_xyz)(scene_id)[rows]
     share = store.depth_share(scene_id)[rows]
     deep = (share >= config.min_depth_share) & np.isfinite(xyz).all(axis=-1)
+    deep &= store.coverage(scene_id)[rows] > 0
     repeated = _repeated(xyz, deep)
     deep[repeated] = False
     return SceneGeometry(

@@ -47,7 +47,6 @@ from vega3d.pipeline.extract_options import (
     NoiseSeed,
     Out,
     PerShard,
-    Preset,
     PresetOption,
     PromptEmbeds,
     ResolutionOption,
@@ -110,7 +109,7 @@ def _options(
 def run(
     scenes: Scenes,
     out: Out,
-    preset: PresetOption = Preset.WAN,
+    preset: PresetOption = DEFAULT.backbone.name,
     model: ModelOption = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
@@ -118,8 +117,8 @@ def run(
     fit: FitOption = None,
     context: ContextOption = None,
     dtype: Dtype = None,
-    noise_seed: NoiseSeed = DEFAULT.noise_seed,
-    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    noise_seed: NoiseSeed = None,
+    noise_samples: NoiseSamples = None,
     grid: Grid = "14x14",
     store_dtype: StoreDtype = DEFAULT.store_dtype,
     views: Views = DEFAULT.num_views,
@@ -194,7 +193,7 @@ def run(
 @app.command()
 def plan(
     scenes: Scenes,
-    preset: PresetOption = Preset.WAN,
+    preset: PresetOption = DEFAULT.backbone.name,
     model: ModelOption = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
@@ -202,8 +201,8 @@ def plan(
     fit: FitOption = None,
     context: ContextOption = None,
     dtype: Dtype = None,
-    noise_seed: NoiseSeed = DEFAULT.noise_seed,
-    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    noise_seed: NoiseSeed = None,
+    noise_samples: NoiseSamples = None,
     grid: Grid = "14x14",
     store_dtype: StoreDtype = DEFAULT.store_dtype,
     views: Views = DEFAULT.num_views,
@@ -289,17 +288,16 @@ def verify(
         question = "Take back damaged units and remove what was never committed?"
         if not typer.confirm(question):
             raise typer.Exit(USAGE)
-    found = asdict(verify_store(store, repair=repair))
+    verified = verify_store(store, repair=repair)
+    found = asdict(verified)
     if deep:
         source = checked(read_scenes, scenes)
         checks = verify_deep(store, source, model=model, sample=sample)
         found["deep"] = [asdict(check) for check in checks]
-    for key, reason in found["damaged"].items():
-        print(f"{key}: {reason}", file=sys.stderr)
-    if found["repaired_units"]:
-        print("now run the extraction again: it redoes these units", file=sys.stderr)
+    for line in verified.told():
+        print(line, file=sys.stderr)
     print_result(found)
-    if found["damaged"] or not all(check["passed"] for check in found.get("deep", [])):
+    if verified.faults or not all(check["passed"] for check in found.get("deep", [])):
         raise typer.Exit(SOME_FAILED)
 
 
@@ -560,7 +558,7 @@ def _runner(config: RunConfig) -> "Runner":
 
 
 def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dict[str, Any]:
-    from vega3d.pipeline.backbones.checkpoints import model_facts
+    from vega3d.pipeline.backbones.checkpoints import planned_facts
     from vega3d.pipeline.estimate import Rates, estimate
     from vega3d.pipeline.plan import plan_units
 
@@ -571,7 +569,7 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
     return estimate(
         planned,
         config,
-        model_facts(config),
+        planned_facts(config.backbone),
         checked(Rates, **rates),
         source_bytes=sum(entry.size_bytes for entry in entries),
     )

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import ModelFacts, flops_per_view
+from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.store.layout import unit_arrays
+from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
 
 H100_TFLOPS = 400.0
@@ -49,14 +49,17 @@ def estimate(
         source_bytes: What the source holds, compressed.
         image_size: Height and width of the images, px.
     """
-    arrays = unit_arrays(plan, facts.taps, facts.channels, config.grid, config.store_dtype)
-    stored = sum(
-        array.shard_bytes(plan.scenes_per_shard, len(unit.scene_ids))
-        for unit in plan.units
-        for array in arrays
+    layout = Layout(
+        plan=plan,
+        taps=facts.taps,
+        channels=facts.channels,
+        tokens=config.grid,
+        store_dtype=config.store_dtype,
     )
+    shards = [size for _, _, size in layout.planned_bytes()]
+    stored = sum(shards)
     views = sum(scene.num_views for scene in plan.scenes)
-    flops = flops_per_view(config, facts, image_size) * views
+    flops = view_flops(config, facts, image_size) * views
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
     return {
         "scenes": len(plan.scenes),
@@ -64,7 +67,7 @@ def estimate(
         "views": views,
         "units": len(plan.units),
         "scenes_per_shard": plan.scenes_per_shard,
-        "files": len(arrays) * len(plan.units),
+        "files": len(shards) + len(plan.units),
         "source_bytes": source_bytes,
         "stored_bytes": stored,
         "tflop": flops / 1e12,
@@ -80,6 +83,12 @@ def estimate(
             "read_gb_per_s": rates.read_gb_per_s,
         },
     }
+
+
+def view_flops(config: ExtractConfig, facts: ModelFacts, image_size: tuple[int, int]) -> float:
+    """Return the operations of one view; where all views are kept, a scene is taken to have 32."""
+    canvas = config.backbone.canvas(facts, *image_size)
+    return config.backbone.flops_per_view(facts, canvas, config.num_views or 32)
 
 
 def break_even(worker_hours: float, stored_bytes: int, rates: Rates) -> dict[str, Any]:

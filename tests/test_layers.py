@@ -23,7 +23,9 @@ MAY_IMPORT = {
         "train/pretrain",
         "pipeline",
         "pipeline/scenes",
+        "pipeline/scenes/rooms",
         "pipeline/backbones",
+        "pipeline/store",
     },
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline"},
@@ -32,7 +34,7 @@ MAY_IMPORT = {
 
 SHARED = {
     f"vega3d.pipeline.{name}"
-    for name in ("errors", "config", "lazy", "texts", "transient", "local_files", "remote")
+    for name in ("errors", "lazy", "texts", "transient", "local_files", "remote")
 }
 """What every room may import."""
 
@@ -156,7 +158,7 @@ COMMANDS = {
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
-    "train.pretrain": "generator semantic",
+    "train.pretrain": "generator semantic score",
 }
 HEAVY = [
     "numpy",

@@ -22,6 +22,7 @@ from vega3d.evaluate.sources import opened
 from vega3d.evaluate.summary import remarks
 from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
+from vega3d.pipeline import imports
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 
@@ -446,6 +447,37 @@ def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
     record = record_of(written, "scene1", "k300_b20")
     assert record["counts"]["num_tokens"] == VIEWS * 15
     assert record["counts"]["num_cells_of_grid"] == VIEWS * 20
+
+
+@pytest.mark.parametrize("filler", [0.0, 1.0])
+def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
+    tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores that an older version imported hold the filler."""
+    monkeypatch.setattr(imports, "_without_unseen", lambda given: given)
+    one = scene(1)
+    one["features"]["k300_b20"][:, 0] = filler
+    coverage = np.ones((VIEWS, *GRID), dtype=np.float32)
+    coverage[:, 0] = 0.0
+    path = store(tmp_path / "crop", [{**one, "coverage": coverage}, scene(2)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE)
+    assert record_of(written, "scene1", "k300_b20")["counts"]["num_tokens"] == VIEWS * 15
+
+
+def test_a_refused_store_takes_no_view_and_no_scene_from_the_others(tmp_path: Path) -> None:
+    ids = [str(view) for view in range(VIEWS)]
+    whole = store(tmp_path / "whole", [scene(k, view_ids=ids) for k in (1, 2)])
+    few = scene(1, views=2, view_ids=ids[1:3])
+    few["world_xyz"] = np.full_like(few["world_xyz"], np.nan)
+    blind = store(tmp_path / "blind", [few])
+    alone = report([whole], str(tmp_path / "alone"), CONFIG, HERE)
+    beside = report([whole, blind], str(tmp_path / "beside"), CONFIG, HERE)
+    assert dict(beside.summary.refused) == {
+        "blind": "no token has a world position: its scenes have no depth or no poses"
+    }
+    assert beside.csv.read_bytes() == alone.csv.read_bytes()
+    assert beside.summary.left_out == {}
+    assert not [note for note in beside.summary.notes if "different views" in note]
 
 
 def test_a_position_of_zeros_is_no_position(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from vega3d.pipeline.commands import check_out, print_result, resumable, run_app
 from vega3d.pipeline.options import Program
-from vega3d.train.pretrain.config import GeneratorConfig, PretrainRun, SemanticConfig
+from vega3d.train.pretrain.config import GeneratorConfig, PretrainRun, SemanticConfig, TableConfig
 
 app = Program("pretrain", "Train small models from scratch, in the published layouts.")
 
@@ -38,6 +38,29 @@ def semantic(out: Out, config: SemanticConfig, run: PretrainRun) -> None:
 
     with resumable():
         print_result(pretrain_semantic(out, config, run))
+
+
+@app.command()
+def score(
+    scenes: Annotated[str, typer.Argument(help="rooms:..., which the stores are made of.")],
+    store: Annotated[list[str], typer.Option(help="NAME=STORE, one tap each; repeat.")],
+    compare: Annotated[
+        list[str], typer.Option(help="A,B: is A better? Names joined by + go together; repeat.")
+    ],
+    config: TableConfig,
+) -> None:
+    """Compare streams by probes of depth, normals and classes, with intervals over rooms."""
+    from vega3d.train.pretrain.table import probe_table
+
+    stores = dict(_pair(text, "=") for text in store)
+    print_result(probe_table(scenes, stores, [_pair(text, ",") for text in compare], config))
+
+
+def _pair(text: str, between: str) -> tuple[str, str]:
+    first, found, second = text.partition(between)
+    if not (first and found and second):
+        raise typer.BadParameter(f"must be two names with {between!r} between, got {text!r}")
+    return first, second
 
 
 def main() -> None:

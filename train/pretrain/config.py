@@ -197,6 +197,25 @@ class SemanticConfig:
             raise ValueError(f"height and width must be multiples of 16, got {self}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableConfig:
+    """Which rooms are asked about, and how probes are fitted."""
+
+    fitted: int = 60
+    """Scenes that probes are fitted on, the first ones; the others are scored."""
+
+    epochs: int = 4
+    """Passes of a probe over its cells."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the probes' weights and order; scores are means over them."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if min(self.fitted, self.epochs, len(self.seeds)) < 1:
+            raise ValueError(f"fitted, epochs and seeds must be 1 or more, got {self}")
+
+
 _LENGTH = ("steps", "cooldown", "probe_every", "decoder_steps")
 
 

@@ -165,7 +165,7 @@ def test_padding_the_text_after_the_mlp_would_be_another_result(checkpoint: Path
     with_rows = encode(load(checkpoint), VIEWS[:1])["k300_b1"]
     more = np.vstack([PROMPT, np.zeros((100, 24), np.float32)])
     same = encode(load(checkpoint, prompt_embeds=more), VIEWS[:1])["k300_b1"]
-    torch.testing.assert_close(with_rows, same, rtol=0, atol=0)
+    assert max(relative_error(with_rows, same)) < 1e-6
     other = encode(load(checkpoint, prompt_embeds=PROMPT[:1]), VIEWS[:1])["k300_b1"]
     assert relative_error(other, with_rows)[0] > 1e-4
 
@@ -264,7 +264,8 @@ def test_too_many_latents_for_the_position_table_are_refused(broken: Path) -> No
 
 def test_wrong_noise_and_prompts_are_refused(checkpoint: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"noise must be .* = \[6, 16, 1, 8, 12\], got \[6, 16, 1, 8, 8\]"
+        ValueError,
+        match=r"noise must be \[V, 16, 1, 8, 12\] for this input, got \[4, 16, 1, 8, 8\]",
     ):
         encode(load(checkpoint), noise=torch.zeros(6, 16, 1, 8, 8))
     with pytest.raises(ValueError, match="given noise is one sample, the backbone has 2"):
