@@ -432,7 +432,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
 ) -> None:
     """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
-    from vega3d.cluster.ray_runner import connection
+    from vega3d.cluster.connecting import connection
     from vega3d.evaluate.report import report as write_report
     from vega3d.pipeline.demo import run_demo
     from vega3d.train.config import RunConfig as TrainRun
