@@ -26,6 +26,7 @@ from vega3d.pipeline.commands import (
     interrupted,
     print_result,
     run_app,
+    tell,
 )
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
@@ -492,7 +493,7 @@ def _extract(
     from vega3d.pipeline.runlog import RunLog
 
     source = _source(scenes)
-    print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
+    tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
     settings = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run_config)}
     log = RunLog(out, settings)
     with Progress() as progress:
@@ -557,7 +558,7 @@ def _runner(config: RunConfig) -> "Runner":
     from vega3d.pipeline.worker import run_inline
 
     if config.runner == "inline":
-        return run_inline
+        return partial(run_inline, config=config)
     from vega3d.cluster.ray_runner import run_ray
 
     return partial(run_ray, config=config)
@@ -584,9 +585,11 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
 def _report(summary: dict[str, Any]) -> None:
     """Tell a person how it went, then print the summary."""
     for scene_id, reason in list(summary["failures"].items())[:20]:
-        print(f"failed {scene_id}: {reason}", file=sys.stderr)
+        tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
         print("when they are mended, run with --retry-failed", file=sys.stderr)
+    for scene_id, reason in list(summary["postponed"].items())[:20]:
+        tell(f"left for the next run {scene_id}: {reason}")
     print(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
