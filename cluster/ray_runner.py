@@ -6,13 +6,11 @@ few numbers. Ray places and restarts actors; this loop counts the attempts of ea
 """
 
 import logging
-import os
-import signal
+import math
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +25,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from vega3d.cluster.connecting import connection
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.store.units import Unit
@@ -37,6 +36,9 @@ UNITS_IN_FLIGHT = 2
 
 POLL_S = 2.0
 """How often the driver asks each actor for a sign of life."""
+
+START_S = 120.0
+"""A worker's process and its imports may take so long, on a machine with other work."""
 
 _LOST = (
     ActorDiedError,
@@ -99,30 +101,6 @@ def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Ite
         finally:
             for member in team:
                 ray.kill(member.actor)
-
-
-@contextmanager
-def connection(config: RunConfig) -> Iterator[None]:
-    """Connect to Ray, or start it, and take it down again; does nothing where there is one."""
-    if ray.is_initialized():
-        yield
-        return
-    if config.address == "local":  # listens on this machine alone: needs no token
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    handler = signal.getsignal(signal.SIGTERM)
-    context = ray.init(
-        address=config.address,
-        runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
-    _log.info("Ray dashboard: %s", context.dashboard_url or "none")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @dataclass
@@ -223,7 +201,9 @@ class _Loop:
                     member.up = False  # the units' own calls fail too, and are counted there
                 member.poll, member.asked = None, time.monotonic()
             silent_s = time.monotonic() - member.heard
-            if silent_s > self.config.unit_timeout_s and (member.running or self._nobody_is_up()):
+            limit_s = self.config.unit_timeout_s
+            waited_s = max(limit_s, START_S) if self._nobody_is_up() else math.inf
+            if silent_s > (limit_s if member.running else waited_s):
                 self._restart(member)
             elif member.poll is None and (
                 time.monotonic() - member.asked > POLL_S or not member.asked
@@ -235,9 +215,10 @@ class _Loop:
 
     def _restart(self, member: _Member) -> None:
         if not member.running:
+            waited_s = max(self.config.unit_timeout_s, START_S)
             raise TimeoutError(
-                f"no worker came up within {self.config.unit_timeout_s:.0f} s; look at the Ray "
-                "logs and run the same command again: it goes on where this run stops"
+                f"no worker came up within {waited_s:.0f} s; look at the Ray logs and run the same "
+                "command again: it goes on where this run stops"
             )
         _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
         ray.kill(member.actor, no_restart=False)

@@ -223,6 +223,12 @@ def plan(
     if tflops is not None:
         rates["tflops_per_worker"] = tflops
     found = _estimated(scenes, config, rates)
+    if found["refused_scenes"]:
+        print(
+            f"{len(found['refused_scenes'])} scenes will fail, such as "
+            f"{found['refused_scenes'][:3]}: {found['refused_because']}",
+            file=sys.stderr,
+        )
     print(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
@@ -399,7 +405,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
 ) -> None:
     """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
-    from vega3d.cluster.ray_runner import connection
+    from vega3d.cluster.connecting import connection
     from vega3d.evaluate.report import report as write_report
     from vega3d.pipeline.demo import run_demo
     from vega3d.train.config import RunConfig as TrainRun

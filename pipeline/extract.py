@@ -9,6 +9,7 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
+from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
@@ -76,6 +77,8 @@ def extract(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
     model = prepare_model(config, prompt_embeds)
+    for remark in remarks_on(model.identity["config"]):
+        _log.warning("%s: %s", out, remark)
     store = create_or_resume(out, plan, model.identity, asdict(numerics))
     if store.numerics != asdict(numerics):
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)

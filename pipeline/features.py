@@ -47,7 +47,10 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
         SceneError: It cannot be read, no view is left, too many are bad, or images differ in size.
     """
     decoded, report = decode_views(
-        source.read(scene_id), num_views=config.num_views, sampling=config.sampling
+        source.read(scene_id),
+        num_views=config.num_views,
+        sampling=config.sampling,
+        policy=config.bad_views,
     )
     for line in report.lines():
         _log.warning("%s: %s", scene_id, line)

@@ -39,7 +39,7 @@ SHARED = {
 """What every room may import."""
 
 ONLY_IN = {
-    "ray": {"cluster/ray_runner.py"},
+    "ray": {"cluster/"},
     "diffusers": {"pipeline/backbones/", "train/pretrain/"},
     "transformers": {"pipeline/backbones/", "train/pretrain/"},
 }

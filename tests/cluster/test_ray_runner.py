@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import ray
 import synthetic_unit
 from ray import cloudpickle
 from synthetic_unit import make_worker
 
 from vega3d.cluster import ray_runner
+from vega3d.cluster.connecting import connection
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline import open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
@@ -35,9 +35,8 @@ BAD = "hall/004 \u00fc"
 def one_ray() -> Iterator[None]:
     """Start Ray once; the runner uses the connection that is there."""
     cloudpickle.register_pickle_by_value(synthetic_unit)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with connection(config(), num_cpus=2):
+        yield
     cloudpickle.unregister_pickle_by_value(synthetic_unit)
 
 
