@@ -154,7 +154,7 @@ def test_every_package_is_installed() -> None:
 
 
 COMMANDS = {
-    "pipeline": "run plan status verify pack import pictures bench demo",
+    "pipeline": "run plan status verify pack check import pictures bench demo",
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
