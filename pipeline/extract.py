@@ -32,6 +32,9 @@ class Summary:
     committed: int
     failures: Mapping[str, str]
     pending: int
+    postponed: Mapping[str, str]
+    """Of the pending scenes, those whose disk or server did not answer, and what was told."""
+
     views: int
     dropped_views: int
     stored_bytes: int
@@ -111,6 +114,7 @@ def summarize(
         committed=len(store.scene_ids),
         failures=store.failures,
         pending=len(store.pending),
+        postponed={one: result.postponed for result in results for one in result.left},
         views=sum(total.views for total in totals),
         dropped_views=sum(total.dropped_views for total in totals),
         stored_bytes=sum(total.stored_bytes for total in totals),
