@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -64,6 +64,7 @@ from vega3d.pipeline.extract_options import (
 )
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.conventions import Poses
     from vega3d.pipeline.scenes.scene import SceneSource
     from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
@@ -331,6 +332,38 @@ def pack(
         print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
     print_result(packed)
     if packed["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def check(
+    scenes: Scenes,
+    out: Annotated[str, typer.Option(help="Folder for a picture a scene; none without.")] = "",
+    views: Annotated[int, typer.Option(help="Views looked at of a scene; 0: all.")] = 32,
+    num_scenes: Annotated[int, typer.Option(help="Scenes, spread over all; 0: all.")] = 0,
+    sampling: SamplingOption = Sampling.UNIFORM,
+    poses: Annotated[
+        str, typer.Option(help="What the poses are: opencv, opengl, inverse, opengl-inverse.")
+    ] = "opencv",
+    depth_scale: Annotated[float, typer.Option(help="Factor that makes depth metres.")] = 1.0,
+) -> None:
+    """Say whether scenes prove their own geometry; costs no GPU and needs no model."""
+    from vega3d.pipeline.check import CheckConfig, check_and_tell
+    from vega3d.pipeline.scenes.reading import read_scenes
+
+    if out:
+        check_out(out)
+    config = checked(
+        CheckConfig,
+        num_views=views,
+        num_scenes=num_scenes,
+        sampling=sampling.value,
+        poses=cast("Poses", poses),
+        depth_scale=depth_scale,
+    )
+    found = check_and_tell(checked(read_scenes, scenes), config, out=out)
+    print_result(found)
+    if found["to_mend"]:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -345,7 +345,7 @@ def posed_images(folder: Path) -> Path:
     for name in ("intrinsic.txt", "depth_intrinsic.txt"):
         np.savetxt(folder / name, K)
     for i in range(3):
-        Image.new("RGB", (64, 48)).save(folder / f"{i:05d}.jpg")
+        Image.new("RGB", (64, 48), (90 * i, 0, 0)).save(folder / f"{i:05d}.jpg")
         np.savetxt(folder / f"{i:05d}.txt", np.eye(4))
     return folder
 
