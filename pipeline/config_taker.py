@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.settings import Choice, Setting, as_toml, build, choose, name_flags, settings
+from vega3d.pipeline.settings import Choice, Setting, as_toml, build, changed, name_flags, settings
 from vega3d.pipeline.spelling import toml_value
 
 Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -39,18 +39,18 @@ class ConfigTaker:
         self,
         function: Callable[..., None],
         offers: Callable[[str], bool],
+        defaults: Mapping[str, Any],
         fill: Fill,
-        chosen: Mapping[str, str] | None = None,
     ) -> None:
         """Take note; the docs are read from source when typer asks for the signature."""
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__annotations__: dict[str, Any] = {}  # the signature has them
-        self.function, self._offers, self._fill = function, offers, fill
-        self._chosen = chosen or {}
+        self.function, self._offers = function, offers
+        self._defaults, self._fill = defaults, fill
 
     def choosing(self, names: Mapping[str, str]) -> "ConfigTaker":
         """Return the same with the options of other configs where a setting is a choice."""
-        return ConfigTaker(self.function, self._offers, self._fill, names)
+        return ConfigTaker(self.function, self._offers, {**self._defaults, **names}, self._fill)
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -59,20 +59,20 @@ class ConfigTaker:
 
     @cached_property
     def configs(self) -> dict[str, Any]:
-        """Those of them that are configs, by name."""
+        """Those of them that are configs, by name: the class, or one with other defaults."""
         kinds = {name: parameter.annotation for name, parameter in self.parameters.items()}
-        return {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
+        return {
+            name: changed(kind, self._defaults)
+            for name, kind in kinds.items()
+            if is_dataclass(kind)
+        }
 
     @cached_property
     def settings(self) -> dict[str, dict[str, Setting]]:
         """The settings that are options here, by the config's name and by key."""
         return {
-            name: {
-                item.key: item
-                for item in settings(choose(kind, self._chosen))
-                if self._offers(item.key)
-            }
-            for name, kind in self.configs.items()
+            name: {item.key: item for item in settings(config) if self._offers(item.key)}
+            for name, config in self.configs.items()
         }
 
     @property

@@ -33,8 +33,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 class Program(typer.Typer):
     """A command line whose commands take configs."""
 
-    def __init__(self, name: str, about: str) -> None:
-        """Make a command line without commands."""
+    def __init__(self, name: str = "", about: str = "") -> None:
+        """Make a command line without commands; one without a name is a part of another."""
         super().__init__(
             name=name,
             help=about,
@@ -50,6 +50,7 @@ class Program(typer.Typer):
         *,
         only: Collection[str] = (),
         without: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         fill: Fill = lambda _: {},
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Make a function a command.
@@ -58,6 +59,7 @@ class Program(typer.Typer):
             name: The command's, where it is not the function's.
             only: Keys of the settings that are options here; all where left out.
             without: Keys of the settings that are none here.
+            defaults: Values that differ here from the configs' own, by key.
             fill: Returns settings that follow from what was asked for, which they win over.
         """
 
@@ -65,7 +67,7 @@ class Program(typer.Typer):
             def offers(key: str) -> bool:
                 return key not in without and (not only or key in only)
 
-            taker = ConfigTaker(function, offers, fill)
+            taker = ConfigTaker(function, offers, defaults or {}, fill)
             super(Program, self).command(name, cls=_Command)(taker)
             return function
 

@@ -112,24 +112,6 @@ def settings(config: object) -> list[Setting]:
     return found
 
 
-def choose(config: T | type[T], names: Mapping[str, str]) -> T | type[T]:
-    """Return a config with other configs in the fields that are a choice, as they come.
-
-    Args:
-        config: A config class, or one of its instances.
-        names: By key; those of other fields are left alone.
-    """
-    made = {
-        item.name: item.metadata["choice"].make(names[_key(item)])
-        for item in fields(cast("Any", config))
-        if "choice" in item.metadata and _key(item) in names
-    }
-    if not made:
-        return config
-    changed: T = replace(cast("Any", config() if isinstance(config, type) else config), **made)
-    return changed
-
-
 def build(config: T | type[T], values: Mapping[str, Any]) -> T:
     """Return a config with some settings changed, those of the configs within it too.
 
@@ -137,16 +119,23 @@ def build(config: T | type[T], values: Mapping[str, Any]) -> T:
         config: A config class, or an instance that is changed.
         values: By `Setting.key`; keys of other configs are left alone.
     """
-    config = choose(config, values)
     changes = {}
     for item in fields(cast("Any", config)):
         value = _value(config, item)
+        if "choice" in item.metadata and _key(item) in values:
+            value = item.metadata["choice"].make(values[_key(item)])
         if is_dataclass(value):
             changes[item.name] = build(value, values)
         elif _key(item) in values:
             changes[item.name] = values[_key(item)]
     make = config if isinstance(config, type) else partial(replace, cast("Any", config))
     return cast("Callable[..., T]", make)(**changes)
+
+
+def changed(config: T | type[T], values: Mapping[str, Any]) -> T | type[T]:
+    """Return what `build` does, or the config itself where no value is one of its settings."""
+    keys = {item.key for item in settings(config)}
+    return build(config, values) if keys & values.keys() else config
 
 
 def name_flags(text: str, known: Collection[Setting]) -> str:
@@ -207,9 +196,12 @@ def _docs_in(module: str) -> dict[str, dict[str, str]]:
 def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  # noqa: ANN401
     if also := item.metadata.get("also"):
         kind = Literal[(*also, *get_args(kind))]
-    usual = "" if value is None or value is MISSING else spell(value, kind)
-    if isinstance(value, bool):
+    if "usual" in item.metadata and value == item.default:
+        usual = item.metadata["usual"]
+    elif isinstance(value, bool):
         usual = _flag(item) if value else f"--no-{_flag(item)[2:]}"
+    else:
+        usual = "" if value is None or value is MISSING else spell(value, kind)
     return Setting(
         field=item.name,
         flag=_flag(item),
@@ -218,7 +210,7 @@ def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  
         doc=doc,
         repeats=bool(item.metadata.get("repeat")),
         required=value is MISSING,
-        usual=item.metadata.get("usual", usual),
+        usual=usual,
         choice=item.metadata.get("choice"),
     )
 

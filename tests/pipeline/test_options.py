@@ -159,7 +159,7 @@ def look(
         raise UsageError("num_views must be fewer than the scene has: /data/num_views/a")
 
 
-@app.command(without=("views", "taps"))
+@app.command(without=("views", "taps"), defaults={"mode": "crop"})
 def glance(config: Look, depth: Annotated[int, typer.Option(help="Deep.")] = 1) -> None:
     """Glance."""
     SEEN.clear()
@@ -215,7 +215,9 @@ def test_help_tells_the_docs_the_types_and_the_defaults() -> None:
         "such as `cuda` has; the mode of a thing is no setting.",
     ):
         assert part in text
-    assert "--views" not in invoke("glance", "--help").output
+    other = " ".join(invoke("glance", "--help").output.split())
+    assert "--views" not in other
+    assert "--mode <pad|crop> How. [default: crop]" in other
 
 
 def test_defaults_that_depend_on_the_device_give_way_to_what_is_asked() -> None:
@@ -309,7 +311,7 @@ def test_what_only_another_command_takes_is_said_and_left_alone(tmp_path: Path) 
     file = tmp_path / "look.toml"
     file.write_text("views = 4\nshare = 0.25\n")
     result = invoke("glance", "--config", str(file))
-    assert SEEN["config"] == Look(share=0.25)
+    assert SEEN["config"] == Look(share=0.25, lens=Lens(mode="crop"))
     assert f"--config {file}: glance has no use for views" in result.output
 
 
