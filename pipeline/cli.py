@@ -64,6 +64,7 @@ from vega3d.pipeline.extract_options import (
 )
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.scene import SceneSource
     from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
 
@@ -310,15 +311,17 @@ def pack(
 ) -> None:
     """Write scenes as WebDataset shards with an index, from any layout that can be read."""
     check_out(out)
-    from vega3d.pipeline.scenes.reading import read_scenes
     from vega3d.pipeline.scenes.tars import pack as pack_scenes
 
-    source = checked(read_scenes, scenes)
+    source = _source(scenes)
     if dry_run:
         entries = source.entries()
         print_result({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
         return
     packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
+    for scene_id, lines in packed["notes"].items():
+        for line in lines:
+            print(f"{scene_id}: {line}", file=sys.stderr)
     for scene in packed["failed"]:
         print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
     print_result(packed)
@@ -450,9 +453,8 @@ def _extract(
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.runlog import RunLog
-    from vega3d.pipeline.scenes.reading import read_scenes
 
-    source = checked(read_scenes, scenes)
+    source = _source(scenes)
     print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
     settings = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run_config)}
     log = RunLog(out, settings)
@@ -483,6 +485,17 @@ def _extract(
             raise
     log.close(summary)
     return asdict(summary)
+
+
+def _source(scenes: str) -> "SceneSource":
+    """Find the scenes, and name what lies there and is not read."""
+    from vega3d.pipeline.scenes.reading import read_scenes
+    from vega3d.pipeline.scenes.scene import skipped
+
+    source = checked(read_scenes, scenes)
+    for one in skipped(source):
+        print(f"not read: {one.place} {one.reason}", file=sys.stderr)
+    return source
 
 
 def _stored_scenes_per_shard(out: str) -> int | None:
@@ -517,9 +530,8 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
     from vega3d.pipeline.backbones.checkpoints import model_facts
     from vega3d.pipeline.estimate import Rates, estimate
     from vega3d.pipeline.plan import plan_units
-    from vega3d.pipeline.scenes.reading import read_scenes
 
-    entries = checked(read_scenes, scenes).entries()
+    entries = _source(scenes).entries()
     planned = plan_units(
         entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )

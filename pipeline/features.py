@@ -4,6 +4,7 @@ Letters: V views, H W the images, gh gw the common token grid.
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +16,13 @@ from PIL import Image
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.scenes.decoding import SceneReport, decode_views
 from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
-from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +36,30 @@ class DecodedScene:
 
     depth_m: tuple[np.ndarray | None, ...]
     content_sha256: str
-    dropped_views: int
+    report: SceneReport
 
 
 def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> DecodedScene:
-    """Read a scene, drop views without a finite pose, choose views and decode them.
+    """Read a scene, drop views without a pose and bad ones, choose views and decode them.
 
     Raises:
-        SceneError: It cannot be read, or no view is left, or its images differ in size.
+        SceneError: It cannot be read, no view is left, too many are bad, or images differ in size.
     """
-    scene, dropped = drop_bad_poses(source.read(scene_id))
-    if not scene.views:
-        raise SceneError(f"{scene_id}: no view has a finite pose ({dropped} dropped)")
-    views = sample_views(scene, config.num_views, config.sampling).views
-    rgb = [view.read_rgb() for view in views]
-    if len(sizes := {image.shape for image in rgb}) > 1:
+    decoded, report = decode_views(
+        source.read(scene_id), num_views=config.num_views, sampling=config.sampling
+    )
+    for line in report.lines():
+        _log.warning("%s: %s", scene_id, line)
+    if len(sizes := {one.rgb.shape for one in decoded}) > 1:
         raise SceneError(
             f"{scene_id}: its images differ in size: {sorted(size[:2] for size in sizes)}; "
             "resize them, or make a scene of each size"
         )
-    depth_m = tuple(view.read_depth_m() if view.read_depth_m else None for view in views)
-    return DecodedScene(
-        scene_id, views, np.stack(rgb), depth_m, _content_sha256(views, rgb, depth_m), dropped
-    )
+    views = tuple(one.view for one in decoded)
+    rgb = [one.rgb for one in decoded]
+    depth_m = tuple(one.depth_m for one in decoded)
+    digest = _content_sha256(views, rgb, depth_m)
+    return DecodedScene(scene_id, views, np.stack(rgb), depth_m, digest, report)
 
 
 def decode_ahead(
@@ -117,7 +121,7 @@ def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig)
         intrinsics=_cameras([view.K_color for view in scene.views], 3),
         image_size=np.tile([height, width], (count, 1)),
         content_sha256=scene.content_sha256,
-        dropped_views=scene.dropped_views,
+        dropped_views=scene.report.dropped_views,
     )
 
 

@@ -1,8 +1,8 @@
 """What a capture is: scenes and views, one file a source, sampling, packing, procedural rooms.
 
 Knows no encoder and no store. Open `scene.py` first (what every reader gives), then `reading.py`
-(which reader a location is for); `rgbd_folders.py` is the reader to learn from. Names load on first
-use.
+(which reader a location is for); `scannet_export.py` is the reader to learn from. Names load on
+first use.
 """
 
 from typing import TYPE_CHECKING

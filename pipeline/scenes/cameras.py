@@ -6,6 +6,9 @@ follow, and adding the half pixel changes how well depth reprojects between neig
 0.1 mm at most, now up, now down (13.80 to 13.66 mm on corridor_lidar, 4.95 to 4.99 on chair_lidar).
 """
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Float64
 
@@ -15,31 +18,64 @@ ROTATION_TOLERANCE = 1e-2
 """Largest entry of R^T R - I and of the last row's error that still counts as a rigid pose."""
 
 
+_NO_NUMBER = re.compile(r"([-+]?)1[.,]#(INF|IND|QNAN|SNAN)\w*", re.IGNORECASE)
+"""How Microsoft's older runtimes print inf and nan: 1.#INF, -1.#IND."""
+
+
 def parse_matrix(text: str, rows: int, cols: int, where: str) -> Float64[np.ndarray, "rows cols"]:
     """Parse a matrix of exactly that many numbers; inf and nan are numbers here.
 
     Raises:
         SceneError: Another count of numbers, or something that is no number.
     """
+    return parse_numbers(text, (rows * cols,), f"{rows}x{cols}", where).reshape(rows, cols)
+
+
+def parse_numbers(
+    text: str, counts: Sequence[int], must_hold: str, where: str
+) -> Float64[np.ndarray, " n"]:
+    """Parse numbers between blanks, commas, semicolons or lines; decimals may have a comma.
+
+    Args:
+        text: As a file holds it; what follows a # is left out.
+        counts: How many numbers there may be.
+        must_hold: What to say where there are others.
+        where: Names the file in messages.
+
+    Raises:
+        SceneError: Another count of numbers, or something that is no number.
+    """
+    plain = _NO_NUMBER.sub(lambda m: f"{m[1]}{'inf' if m[2].upper() == 'INF' else 'nan'}", text)
+    lines = " ".join(line.partition("#")[0] for line in plain.splitlines())
+    words = [word.strip(",") for word in lines.replace(";", " ").split()]
+    if len(words) in counts:
+        words = [word.replace(",", ".") for word in words]  # 0,5 is one number here
+    else:
+        words = lines.replace(",", " ").replace(";", " ").split()
     try:
-        values = np.array([float(word) for word in text.replace(",", " ").split()])
+        values = np.array([float(word) for word in words])
     except ValueError as error:
-        raise SceneError(f"{where}: {error}; it must hold {rows}x{cols} numbers") from error
-    if values.size != rows * cols:
-        raise SceneError(f"{where}: holds {values.size} numbers, must be {rows}x{cols}")
-    return values.reshape(rows, cols)
+        raise SceneError(f"{where}: {error}; it must hold {must_hold} numbers") from error
+    if values.size not in counts:
+        raise SceneError(f"{where}: holds {values.size} numbers, must be {must_hold}")
+    return values
 
 
 def parse_intrinsics(text: str, where: str) -> Float64[np.ndarray, "3 3"]:
-    """Parse a 3x3 or 4x4 pinhole matrix and return its upper left 3x3.
+    """Parse a 3x3, 3x4 or 4x4 pinhole matrix and return its upper left 3x3.
 
     Raises:
         SceneError: Not finite, a focal length that is not positive, or a skewed camera.
     """
-    side = 4 if len(text.split()) == 16 else 3
-    K = parse_matrix(text, side, side, where)[:3, :3].copy()
+    values = parse_numbers(text, (9, 12, 16), "3x3", where)
+    K = values.reshape(4 if values.size == 16 else 3, -1)[:3, :3].copy()
     check_intrinsics(K, where)
     return K
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> Float64[np.ndarray, "3 3"]:
+    """Return the matrix of a pinhole camera, px."""
+    return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
 
 
 def check_intrinsics(K: Float[np.ndarray, "3 3"], where: str) -> None:
@@ -68,9 +104,14 @@ def check_fits(K: Float[np.ndarray, "3 3"], height: int, width: int, where: str)
         )
 
 
+def is_lost(world_from_camera: Float[np.ndarray, "4 4"]) -> bool:
+    """Say whether a pose says that tracking was lost: not finite, or no rotation at all."""
+    return not np.isfinite(world_from_camera).all() or not world_from_camera[:3, :3].any()
+
+
 def check_pose(world_from_camera: Float[np.ndarray, "4 4"], where: str) -> None:
-    """Raise SceneError unless the pose is rigid; a non-finite one passes, since it gets dropped."""
-    if not np.isfinite(world_from_camera).all():
+    """Raise SceneError unless the pose is rigid; a lost one passes, since its view is dropped."""
+    if is_lost(world_from_camera):
         return
     rotation = world_from_camera[:3, :3]
     rotation_error = float(np.abs(rotation.T @ rotation - np.eye(3)).max())

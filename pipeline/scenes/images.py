@@ -1,30 +1,30 @@
-"""Colour and depth images: decoding with its checks, and depth as a PNG.
+"""Colour images: decoding with its checks, and turning them upright.
 
-Letters: H W a colour image, h w a depth image. Pixels are taken as the file stores them: an EXIF
-orientation is NOT applied, since intrinsics and depth describe the stored grid.
+Letters: H W a colour image. Formats are JPEG, PNG, and HEIC by the optional package pillow-heif
+(extra `heic`). Pixels are the stored grid, which intrinsics and depth describe; an EXIF orientation
+is read apart (`read_turns`), and what belongs to a view is turned together (`upright`).
 """
 
 import io
 import struct
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.scenes.cameras import check_fits
-from vega3d.pipeline.scenes.scene import View
+from vega3d.pipeline.scenes.integrity import (
+    JPEG_SIGNATURE,
+    check_jpeg,
+    check_png,
+)
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own limit, where it only warns. A guard against
 decompression bombs, not a target."""
 
-_COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
-# What Pillow raises on damaged input; the bomb warning comes as an error where filters say so.
-_DAMAGED = (
+DAMAGED = (
     OSError,
     SyntaxError,
     ValueError,
@@ -34,151 +34,87 @@ _DAMAGED = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+"""What Pillow raises on damaged input; the bomb warning comes as an error where filters say so."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedView:
-    """A view as files hold it; `decoded_view` turns it into one that decodes and checks itself."""
-
-    scene_id: str
-    view_id: str
-    load_color: Callable[[], bytes]
-    load_depth: Callable[[], bytes] | None = None
-    K_color: Float[np.ndarray, "3 3"] | None = None
-    K_depth: Float[np.ndarray, "3 3"] | None = None
-    world_from_camera: Float[np.ndarray, "4 4"] | None = None
-
-    depth_size: tuple[int, int] | None = None
-    """Rows and columns that every depth image of the scene must have."""
-
-    invalid_mm: int = 0
-    """A second depth value that means no reading, beside 0."""
-
-    @property
-    def where(self) -> str:
-        """Name the view for messages."""
-        return f"{self.scene_id}/view {self.view_id}"
-
-
-def decoded_view(encoded: EncodedView) -> View:
-    """Return a lazy view: pixels are decoded and checked when asked for."""
-
-    def read_rgb() -> UInt8[np.ndarray, "H W 3"]:
-        rgb = decode_rgb(_load(encoded.load_color, encoded.where, "colour"), encoded.where)
-        if encoded.K_color is not None:
-            check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], f"{encoded.where}: colour")
-        return rgb
-
-    return View(
-        view_id=encoded.view_id,
-        read_rgb=read_rgb,
-        read_depth_m=None if encoded.load_depth is None else lambda: _read_depth(encoded),
-        K_color=encoded.K_color,
-        K_depth=encoded.K_depth,
-        world_from_camera=encoded.world_from_camera,
-        read_color_bytes=encoded.load_color,
-    )
+_COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ORIENTATION = 0x0112
+_TURNS = {1: 0, 6: 1, 3: 2, 8: 3}
+"""Quarter turns clockwise that show an image upright, by EXIF orientation (CIPA DC-008, 4.6.5)."""
 
 
 def decode_rgb(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Decode a JPEG or PNG; grey, palette and CMYK become RGB, and alpha is dropped.
+    """Decode a JPEG, PNG or HEIC; grey, palette and CMYK become RGB, and alpha is dropped.
+
+    16 bits a channel become 8 over the whole range; values that all lie below 256 are taken as the
+    8 bits that they are.
 
     Raises:
-        SceneError: Truncated or damaged, another format, more than 8 bits a channel, or over
-            MAX_PIXELS.
+        SceneError: Truncated or damaged, another format, over MAX_PIXELS, or 16 bits of which only
+            the lower twelve are used, so that nobody knows what white is.
     """
-    image = _open(data, where, "colour")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        return _decode_heic(data, where)
+    image = open_image(data, where, "colour", ("JPEG", "PNG"))
+    if data.startswith(JPEG_SIGNATURE):
+        check_jpeg(data, f"{where}: colour image")
+    else:
+        check_png(data, f"{where}: colour image")
+        if data[24] == 16:
+            return _eight_bits(_decode_sixteen(data, image, where), data, where)
     if image.mode not in _COLOR_MODES:
-        raise SceneError(
-            f"{where}: colour image has Pillow mode {image.mode!r}; it must have 8 bits a channel"
-        )
+        raise SceneError(f"{where}: colour image has Pillow mode {image.mode!r}; make it RGB")
     try:
         return np.array(image.convert("RGB"), dtype=np.uint8)
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SceneError(f"{where}: colour image is damaged ({error}); export it again") from error
 
 
-def decode_depth_m(data: bytes, where: str, *, invalid_mm: int = 0) -> Float32[np.ndarray, "h w"]:
-    """Decode a 16-bit PNG of millimetres to metres; 0 and `invalid_mm` mean no reading.
+def read_turns(data: bytes, where: str) -> int:
+    """Return how many quarter turns clockwise show a colour image upright, as its EXIF says.
 
     Raises:
-        SceneError: Truncated or damaged, not a 16-bit grey PNG, or over MAX_PIXELS.
+        SceneError: No readable image, or one that is to be mirrored.
     """
-    image = _open(data, where, "depth")
-    if image.format != "PNG" or not image.mode.startswith("I;16"):
-        raise SceneError(
-            f"{where}: depth is a {image.format} of Pillow mode {image.mode!r}; it must be a "
-            "16-bit greyscale PNG of millimetres, so export it again without conversion"
-        )
+    if not data.startswith(JPEG_SIGNATURE) and b"eXIf" not in data[:4096]:
+        return 0
+    image = open_image(data, where, "colour", ("JPEG", "PNG"))
     try:
-        depth_mm = np.array(image).astype(np.uint16)
-    except _DAMAGED as error:
-        raise SceneError(f"{where}: depth image is damaged ({error}); export it again") from error
-    depth_mm[depth_mm == invalid_mm] = 0
-    return depth_mm.astype(np.float32) / np.float32(1000)
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except DAMAGED:
+        return 0  # EXIF is beside the image: viewers show it as it is stored
+    if orientation in (2, 4, 5, 7):
+        raise SceneError(
+            f"{where}: EXIF orientation {orientation} is a mirrored image, which no camera with "
+            "these axes takes; save it without"
+        )
+    return _TURNS.get(orientation, 0)
 
 
-def image_size(data: bytes, where: str) -> tuple[int, int]:
+def image_size(data: bytes, where: str, what: str = "depth") -> tuple[int, int]:
     """Return rows and columns from an image's header; its pixels may be missing."""
-    image = _open(data, where, "depth")
+    image = open_image(data, where, what, ("JPEG", "PNG", "TIFF", "PPM"))
     return image.height, image.width
 
 
-def encode_png(pixels: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """Return a colour image as a PNG."""
-    return _png(Image.fromarray(pixels))
+def encode_png(pixels: UInt8[np.ndarray, "H W 3"] | UInt16[np.ndarray, "h w"]) -> bytes:
+    """Return an image as a PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
 
 
-def encode_depth_png(depth_m: Float32[np.ndarray, "h w"], where: str) -> bytes:
-    """Return depth as a 16-bit PNG, rounded to the millimetre.
-
-    Raises:
-        SceneError: A reading beyond 65.535 m, which 16 bits of millimetres cannot hold.
-    """
-    depth_mm = np.rint(depth_m.astype(np.float64) * 1000)
-    if not (np.isfinite(depth_mm).all() and depth_mm.min(initial=0) >= 0):
-        raise SceneError(f"{where}: depth must be finite and not negative; 0 means no reading")
-    if depth_mm.max(initial=0) > np.iinfo(np.uint16).max:
-        raise SceneError(
-            f"{where}: depth reaches {depth_m.max():.3f} m, and a 16-bit millimetre PNG ends at "
-            "65.535 m; set far readings to 0"
-        )
-    return _png(Image.fromarray(depth_mm.astype(np.uint16)))
-
-
-def _read_depth(encoded: EncodedView) -> Float32[np.ndarray, "h w"]:
-    assert encoded.load_depth is not None
-    data = _load(encoded.load_depth, encoded.where, "depth")
-    depth_m = decode_depth_m(data, encoded.where, invalid_mm=encoded.invalid_mm)
-    height, width = depth_m.shape
-    if encoded.depth_size is not None and (height, width) != encoded.depth_size:
-        raise SceneError(
-            f"{encoded.where}: depth is {height}x{width}, the scene's first is "
-            f"{encoded.depth_size[0]}x{encoded.depth_size[1]}; export all depth images of a scene "
-            "at one size"
-        )
-    if encoded.K_depth is not None:
-        check_fits(encoded.K_depth, height, width, f"{encoded.where}: depth")
-    return depth_m
-
-
-def _load(load: Callable[[], bytes], where: str, what: str) -> bytes:
-    try:
-        return load()
-    except OSError as error:
-        raise SceneError(f"{where}: {what} image cannot be read ({error})") from error
-
-
-def _open(data: bytes, where: str, what: str) -> Image.Image:
+def open_image(data: bytes, where: str, what: str, formats: tuple[str, ...]) -> Image.Image:
     """Parse the header, and refuse what is too large before any pixel is decoded."""
     try:
-        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+        image = Image.open(io.BytesIO(data), formats=formats)
         size = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise SceneError(f"{where}: {what} image is over the limit ({error})") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise SceneError(
-            f"{where}: {what} image of {len(data)} bytes is no readable JPEG or PNG ({error})"
+            f"{where}: {what} image of {len(data)} bytes is no readable {' or '.join(formats[:2])} "
+            f"({str(error).partition('<')[0].strip()})"
         ) from error
     if size[0] * size[1] > MAX_PIXELS:
         raise SceneError(
@@ -188,7 +124,45 @@ def _open(data: bytes, where: str, what: str) -> Image.Image:
     return image
 
 
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", compress_level=6)
-    return buffer.getvalue()
+def _decode_heic(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise SceneError(
+            f"{where}: colour image is HEIC; pip install 'vega3d[heic]', or export JPEG"
+        ) from error
+    try:
+        heif = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=True)
+        if heif.size[0] * heif.size[1] > MAX_PIXELS:
+            raise ValueError(f"{heif.size[1]}x{heif.size[0]} is over {MAX_PIXELS} pixels")
+        return np.array(heif.to_pillow().convert("RGB"), dtype=np.uint8)
+    except (*DAMAGED, RuntimeError) as error:
+        raise SceneError(f"{where}: colour image is no readable HEIC ({error})") from error
+
+
+def _decode_sixteen(data: bytes, image: Image.Image, where: str) -> UInt16[np.ndarray, "H W c"]:
+    """Return a 16-bit PNG's own numbers; Pillow keeps them of grey images alone."""
+    try:
+        if image.mode.startswith("I;16"):
+            return np.array(image).astype(np.uint16)[..., None]
+        import av
+
+        with av.open(io.BytesIO(data), format="png_pipe") as container:
+            pixels = next(container.decode(video=0)).to_ndarray()
+        return np.asarray(pixels).reshape(image.height, image.width, -1).astype(np.uint16)
+    except (*DAMAGED, StopIteration) as error:
+        raise SceneError(f"{where}: colour image is damaged ({error}); export it again") from error
+
+
+def _eight_bits(
+    pixels: UInt16[np.ndarray, "H W c"], data: bytes, where: str
+) -> UInt8[np.ndarray, "H W 3"]:
+    channels = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]  # alpha comes last
+    largest = int(channels.max(initial=0))
+    if 256 <= largest < 4096 and b"sBIT" not in data[:4096]:
+        raise SceneError(
+            f"{where}: colour image has 16 bits a channel, but its numbers end at {largest}: scale "
+            "them to 0..65535, or write how many bits count (sBIT)"
+        )
+    scaled = channels if largest < 256 else np.rint(channels * (255 / 65535))
+    return np.ascontiguousarray(np.broadcast_to(scaled.astype(np.uint8), (*pixels.shape[:2], 3)))

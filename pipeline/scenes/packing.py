@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,16 @@ import numpy as np
 from jaxtyping import Float
 
 from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.scenes.images import encode_depth_png, encode_png
-from vega3d.pipeline.scenes.scene import Scene, SceneSource, View
+from vega3d.pipeline.scenes.bad_views import BadViews, check_bad_views, name_bad_views
+from vega3d.pipeline.scenes.depth_images import encode_depth_png
+from vega3d.pipeline.scenes.images import encode_png
+from vega3d.pipeline.scenes.scene import BadView, Scene, SceneSource, View
 from vega3d.pipeline.scenes.tar_members import INDEX_FORMAT, INDEX_NAME, MATRICES, encode_id
 
 
-def pack(source: SceneSource, out: str, *, scenes_per_tar: int = 8) -> dict[str, Any]:
+def pack(
+    source: SceneSource, out: str, *, scenes_per_tar: int = 8, policy: BadViews = "drop"
+) -> dict[str, Any]:
     """Write every scene to tars in a folder, with their index, and say what was done.
 
     JPEG and PNG bytes pass through unchanged; other colour becomes PNG, depth 16-bit PNG of
@@ -25,9 +31,11 @@ def pack(source: SceneSource, out: str, *, scenes_per_tar: int = 8) -> dict[str,
         source: Where the scenes come from.
         out: Local folder, made if need be.
         scenes_per_tar: Scenes of one tar; fewer where some fail.
+        policy: What becomes of views that cannot be used: see `check_bad_views`.
 
     Returns:
-        Counts, bytes, and scenes that failed with their reasons.
+        Counts, bytes, scenes that failed with their reasons, and lines on the others (views that
+        were left out, what was not read).
 
     Raises:
         ValueError: `out` holds an index already, or cannot be written to.
@@ -40,11 +48,13 @@ def pack(source: SceneSource, out: str, *, scenes_per_tar: int = 8) -> dict[str,
     entries = source.entries()
     tars: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
+    notes: dict[str, list[str]] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, first in enumerate(range(0, len(entries), scenes_per_tar)):
             scene_ids = [entry.scene_id for entry in entries[first : first + scenes_per_tar]]
-            tars.append(_write_tar(source, scene_ids, folder / f"scenes-{number:05d}.tar", failed))
+            path = folder / f"scenes-{number:05d}.tar"
+            tars.append(_write_tar(_read(source, scene_ids, policy, failed, notes), path))
         tars = [tar for tar in tars if tar["scenes"]]
         index = {"format": INDEX_FORMAT, "tars": tars}
         temporary = folder / f".{INDEX_NAME}.partial"
@@ -62,13 +72,41 @@ def pack(source: SceneSource, out: str, *, scenes_per_tar: int = 8) -> dict[str,
         "views": sum(scene["num_views"] for scene in scenes),
         "size_bytes": sum(tar["size_bytes"] for tar in tars),
         "failed": failed,
+        "notes": notes,
     }
 
 
-def _write_tar(
-    source: SceneSource, scene_ids: list[str], path: Path, failed: list[dict[str, str]]
-) -> dict[str, Any]:
-    """Write one tar and return its part of the index; scenes that fail are added to `failed`."""
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """A scene as the members of a tar."""
+
+    scene_id: str
+    samples: list[dict[str, bytes]]
+    """Its cameras, then each view's files."""
+
+
+def _read(
+    source: SceneSource,
+    scene_ids: list[str],
+    policy: BadViews,
+    failed: list[dict[str, str]],
+    notes: dict[str, list[str]],
+) -> Iterator[_Packed]:
+    """Yield the scenes that can be read; fill in the others and what is to say of these."""
+    for scene_id in scene_ids:
+        try:
+            scene = source.read(scene_id)
+            samples, bad = _samples(scene, policy)
+        except SceneError as error:
+            failed.append({"scene_id": scene_id, "reason": str(error)})
+            continue
+        if lines := [*scene.notes, *([name_bad_views(bad)] if bad else [])]:
+            notes[scene_id] = lines
+        yield _Packed(scene_id, samples)
+
+
+def _write_tar(packed: Iterable[_Packed], path: Path) -> dict[str, Any]:
+    """Write one tar and return its part of the index."""
     from webdataset.writer import TarWriter
 
     temporary = path.with_name(f".{path.name}.partial")
@@ -79,22 +117,16 @@ def _write_tar(
             with TarWriter(
                 file, user="", group="", mtime=0, encoder=False, keep_meta=True, format="GNU_FORMAT"
             ) as writer:
-                for scene_id in scene_ids:
-                    try:
-                        samples = _samples(source.read(scene_id))
-                    except SceneError as error:
-                        failed.append({"scene_id": scene_id, "reason": str(error)})
-                        continue
+                for scene in packed:
                     start = writer.tarstream.offset
-                    for sample in samples:
-                        writer.write({"__key__": encode_id(scene_id), **sample})
-                    size_bytes = writer.tarstream.offset - start
+                    for sample in scene.samples:
+                        writer.write({"__key__": encode_id(scene.scene_id), **sample})
                     scenes.append(
                         {
-                            "scene_id": scene_id,
-                            "num_views": len(samples) - 1,
+                            "scene_id": scene.scene_id,
+                            "num_views": len(scene.samples) - 1,
                             "start": start,
-                            "size_bytes": size_bytes,
+                            "size_bytes": writer.tarstream.offset - start,
                         }
                     )
             file.flush()
@@ -107,17 +139,38 @@ def _write_tar(
     return {"name": path.name, "size_bytes": size, "scenes": scenes}
 
 
-def _samples(scene: Scene) -> list[dict[str, bytes]]:
-    """Return the cameras, then each view's files; raises SceneError where one cannot be read."""
-    if not scene.views:
+def _samples(scene: Scene, policy: BadViews) -> tuple[list[dict[str, bytes]], list[BadView]]:
+    """Return the cameras, then each view's files, and the views that are left out.
+
+    Raises:
+        SceneError: Too many views cannot be read.
+    """
+    bad = list(scene.bad_views)
+    cameras: list[dict[str, Any]] = []
+    files: list[dict[str, bytes]] = []
+    for view in scene.views:
+        try:
+            files.append(_view_files(scene, view))
+            cameras.append(_camera(view))
+        except SceneError as error:
+            bad.append(BadView(view.view_id, str(error)))
+    check_bad_views(scene.scene_id, bad, len(files) + len(bad), policy)
+    if not files:
         raise SceneError(f"{scene.scene_id}: has no views")
-    cameras = [
-        {"view_id": view.view_id}
-        | {name: _rows(getattr(view, name)) for name in MATRICES if getattr(view, name) is not None}
-        for view in scene.views
-    ]
     text = json.dumps({"scene_id": scene.scene_id, "views": cameras}, allow_nan=False)
-    return [{"cameras.json": text.encode()}, *(_view_files(scene, view) for view in scene.views)]
+    return [{"cameras.json": text.encode()}, *files], bad
+
+
+def _camera(view: View) -> dict[str, Any]:
+    camera: dict[str, Any] = {"view_id": view.view_id}
+    for name in MATRICES:
+        if getattr(view, name) is not None:
+            camera[name] = _rows(getattr(view, name))
+    if view.K_color_size is not None:
+        camera["K_color_size"] = list(view.K_color_size)
+    if view.read_turns is not None and (turns := view.read_turns()):
+        camera["turns"] = turns
+    return camera
 
 
 def _rows(matrix: Float[np.ndarray, "side side"]) -> list[list[float | str]]:

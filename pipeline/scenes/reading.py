@@ -1,17 +1,37 @@
-"""Which reader a location is for: the only place that knows all of them."""
+"""Which reader a location is for: the only place that knows all of them.
+
+A new layout of folders is one file beside this one and one line in FOLDER_LAYOUTS.
+"""
 
 import os
 from pathlib import Path
 
+from vega3d.pipeline.scenes.captures import Captures, Layout, holds_captures
+from vega3d.pipeline.scenes.posed_images import PosedImages
+from vega3d.pipeline.scenes.scannet_export import ScannetExport
 from vega3d.pipeline.scenes.scene import SceneSource
+from vega3d.pipeline.scenes.seven_scenes import SevenScenes
 
-LAYOUTS = """layouts known:
-  ScanNet export   <scene>/color/0.jpg depth/0.png pose/0.txt intrinsic/intrinsic_color.txt
-  posed_images     <scene>/00000.jpg 00000.png 00000.txt intrinsic.txt depth_intrinsic.txt
-  7-Scenes         seq-01/frame-000000.color.png .depth.png .pose.txt
-  video            a file (.mp4 .mov .mkv .webm .avi .m4v) or a folder of them
-  WebDataset       .tar, a folder, glob or {000..009} of them, their index.json, http:// s3:// too
-  rooms            rooms:8 or rooms:8?views=16&height=240&width=320&seed=0"""
+FOLDER_LAYOUTS: tuple[Layout, ...] = (
+    ScannetExport(),
+    SevenScenes(),
+    PosedImages(),
+)
+"""A folder belongs to the first one that claims it."""
+
+_OTHERS = {
+    "video": "a file (.mp4 .mov .mkv .webm .avi .m4v) or a folder of them",
+    "WebDataset": ".tar, a folder, glob or {000..009} of them, their index.json, http:// s3:// too",
+    "rooms": "rooms:8 or rooms:8?views=16&height=240&width=320&seed=0",
+}
+
+LAYOUTS = "\n".join(
+    [
+        "layouts known:",
+        *(f"  {layout.name:<16} {layout.looks}" for layout in FOLDER_LAYOUTS),
+        *(f"  {name:<16} {looks}" for name, looks in _OTHERS.items()),
+    ]
+)
 
 
 def read_scenes(location: str) -> SceneSource:
@@ -23,6 +43,8 @@ def read_scenes(location: str) -> SceneSource:
     # Readers load on first use: av and trimesh are slow to import.
     from vega3d.pipeline.scenes.tars import looks_like_tars, read_tars
 
+    if "\0" in location:
+        raise ValueError(f"{location!r}: a location has no NUL character")
     if location.startswith("rooms:"):
         from vega3d.pipeline.scenes.rooms.rooms import parse_rooms
 
@@ -49,13 +71,16 @@ def _file_source(path: Path) -> SceneSource:
 
 
 def _folder_source(path: Path) -> SceneSource:
-    from vega3d.pipeline.scenes.rgbd_folders import RgbdFolders, holds_captures
     from vega3d.pipeline.scenes.tars import INDEX_NAME, read_tars
     from vega3d.pipeline.scenes.videos import Videos, holds_videos
 
-    if holds_captures(str(path)):
-        return RgbdFolders(str(path))
-    if any(name.endswith((".tar", INDEX_NAME)) for name in os.listdir(path)):
+    try:
+        if holds_captures(str(path), FOLDER_LAYOUTS):
+            return Captures(str(path), FOLDER_LAYOUTS)
+        names = os.listdir(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be listed ({error})") from error
+    if any(name.endswith((".tar", INDEX_NAME)) for name in names):
         return read_tars(str(path))
     if holds_videos(str(path)):
         return Videos(str(path))

@@ -2,13 +2,15 @@
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
 
 from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.scenes.scene import Scene, View
+from vega3d.pipeline.scenes.cameras import is_lost
+from vega3d.pipeline.scenes.scene import BadView, Scene, View
 
 VOXEL_M = 0.1
 """Edge of the voxels that `coverage` counts. Source: the paper's own voxels, facts/paper.md."""
@@ -19,16 +21,16 @@ pixels of a 640-pixel image, so a finer grid finds no more of them."""
 
 
 def drop_bad_poses(scene: Scene) -> tuple[Scene, int]:
-    """Return the scene without views whose pose is not finite, and how many there were.
+    """Return the scene without views whose pose was lost, and how many there were.
 
-    Views without any pose (videos) stay.
+    Lost is not finite or all zero. Views without any pose (videos) stay.
     """
     kept = tuple(
         view
         for view in scene.views
-        if view.world_from_camera is None or np.isfinite(view.world_from_camera).all()
+        if view.world_from_camera is None or not is_lost(view.world_from_camera)
     )
-    return Scene(scene.scene_id, kept), len(scene.views) - len(kept)
+    return replace(scene, views=kept), len(scene.views) - len(kept)
 
 
 def sample_views(scene: Scene, num_views: int, sampling: Literal["uniform", "coverage"]) -> Scene:
@@ -41,19 +43,18 @@ def sample_views(scene: Scene, num_views: int, sampling: Literal["uniform", "cov
             0.1 m voxels, again and again. Ties go to the lower index.
 
     Raises:
-        SceneError: `coverage` of a view without depth, pose or intrinsics.
+        SceneError: `coverage` of a view without depth, pose or intrinsics. Views whose depth cannot
+            be read become bad views of the scene that is returned.
 
     Source: uniform is the reference's np.linspace(0, n - 1, num_views, dtype=int).
     """
     count = len(scene.views)
     if num_views == 0 or count <= num_views:
         return scene
-    if sampling == "uniform":
-        chosen = np.linspace(0, count - 1, num_views, dtype=int).tolist()
-    else:
-        voxels = [_voxels(view, f"{scene.scene_id}/view {view.view_id}") for view in scene.views]
-        chosen = sorted(greedy_cover(voxels, num_views))
-    return Scene(scene.scene_id, tuple(scene.views[index] for index in chosen))
+    if sampling == "coverage":
+        return _covering(scene, num_views)
+    chosen = np.linspace(0, count - 1, num_views, dtype=int).tolist()
+    return replace(scene, views=tuple(scene.views[index] for index in chosen))
 
 
 def greedy_cover(sets: Sequence[Int64[np.ndarray, " _"]], count: int) -> list[int]:
@@ -82,12 +83,31 @@ def greedy_cover(sets: Sequence[Int64[np.ndarray, " _"]], count: int) -> list[in
     return chosen
 
 
-def _voxels(view: View, where: str) -> Int64[np.ndarray, " n"]:
+def _covering(scene: Scene, num_views: int) -> Scene:
+    for view in scene.views:
+        if view.read_depth_m is None or view.world_from_camera is None or view.K_depth is None:
+            raise SceneError(
+                f"{scene.scene_id}/view {view.view_id}: coverage sampling needs depth, pose and "
+                "intrinsics; use sampling 'uniform'"
+            )
+    readable, voxels = [], []
+    bad = list(scene.bad_views)
+    for view in scene.views:
+        try:
+            voxels.append(_voxels(view))
+            readable.append(view)
+        except SceneError as error:
+            bad.append(BadView(view.view_id, str(error)))
+    chosen = sorted(greedy_cover(voxels, num_views)) if voxels else []
+    views = tuple(readable[index] for index in chosen)
+    return replace(scene, views=views, bad_views=tuple(bad))
+
+
+def _voxels(view: View) -> Int64[np.ndarray, " n"]:
     """Return one number for each voxel that the view's depth pixels fall into."""
-    if view.read_depth_m is None or view.world_from_camera is None or view.K_depth is None:
-        raise SceneError(
-            f"{where}: coverage sampling needs depth, pose and intrinsics; use sampling 'uniform'"
-        )
+    assert view.read_depth_m is not None  # checked by the caller
+    assert view.world_from_camera is not None
+    assert view.K_depth is not None
     depth_m = view.read_depth_m()
     stride = max(1, int(np.ceil(np.sqrt(depth_m.size / _MAX_POINTS))))
     rows, cols = (np.arange(stride // 2, side, stride) for side in depth_m.shape)

@@ -30,14 +30,29 @@ class View:
     K_color: Float[np.ndarray, "3 3"] | None = None
     """Intrinsics of the colour image, px."""
 
+    K_color_size: tuple[int, int] | None = None
+    """Rows and columns of the image that K_color is of, where the source says so."""
+
     K_depth: Float[np.ndarray, "3 3"] | None = None
     """Intrinsics of the depth image, px."""
 
     world_from_camera: Float[np.ndarray, "4 4"] | None = None
-    """Pose; may be non-finite as ScanNet's are: the extractor drops such views and counts them."""
+    """Pose; not finite, or all zero, where tracking was lost: such views are dropped, counted."""
 
     read_color_bytes: Callable[[], bytes] | None = None
     """Return the JPEG or PNG that the source holds; None where it holds none."""
+
+    read_turns: Callable[[], int] | None = None
+    """Return how many quarter turns clockwise show it upright (EXIF, or what the source says);
+    pixels, depth and cameras are of the image before any turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadView:
+    """A view that is there and cannot be used."""
+
+    view_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,11 @@ class Scene:
 
     scene_id: str
     views: tuple[View, ...]
+    bad_views: tuple[BadView, ...] = ()
+    """Views that the source lists beside these: a file is missing, or a camera cannot be true."""
+
+    notes: tuple[str, ...] = ()
+    """What a person should know: no poses, files that look like depth and were not read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +81,20 @@ class SceneEntry:
     """Scenes of one unit share it: the URL of their tar, or "" where scenes lie apart."""
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something below a location that is not read."""
+
+    place: str
+    reason: str
+
+
 @runtime_checkable
 class SceneSource(Protocol):
-    """A place that lists scenes and reads them; picklable, so that workers get their own."""
+    """A place that lists scenes and reads them; picklable, so that workers get their own.
+
+    It may have `skipped() -> Sequence[Skipped]` beside these: what lies there and is not read.
+    """
 
     def entries(self) -> Sequence[SceneEntry]:
         """List every scene in a fixed order, without decoding anything."""
@@ -72,6 +103,12 @@ class SceneSource(Protocol):
     def read(self, scene_id: str) -> Scene:
         """Return one scene with lazy views; raises SceneError where it cannot."""
         ...
+
+
+def skipped(source: SceneSource) -> Sequence[Skipped]:
+    """Return what a source found and does not read; nothing where it does not say."""
+    listed: Callable[[], Sequence[Skipped]] | None = getattr(source, "skipped", None)
+    return listed() if listed else ()
 
 
 def check_unique(places: Iterable[tuple[str, str]]) -> None:

@@ -8,7 +8,7 @@ A remote scene is fetched as a whole when it is read: pack sampled views rather 
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -26,11 +26,7 @@ from vega3d.pipeline.scenes.byte_ranges import (
     read_range,
 )
 from vega3d.pipeline.scenes.cameras import check_intrinsics, check_pose
-from vega3d.pipeline.scenes.images import (
-    EncodedView,
-    decoded_view,
-    image_size,
-)
+from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
 from vega3d.pipeline.scenes.packing import pack
 from vega3d.pipeline.scenes.scene import (
     Scene,
@@ -89,7 +85,7 @@ class TarScenes:
         if place is None:
             raise SceneError(f"{scene_id}: no tar holds this scene")
         try:
-            return Scene(scene_id, tuple(map(decoded_view, _encoded_views(place))))
+            return build_scene(scene_id, _encoded_views(place))
         except SceneError:
             raise
         except (OSError, ValueError) as error:
@@ -210,8 +206,8 @@ def _scan(url: str) -> list[TarScene]:
     return scenes
 
 
-def _encoded_views(place: TarScene) -> list[EncodedView]:
-    """Return a scene's views, in the order of its cameras, or by name where it has none."""
+def _encoded_views(place: TarScene) -> list[tuple[str, Callable[[], EncodedView]]]:
+    """Return what makes a scene's views, in the order of its cameras, or by name without them."""
     where, end = f"{place.url} at byte {place.start}", place.start + place.size_bytes
     if is_remote(place.url):
         data = read_range(place.url, place.start, place.size_bytes)
@@ -243,7 +239,7 @@ def _check_member(member: Member, place: TarScene, files: dict[tuple[str, str], 
 
 def _with_cameras(
     place: TarScene, files: dict[tuple[str, str], "partial[bytes]"]
-) -> list[EncodedView]:
+) -> list[tuple[str, Callable[[], EncodedView]]]:
     colors = sorted((view for kind, view in files if kind == "color"), key=natural_key)
     if not colors:
         raise SceneError(f"{place.scene_id}: {place.url} holds no colour images of it")
@@ -256,19 +252,27 @@ def _with_cameras(
                 f"{place.scene_id}: views {odd} have either a colour image or a camera in "
                 f"{place.url}; every view must have both"
             )
-    depths = [load for (kind, _), load in files.items() if kind == "depth"]
-    depth_size = image_size(depths[0](), place.scene_id) if depths else None
-    return [
-        EncodedView(
+
+    def view(view_id: str) -> EncodedView:
+        encoded = EncodedView(
             scene_id=place.scene_id,
-            view_id=view,
-            load_color=files["color", view],
-            load_depth=files.get(("depth", view)),
-            depth_size=depth_size,
-            **cameras[view],
+            view_id=view_id,
+            load_color=files["color", view_id],
+            load_depth=files.get(("depth", view_id)),
+            **cameras[view_id],
         )
-        for view in cameras
-    ]
+        _check_cameras(encoded)
+        return encoded
+
+    return [(view_id, partial(view, view_id)) for view_id in cameras]
+
+
+def _check_cameras(view: EncodedView) -> None:
+    if view.world_from_camera is not None:
+        check_pose(view.world_from_camera, f"{view.where}: world_from_camera")
+    for name, K in (("K_color", view.K_color), ("K_depth", view.K_depth)):
+        if K is not None:
+            check_intrinsics(K, f"{view.where}: {name}")
 
 
 def _slice(data: bytes, start: int, size_bytes: int) -> bytes:
@@ -278,20 +282,23 @@ def _slice(data: bytes, start: int, size_bytes: int) -> bytes:
 def _parse_cameras(data: bytes, scene_id: str) -> dict[str, dict[str, Any]]:
     try:
         views = {str(view["view_id"]): view for view in json.loads(data)["views"]}
-        cameras = {
-            view_id: {name: _matrix(view.get(name), side) for name, side in MATRICES.items()}
-            for view_id, view in views.items()
-        }
+        return {view_id: _camera(view) for view_id, view in views.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SceneError(
             f"{scene_id}: its cameras.json cannot be understood ({type(error).__name__}: {error})"
         ) from error
-    for view_id, matrices in cameras.items():
-        for name, matrix in matrices.items():
-            if matrix is not None:
-                check = check_pose if name == "world_from_camera" else check_intrinsics
-                check(matrix, f"{scene_id}/view {view_id}: {name}")
-    return cameras
+
+
+def _camera(view: dict[str, Any]) -> dict[str, Any]:
+    camera: dict[str, Any] = {
+        name: _matrix(view.get(name), side) for name, side in MATRICES.items()
+    }
+    if view.get("K_color_size") is not None:
+        rows, cols = (int(side) for side in view["K_color_size"])
+        camera["K_color_size"] = (rows, cols)
+    if view.get("turns") is not None:
+        camera["turns"] = int(view["turns"]) % 4
+    return camera
 
 
 def _matrix(rows: Any, side: int) -> Float[np.ndarray, "side side"] | None:  # noqa: ANN401 - JSON

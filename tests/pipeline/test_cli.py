@@ -212,29 +212,30 @@ def test_bad_scenes_are_listed_and_the_others_stored(
 
     capture("good")
     capture("floor 2/k\u00fcche")
-    truncated = capture("truncated") / "color" / "1.jpg"
+    truncated = capture("truncated", 1) / "color" / "0.jpg"
     truncated.write_bytes(truncated.read_bytes()[:2000])
+    shutil.copyfile(truncated, capture("one of three", 3) / "color" / "1.jpg")
     (capture("lost pose", 3) / "pose" / "1.txt").write_text("nan " * 16)
-    (capture("singular") / "pose" / "0.txt").write_text("0 0 0 0\n" * 3 + "0 0 0 1")
+    (capture("singular", 1) / "pose" / "0.txt").write_text("1 0 0 0\n" * 3 + "0 0 0 1")
     (capture("no intrinsics") / "intrinsic" / "intrinsic_color.txt").unlink()
     capture("empty", views=0)
-    depth = capture("odd depth") / "depth" / "1.png"
+    depth = capture("odd depth", 1) / "depth" / "0.png"
     Image.fromarray(np.full((48, 64), 1000, np.uint16)).save(depth)
     summary, told = command(
         "run", scenes, "--out", tmp_path / "s", "--model", tiny_wan, *SMALL, code=3
     )
     assert set(open_store(str(tmp_path / "s")).scene_ids) == {
-        "good", "floor 2/k\u00fcche", "lost pose",
+        "good", "floor 2/k\u00fcche", "lost pose", "one of three",
     }  # fmt: skip
-    assert summary["dropped_views"] == 1
+    assert summary["dropped_views"] == 2
     assert set(summary["failures"]) == {
         "truncated", "singular", "no intrinsics", "empty", "odd depth",
     }  # fmt: skip
     for scene_id, words in {
-        "truncated": "truncated/view 1: .*truncated",
+        "truncated": "truncated/view 0: .*truncated",
         "singular": "singular/view 0: ",
         "no intrinsics": "intrinsic_color.txt",
-        "empty": "empty holds no colour images",
+        "empty": "empty: holds no colour images",
         "odd depth": "48x64",
     }.items():
         assert re.search(words, summary["failures"][scene_id]), summary["failures"][scene_id]

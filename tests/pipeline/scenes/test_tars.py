@@ -123,6 +123,7 @@ def test_the_same_scenes_give_the_same_bytes(shards: Path, tmp_path: Path) -> No
     assert summary == {
         "out": str(tmp_path / "again"), "tars": 2, "scenes": 4, "views": 12,
         "size_bytes": sizes, "failed": [],
+        "notes": {},
     }  # fmt: skip
 
 

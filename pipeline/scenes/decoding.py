@@ -1,0 +1,170 @@
+"""The views of a scene that go to a backbone: chosen, decoded, upright, and what was left out.
+
+Letters: H W a colour image, h w a depth image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, UInt8
+
+from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.scenes.bad_views import BadViews, check_bad_views, name_bad_views
+from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
+from vega3d.pipeline.scenes.scene import BadView, Scene, View
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodedView:
+    """A view with its pixels; its cameras are of these pixels."""
+
+    view: View
+    rgb: UInt8[np.ndarray, "H W 3"]
+    depth_m: Float32[np.ndarray, "h w"] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneReport:
+    """How a scene was read, in numbers and in lines for a person."""
+
+    views: int
+    """Kept and decoded."""
+
+    with_depth: int
+    with_pose: int
+    lost_poses: int
+    """Views left out because tracking was lost."""
+
+    bad_views: tuple[BadView, ...]
+    """Views left out because a file is missing or damaged, or a camera cannot be true."""
+
+    notes: tuple[str, ...]
+
+    @property
+    def dropped_views(self) -> int:
+        """Count the views that were left out for any reason."""
+        return self.lost_poses + len(self.bad_views)
+
+    def lines(self) -> list[str]:
+        """Return what a person should know, a line each; empty where all is well."""
+        lines = list(self.notes)
+        if self.lost_poses:
+            lines.append(f"dropped {self.lost_poses} views without a pose: tracking was lost")
+        if self.bad_views:
+            lines.append(name_bad_views(self.bad_views))
+        return lines
+
+
+def decode_views(
+    scene: Scene,
+    *,
+    num_views: int,
+    sampling: Literal["uniform", "coverage"],
+    policy: BadViews = "drop",
+) -> tuple[list[DecodedView], SceneReport]:
+    """Drop views without a pose, choose views, decode them and turn them upright.
+
+    Args:
+        scene: As a source gives it.
+        num_views: Views to keep at most; 0 keeps all.
+        sampling: See `sample_views`.
+        policy: What becomes of views that cannot be used: see `check_bad_views`.
+
+    Raises:
+        SceneError: No view is left, or too many are bad.
+    """
+    num_listed = len(scene.views) + len(scene.bad_views)
+    check_bad_views(scene.scene_id, scene.bad_views, num_listed, policy)
+    posed, lost = drop_bad_poses(scene)
+    if not posed.views:
+        raise SceneError(f"{scene.scene_id}: no view has a finite pose ({lost} dropped)")
+    sampled = sample_views(posed, num_views, sampling)
+    check_bad_views(scene.scene_id, sampled.bad_views, num_listed, policy)
+    decoded: list[DecodedView] = []
+    bad: list[BadView] = []
+    turns = []
+    for view in sampled.views:
+        try:
+            turns.append(view.read_turns() if view.read_turns else 0)
+            decoded.append(_decode(view))
+        except SceneError as error:
+            del turns[len(decoded) :]
+            bad.append(BadView(view.view_id, str(error)))
+    check_bad_views(scene.scene_id, bad, len(sampled.views), policy)
+    decoded, turned = _upright(decoded, turns)
+    return decoded, SceneReport(
+        views=len(decoded),
+        with_depth=sum(one.depth_m is not None for one in decoded),
+        with_pose=sum(one.view.world_from_camera is not None for one in decoded),
+        lost_poses=lost,
+        bad_views=(*sampled.bad_views, *bad),
+        notes=(*scene.notes, *turned),
+    )
+
+
+def turn(one: DecodedView, turns: int) -> DecodedView:
+    """Turn a view clockwise by quarter turns: pixels, depth, intrinsics and pose together.
+
+    No point of the world moves: the camera is turned about its own axis.
+    """
+    turns %= 4
+    if turns == 0:
+        return one
+    view, depth_m = one.view, one.depth_m
+    size = one.rgb.shape[:2]
+    # One turn clockwise: what was to the right (x) is below (y), what was below is to the left.
+    turned_from_camera = np.linalg.matrix_power(
+        np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), turns
+    )
+    pose = view.world_from_camera
+    turned = replace(
+        view,
+        K_color=None if view.K_color is None else _turned_intrinsics(view.K_color, size, turns),
+        K_color_size=None if view.K_color_size is None else _turned_size(size, turns),
+        K_depth=None
+        if view.K_depth is None or depth_m is None
+        else _turned_intrinsics(view.K_depth, depth_m.shape[:2], turns),
+        world_from_camera=None if pose is None else pose @ turned_from_camera.T,
+        read_color_bytes=None,
+        read_turns=None,
+    )
+    return DecodedView(
+        view=turned,
+        rgb=np.ascontiguousarray(np.rot90(one.rgb, -turns)),
+        depth_m=None if depth_m is None else np.ascontiguousarray(np.rot90(depth_m, -turns)),
+    )
+
+
+def _decode(view: View) -> DecodedView:
+    return DecodedView(
+        view=view,
+        rgb=view.read_rgb(),
+        depth_m=view.read_depth_m() if view.read_depth_m else None,
+    )
+
+
+def _upright(
+    decoded: Sequence[DecodedView], turns: Sequence[int]
+) -> tuple[list[DecodedView], list[str]]:
+    """Turn all views, or none where their sizes would then differ: a scene has one image size."""
+    turned = [turn(one, by) for one, by in zip(decoded, turns, strict=True)]
+    if len({one.rgb.shape for one in turned}) > len({one.rgb.shape for one in decoded}):
+        return list(decoded), ["some images are upright and some lie on their side; left as stored"]
+    return turned, []
+
+
+def _turned_size(size: tuple[int, ...], turns: int) -> tuple[int, int]:
+    return (size[1], size[0]) if turns % 2 else (size[0], size[1])
+
+
+def _turned_intrinsics(
+    K: Float[np.ndarray, "3 3"], size: tuple[int, ...], turns: int
+) -> Float64[np.ndarray, "3 3"]:
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    height, width = size[0], size[1]
+    for _ in range(turns):  # column' = height - row, row' = column
+        fx, fy, cx, cy = fy, fx, height - cy, cx
+        height, width = width, height
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=np.float64)

@@ -1,0 +1,103 @@
+"""Whether an image file is whole: what decoders pass over in silence.
+
+PNG has a CRC on every chunk and a checksum over its pixels, and Pillow compares neither; libjpeg
+fills what is missing with grey. A PNG that passes here has the pixels that were written. JPEG has
+no checksums: a flipped bit inside its data gives other pixels, and no decoder can know; only that
+its end is there can be asked of it.
+"""
+
+import re
+import struct
+import zlib
+
+from vega3d.pipeline.errors import SceneError
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8"
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By the colour type of a PNG. Source: PNG specification (W3C, 3rd ed.), section 11.2.1."""
+
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
+          (1, 0, 2, 1))  # fmt: skip
+"""First row and column, and steps, of each pass. Source: the same, section 8.2."""
+
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""In a JPEG's data: FF is followed by 00 where it is data and by D0..D7 at a restart."""
+
+_ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+"""JPEG markers without a length. Source: ITU-T T.81, table B.1."""
+
+
+def check_png(data: bytes, where: str) -> None:
+    """Raise SceneError unless every chunk's CRC is right and all pixels are there."""
+    chunks: list[tuple[bytes, bytes]] = []
+    position = len(PNG_SIGNATURE)
+    while position < len(data) and (not chunks or chunks[-1][0] != b"IEND"):
+        header = data[position : position + 8]
+        size = struct.unpack(">I", header[:4])[0] if len(header) == 8 else len(data)
+        body = data[position + 8 : position + 8 + size]
+        crc = data[position + 8 + size : position + 12 + size]
+        if len(crc) < 4 or zlib.crc32(body, zlib.crc32(header[4:])) != struct.unpack(">I", crc)[0]:
+            raise SceneError(
+                f"{where} is a damaged PNG: the checksum at byte {position} of {len(data)} does "
+                "not fit; fetch or export it again"
+            )
+        chunks.append((header[4:], body))
+        position += 12 + size
+    names = [name for name, _ in chunks]
+    if not chunks or names[0] != b"IHDR" or names[-1] != b"IEND" or len(chunks[0][1]) != 13:
+        raise SceneError(f"{where} is a truncated PNG; fetch or export it again")
+    _check_pixels(chunks, where)
+
+
+def check_jpeg(data: bytes, where: str) -> None:
+    """Raise SceneError unless the marker that ends a JPEG follows its data."""
+    position = len(JPEG_SIGNATURE)
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            break
+        marker = data[position + 1]
+        if marker == 0xD9:
+            return
+        if marker == 0xFF:  # filling
+            position += 1
+        elif marker in _ALONE:
+            position += 2
+        else:
+            position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+            if marker == 0xDA:  # the scan's data goes on until the next marker
+                found = _MARKER.search(data, position)
+                position = found.start() if found else len(data)
+    if data[position : position + 2] != b"\xff\xd9":
+        raise SceneError(
+            f"{where} is a truncated or damaged JPEG: its end is missing after {len(data)} bytes; "
+            "fetch or export it again"
+        )
+
+
+def _check_pixels(chunks: list[tuple[bytes, bytes]], where: str) -> None:
+    width, height, bits, color, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
+    if color not in _CHANNELS or interlaced > 1 or not (width and height):
+        raise SceneError(f"{where} is no valid PNG: its header cannot be")
+    bits_a_pixel = bits * _CHANNELS[color]
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    size = 0
+    for row, col, row_step, col_step in passes:
+        rows, cols = -(-(height - row) // row_step), -(-(width - col) // col_step)
+        if rows > 0 and cols > 0:
+            size += rows * (1 + -(-cols * bits_a_pixel // 8))
+    inflate = zlib.decompressobj()
+    try:
+        pixels = inflate.decompress(
+            b"".join(body for name, body in chunks if name == b"IDAT"), size + 1
+        )
+        if len(pixels) == size and not inflate.eof:
+            inflate.decompress(inflate.unconsumed_tail, 1)  # the checksum at the end
+    except zlib.error as error:
+        raise SceneError(f"{where} is a damaged PNG ({error}); export it again") from error
+    if len(pixels) != size or not inflate.eof:
+        raise SceneError(
+            f"{where} is an incomplete PNG: its data holds {len(pixels)} of {size} bytes; "
+            "export it again"
+        )
