@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from vega3d.pipeline.backbones.checkpoints import flops_per_view, model_facts
+from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.loading import load_from_config
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.backbones.tiny import write_random_wan, write_tiny_wan
-from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.backbones.wan import WanConfig
 
 SIZE = (480, 832)
 """Rows and columns of the view, px: the paper's smaller size."""
@@ -43,12 +43,13 @@ def bench(numerics: Numerics, *, full: bool, repeats: int) -> dict[str, Any]:
 
 
 def _measure(model: Path, numerics: Numerics, repeats: int) -> dict[str, Any]:
-    config = ExtractConfig(model=str(model), resolution=SIZE)
+    config = WanConfig(model=str(model), resolution=SIZE)
     apply_numerics(numerics)
     facts = model_facts(config)
     start = time.monotonic()
-    prompt = np.random.default_rng(0).standard_normal((1, facts.text_dim), dtype=np.float32)
-    backbone = load_from_config(config, numerics, prompt)
+    width = int(facts.configs["transformer"]["text_dim"])
+    prompt = np.random.default_rng(0).standard_normal((1, width), dtype=np.float32)
+    backbone = load_from_config(config, numerics, config.prompt(prompt))
     load_s = time.monotonic() - start
     rgb = np.random.default_rng(1).integers(0, 256, (1, *SIZE, 3), dtype=np.uint8)
     seconds = []
@@ -57,7 +58,7 @@ def _measure(model: Path, numerics: Numerics, repeats: int) -> dict[str, Any]:
         features = backbone.encode(rgb, scene_id="bench", view_ids=["0"])
         seconds.append(time.monotonic() - start)
     median = statistics.median(seconds[1:])
-    tflop = flops_per_view(config, facts, SIZE) / 1e12
+    tflop = config.flops_per_view(facts, SIZE, 1) / 1e12
     return {
         "resolution": SIZE,
         "taps": {tap: list(values.shape) for tap, values in features.items()},

@@ -47,7 +47,6 @@ from vega3d.pipeline.extract_options import (
     NoiseSeed,
     Out,
     PerShard,
-    Preset,
     PresetOption,
     PromptEmbeds,
     ResolutionOption,
@@ -109,7 +108,7 @@ def _options(
 def run(
     scenes: Scenes,
     out: Out,
-    preset: PresetOption = Preset.WAN,
+    preset: PresetOption = DEFAULT.backbone.name,
     model: ModelOption = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
@@ -117,8 +116,8 @@ def run(
     fit: FitOption = None,
     context: ContextOption = None,
     dtype: Dtype = None,
-    noise_seed: NoiseSeed = DEFAULT.noise_seed,
-    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    noise_seed: NoiseSeed = None,
+    noise_samples: NoiseSamples = None,
     grid: Grid = "14x14",
     store_dtype: StoreDtype = DEFAULT.store_dtype,
     views: Views = DEFAULT.num_views,
@@ -193,7 +192,7 @@ def run(
 @app.command()
 def plan(
     scenes: Scenes,
-    preset: PresetOption = Preset.WAN,
+    preset: PresetOption = DEFAULT.backbone.name,
     model: ModelOption = None,
     blocks: Blocks = None,
     timesteps: Timesteps = None,
@@ -201,8 +200,8 @@ def plan(
     fit: FitOption = None,
     context: ContextOption = None,
     dtype: Dtype = None,
-    noise_seed: NoiseSeed = DEFAULT.noise_seed,
-    noise_samples: NoiseSamples = DEFAULT.noise_samples,
+    noise_seed: NoiseSeed = None,
+    noise_samples: NoiseSamples = None,
     grid: Grid = "14x14",
     store_dtype: StoreDtype = DEFAULT.store_dtype,
     views: Views = DEFAULT.num_views,
@@ -527,7 +526,7 @@ def _runner(config: RunConfig) -> "Runner":
 
 
 def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dict[str, Any]:
-    from vega3d.pipeline.backbones.checkpoints import model_facts
+    from vega3d.pipeline.backbones.checkpoints import planned_facts
     from vega3d.pipeline.estimate import Rates, estimate
     from vega3d.pipeline.plan import plan_units
 
@@ -538,7 +537,7 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
     return estimate(
         planned,
         config,
-        model_facts(config),
+        planned_facts(config.backbone),
         checked(Rates, **rates),
         source_bytes=sum(entry.size_bytes for entry in entries),
     )

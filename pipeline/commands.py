@@ -12,8 +12,15 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, UsageError
+from vega3d.pipeline.errors import (
+    CheckpointError,
+    SceneError,
+    StoreError,
+    TransientError,
+    UsageError,
+)
 from vega3d.pipeline.origin import check_one_origin
+from vega3d.pipeline.texts import printable, without_secrets
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -58,6 +65,11 @@ def check_out(out: str | Path) -> None:
         raise UsageError(f"{out} cannot be written: no permission in {place}; choose another --out")
 
 
+def tell(text: str) -> None:
+    """Say something to a person on stderr: without secrets, and nothing a terminal acts upon."""
+    sys.stderr.write(f"{printable(without_secrets(text))}\n")
+
+
 def print_result(result: Mapping[str, Any]) -> None:
     """Print the last line of stdout: one JSON object."""
     sys.stdout.write(json.dumps(result) + "\n")
@@ -91,14 +103,17 @@ def run_app(
         check_one_origin()
         app(arguments)
     except mendable as error:
-        sys.stderr.write(f"error: {error}\n")
+        tell(f"error: {error}")
         sys.exit(getattr(error, "exit_code", USAGE))
+    except TransientError as error:
+        tell(f"error: {error}; when it answers again, {RESUME}")
+        sys.exit(USAGE)
     except OSError as error:
         if error.errno not in _PLACE_ERRORS:
             raise
-        sys.stderr.write(
+        tell(
             f"error: {error.filename or 'a file'}: {error.strerror}; make room or choose another "
-            f"place, then {RESUME}\n"
+            f"place, then {RESUME}"
         )
         sys.exit(USAGE)
 

@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.siglip import SiglipConfig
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
-from vega3d.pipeline.config import ExtractConfig, siglip_config
+from vega3d.pipeline.backbones.wan import WanConfig
+from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.pictures import write_pictures
 from vega3d.pipeline.store.store import open_store
 
@@ -52,9 +53,10 @@ def run_demo(out: str, extract: Extract) -> dict[str, Any]:
 
 def demo_config(model: str) -> ExtractConfig:
     """Return the default config at the demo's size."""
-    return ExtractConfig(model=model, resolution=(240, 320), num_views=12, scenes_per_shard=1)
+    backbone = WanConfig(model=model, resolution=(240, 320))
+    return ExtractConfig(backbone=backbone, num_views=12, scenes_per_shard=1)
 
 
 def demo_semantic_config(model: str) -> ExtractConfig:
     """Return SigLIP's config at the demo's size."""
-    return replace(siglip_config(), model=model, num_views=12, scenes_per_shard=1)
+    return ExtractConfig(backbone=SiglipConfig(model=model), num_views=12, scenes_per_shard=1)

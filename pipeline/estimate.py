@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import ModelFacts, flops_per_view
+from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.store.layout import unit_arrays
 from vega3d.pipeline.store.units import Plan
@@ -56,7 +56,7 @@ def estimate(
         for array in arrays
     )
     views = sum(scene.num_views for scene in plan.scenes)
-    flops = flops_per_view(config, facts, image_size) * views
+    flops = view_flops(config, facts, image_size) * views
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
     return {
         "scenes": len(plan.scenes),
@@ -80,6 +80,12 @@ def estimate(
             "read_gb_per_s": rates.read_gb_per_s,
         },
     }
+
+
+def view_flops(config: ExtractConfig, facts: ModelFacts, image_size: tuple[int, int]) -> float:
+    """Return the operations of one view; where all views are kept, a scene is taken to have 32."""
+    canvas = config.backbone.canvas(facts, *image_size)
+    return config.backbone.flops_per_view(facts, canvas, config.num_views or 32)
 
 
 def break_even(worker_hours: float, stored_bytes: int, rates: Rates) -> dict[str, Any]:

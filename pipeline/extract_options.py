@@ -3,42 +3,24 @@
 Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
+from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import backbone_names, preset, preset_names
+from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.commands import checked
-from vega3d.pipeline.config import (
-    ExtractConfig,
-    Resolution,
-    RunConfig,
-    reference_config,
-    siglip_config,
-)
+from vega3d.pipeline.config import ExtractConfig, RunConfig
 
+WAN = WanConfig()
 DEFAULT = ExtractConfig()
 NUMERICS = Numerics()
 RUN = RunConfig()
-
-
-class Preset(StrEnum):
-    """Named configs that the other options change."""
-
-    WAN = "wan2.1-t2v"
-    SIGLIP = "siglip"
-    REFERENCE = "reference"
-
-
-_PRESETS: dict[Preset, Callable[[], ExtractConfig]] = {
-    Preset.WAN: ExtractConfig,
-    Preset.SIGLIP: siglip_config,
-    Preset.REFERENCE: reference_config,
-}
 
 
 class Fit(StrEnum):
@@ -88,7 +70,7 @@ Scenes = Annotated[
 ]
 Out = Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")]
 PresetOption = Annotated[
-    Preset, typer.Option("--preset", "--backbone", help="Named config; the options change it.")
+    str, typer.Option("--preset", "--backbone", help="Named config; the options change it.")
 ]
 ModelOption = Annotated[
     str | None, typer.Option(help="Hub id or folder. [default: the preset's]", show_default=False)
@@ -96,14 +78,14 @@ ModelOption = Annotated[
 Blocks = Annotated[
     str | None,
     typer.Option(
-        help=f"Blocks to keep, from 0, such as 10,20. [default: {DEFAULT.blocks[0]}, SigLIP -2]",
+        help=f"Blocks to keep, from 0, such as 10,20. [default: {WAN.blocks[0]}, SigLIP -2]",
         show_default=False,
     ),
 ]
 Timesteps = Annotated[
     str | None,
     typer.Option(
-        help=f"Noise steps k of 0..1000, such as 100,300. [default: {DEFAULT.timesteps[0]}]",
+        help=f"Noise steps k of 0..1000, such as 100,300. [default: {WAN.timesteps[0]}]",
         show_default=False,
     ),
 ]
@@ -138,8 +120,13 @@ Dtype = Annotated[
         show_default=False,
     ),
 ]
-NoiseSeed = Annotated[int, typer.Option(help="Seed of the noise.")]
-NoiseSamples = Annotated[int, typer.Option(help="Noise draws a view, each its own tap.")]
+NoiseSeed = Annotated[
+    int | None, typer.Option(help="Seed of the noise. [default: 0]", show_default=False)
+]
+NoiseSamples = Annotated[
+    int | None,
+    typer.Option(help="Noise draws a view, each its own tap. [default: 1]", show_default=False),
+]
 Grid = Annotated[str, typer.Option(help="ROWSxCOLS of the common token grid.")]
 StoreDtype = Annotated[str, typer.Option(help="Type of the stored features: float16, float32.")]
 Views = Annotated[int, typer.Option("--views", help="Views kept of a scene at most; 0: all.")]
@@ -167,7 +154,7 @@ def configs(asked: dict[str, Any]) -> tuple[ExtractConfig, Numerics]:
     numerics = checked(
         Numerics, batch_size=asked["batch_size"], threads=asked["threads"], device=device
     )
-    fields: dict[str, Any] = {
+    own: dict[str, Any] = {
         "model": asked["model"],
         "blocks": _ints("--blocks", asked["blocks"]),
         "timesteps": _ints("--timesteps", asked["timesteps"]),
@@ -175,18 +162,33 @@ def configs(asked: dict[str, Any]) -> tuple[ExtractConfig, Numerics]:
         "fit": asked["fit"] and asked["fit"].value,
         "context": asked["context"] and asked["context"].value,
         "dtype": asked["dtype"],
-        "scenes_per_shard": (8 if device == "cuda" else 1)
-        if asked["scenes_per_shard"] is None
-        else asked["scenes_per_shard"],
         "noise_seed": asked["noise_seed"],
         "noise_samples": asked["noise_samples"],
-        "grid": _size("--grid", asked["grid"]),
-        "store_dtype": asked["store_dtype"],
-        "num_views": asked["views"],
-        "sampling": asked["sampling"].value,
     }
-    given = {name: value for name, value in fields.items() if value is not None}
-    return checked(partial(replace, _PRESETS[asked["preset"]]()), **given), numerics
+    per_shard = asked["scenes_per_shard"]
+    config = checked(
+        ExtractConfig,
+        backbone=_backbone(asked["preset"], own),
+        scenes_per_shard=(8 if device == "cuda" else 1) if per_shard is None else per_shard,
+        grid=_size("--grid", asked["grid"]),
+        store_dtype=asked["store_dtype"],
+        num_views=asked["views"],
+        sampling=asked["sampling"].value,
+    )
+    return config, numerics
+
+
+def _backbone(name: str, own: dict[str, Any]) -> BackboneConfig:
+    """Return the named config with the settings that were given; it must have each of them."""
+    if name not in (known := (*backbone_names(), *preset_names())):
+        raise typer.BadParameter(f"--backbone must be one of {', '.join(known)}, got {name!r}")
+    base: Any = checked(preset, name)
+    given = {setting: value for setting, value in own.items() if value is not None}
+    if unknown := given.keys() - {field.name for field in fields(base)}:
+        flags = ", ".join("--" + setting.replace("_", "-") for setting in sorted(unknown))
+        raise typer.BadParameter(f"{base.name} takes no {flags}")
+    changed: BackboneConfig = checked(partial(replace, base), **given)
+    return changed
 
 
 def device_of(device: Device) -> str:
@@ -207,11 +209,11 @@ def _ints(option: str, text: str | None) -> tuple[int, ...] | None:
         raise typer.BadParameter(f"{option} takes numbers such as 10,20, got {text!r}") from None
 
 
-def _resolution(text: str | None) -> Resolution | None:
+def _resolution(text: str | None) -> tuple[int, int] | str | None:
     if text is None:
         return None
     if text in ("auto", "native"):
-        return cast("Resolution", text)
+        return text
     return _size("--resolution", text)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.decoding import SceneReport, decode_views
@@ -98,12 +99,13 @@ def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig)
     count, height, width = scene.rgb.shape[:3]
     view_ids = [view.view_id for view in scene.views]
     tokens = backbone.encode(scene.rgb, scene_id=scene.scene_id, view_ids=view_ids)
+    token_map = backbone.token_map(height, width)
     features, coverage = {}, np.empty(config.grid, dtype=np.float32)
     for tap, values in tokens.items():
-        pooled, covered = backbone.pool(values, height, width, config.grid)
+        pooled, covered = pool_to_grid(values.numpy(), token_map, height, width, config.grid)
         features[tap] = pooled
         coverage = np.asarray(covered, dtype=np.float32)
-    row_cells, col_cells = backbone.cells(height, width, config.grid)
+    row_cells, col_cells = grid_cells(token_map, height, width, config.grid)
     geometry = [
         _geometry(view, depth, (height, width), row_cells, col_cells)
         for view, depth in zip(scene.views, scene.depth_m, strict=True)

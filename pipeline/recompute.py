@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -68,7 +68,7 @@ def verify_deep(
     if numerics.device == "cuda" and not torch.cuda.is_available():
         numerics = replace(numerics, device="cpu")  # another environment: compared with tolerance
     apply_numerics(numerics)
-    backbone = load_from_config(prepared.config, numerics, prepared.prompt_embeds)
+    backbone = load_from_config(prepared.config.backbone, numerics, prepared.prompt)
     here = environment(numerics.device)
     chosen = np.unique(np.linspace(0, len(store.scene_ids) - 1, sample).astype(int))
     for scene_id in [store.scene_ids[index] for index in chosen] if store.scene_ids else ():
@@ -88,12 +88,9 @@ def verify_deep(
 def stored_config(store: Store, model: str | None = None) -> ExtractConfig:
     """Return the config that a store was made with; raises StoreError for imported features."""
     plain = dict(store.identity["config"])
-    if plain["backbone"] == "imported":
+    if not store.saw_pixels:
         raise StoreError(f"{store.url}: imported features cannot be recomputed")
-    fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
-    }
-    return ExtractConfig(**{**fields, "model": model or plain["model"]})
+    return ExtractConfig.from_stored({**plain, "model": model} if model else plain)
 
 
 def _changed(scene_id: str, same_environment: bool) -> Recomputed:
@@ -117,7 +114,7 @@ def _compare(store: Store, anew: "SceneArrays", same_environment: bool) -> Recom
         ours, theirs = again[seen].astype(np.float64), stored[seen].astype(np.float64)
         norm = float(np.linalg.norm(theirs)) or 1.0
         worst = max(worst, float(np.linalg.norm(ours - theirs)) / norm)
-    exact = store.identity["config"]["dtype"] == "float32"
+    exact = store.identity["config"].get("dtype", "float32") == "float32"
     close = worst <= (TOLERANCE if exact else BFLOAT16_TOLERANCE)
     return Recomputed(
         scene_id=anew.scene_id,

@@ -14,6 +14,9 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 """How long one thing is asked for again before it is given up: a server that restarts is back."""
 
+MIN_ATTEMPTS = 3
+"""However long they take: a large upload that fails late is begun again."""
+
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 8.0
 
@@ -56,7 +59,7 @@ def retried(ask: Callable[[], T]) -> T:
     """Return what `ask` returns; ask again while it raises TransientError.
 
     Raises:
-        TransientError: Still, after PATIENCE_S; the message counts the attempts.
+        TransientError: Still, after PATIENCE_S and MIN_ATTEMPTS; the message counts them.
     """
     start, waits, attempts = time.monotonic(), pauses(), 0
     while True:
@@ -66,7 +69,7 @@ def retried(ask: Callable[[], T]) -> T:
         except TransientError as error:
             pause_s = waits.next_s()
             tried_s = time.monotonic() - start
-            if tried_s + pause_s > PATIENCE_S:
+            if attempts >= MIN_ATTEMPTS and tried_s + pause_s > PATIENCE_S:
                 raise TransientError(f"{error} ({attempts} attempts in {tried_s:.0f} s)") from error
             _log.info("%s; asking again in %.1f s", error, pause_s)
         time.sleep(pause_s)

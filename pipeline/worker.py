@@ -108,17 +108,18 @@ class UnitWriter:
 
     @cached_property
     def _backbone(self) -> "Backbone":
-        from vega3d.pipeline.backbones.checkpoints import model_sha256
+        from vega3d.pipeline.backbones.checkpoints import model_name, model_sha256
         from vega3d.pipeline.backbones.loading import load_from_config
 
-        config = self.model.config
+        config = self.model.config.backbone
         if (found := model_sha256(config)) != self.model.identity["weights_sha256"]:
             raise CheckpointError(
-                f"{config.model}: this worker finds weights {found[:12]}, the store is made with "
-                f"{self.model.identity['weights_sha256'][:12]}; give all nodes the same model"
+                f"{model_name(config)}: this worker finds weights {found[:12]}, the store is "
+                f"made with {self.model.identity['weights_sha256'][:12]}; "
+                "give all nodes the same model"
             )
         apply_numerics(self._numerics)
-        return load_from_config(config, self._numerics, self.model.prompt_embeds)
+        return load_from_config(config, self._numerics, self.model.prompt)
 
 
 Runner = Callable[[UnitWriter, Sequence[Unit]], Iterator[UnitResult]]

@@ -24,7 +24,8 @@ MAY_IMPORT = {
 """Rooms and modules that those of a room may import; rooms within them where none is named."""
 
 SHARED = {
-    f"vega3d.pipeline.{name}" for name in ("errors", "config", "lazy", "transient", "local_files")
+    f"vega3d.pipeline.{name}"
+    for name in ("errors", "lazy", "texts", "transient", "local_files", "remote")
 }
 """What every room may import."""
 

@@ -272,7 +272,8 @@ def _store_identity(store: AnyStore, tap: str) -> dict[str, Any]:
 
 def _origin(store: AnyStore, tap: str) -> str:
     config = store.identity["config"]
-    return f"{config['backbone']} ({config['model']}), tap {tap}"
+    made_by = ", ".join(str(config[key]) for key in ("backbone", "model") if config.get(key))
+    return f"{made_by}, tap {tap}"
 
 
 def _where(pairing: Pairing) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
 """What an encoder offers, one file a model family; the token grid, noise, loading weights.
 
-Images in, tokens out: knows no scene source and no store. Open `backbone.py` first (what every
-encoder offers), then `wan.py`; `grid.py` brings tokens to the common grid. Names load on first use.
+Images in, tokens out: knows no scene source and no store. A family is one file with its settings,
+what planning must know, and the loaded encoder: open `siglip.py` first, then `backbone.py` (what
+all share) and `grid.py` (bringing tokens to the common grid). Names load on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,32 +1,47 @@
-"""What every backbone offers."""
+"""A loaded encoder of views: what all families share is written here, once.
+
+A family gives an `Encoder` (`encoder.py`), which turns views into tokens. `Backbone` wraps it: it
+checks the views, says where tokens look, cuts a scene into batches, and hands the features back on
+the CPU. Letters: V views, h w the encoder's own token grid, C channels.
+"""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, UInt8
+import torch
+from jaxtyping import Float32, UInt8
 from torch import Tensor
 
+from vega3d.pipeline.backbones.encoder import Encoder, Views
+from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.grid import TokenMap
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.settings import Canvas, ModelFacts
 
 
-@runtime_checkable
-class Backbone(Protocol):
+class Backbone:
     """A frozen encoder of views; one serves one thread."""
 
-    taps: tuple[str, ...]
-    """Names of what `encode` returns, in order: `k300_b20` for Wan, `b25` for SigLIP."""
+    def __init__(
+        self, config: BackboneConfig, facts: ModelFacts, numerics: Numerics, encoder: Encoder
+    ) -> None:
+        """Wrap a loaded encoder."""
+        self.taps = facts.taps
+        """Names of what `encode` returns, in order: `k300_b20` for Wan, `b25` for SigLIP."""
+        self.channels = facts.channels
+        """Width C of every tap."""
+        self._config, self._facts, self._numerics = config, facts, numerics
+        self._encoder = encoder
 
-    channels: int
-    """Width C of every tap."""
-
-    def canvas(self, image_height: int, image_width: int) -> tuple[int, int]:
+    def canvas(self, image_height: int, image_width: int) -> Canvas:
         """Return rows and columns of the input that an image of that size is brought to, px."""
-        ...
+        return self._config.canvas(self._facts, image_height, image_width)
 
     def token_map(self, image_height: int, image_width: int) -> TokenMap:
-        """Say where the tokens of an image of that size look."""
-        ...
+        """Say where the tokens of an image of that size look, and how they are pooled."""
+        return self._config.token_map(self._facts, image_height, image_width)
 
     def encode(
         self,
@@ -34,33 +49,58 @@ class Backbone(Protocol):
         *,
         scene_id: str,
         view_ids: Sequence[str],
-        noise: Float32[Tensor, "V z 1 h_lat w_lat"] | None = None,
+        noise: Float32[Tensor, "V ..."] | None = None,
     ) -> dict[str, Float32[Tensor, "V h w C"]]:
-        """Return each tap's features on the backbone's own token grid, float32 on the CPU.
+        """Return each tap's features on the encoder's own token grid, float32 on the CPU.
 
         Args:
             rgb: Views of one size.
             scene_id: Enters the noise's key.
             view_ids: One a view, all different; they enter the noise's key.
-            noise: Replaces the seeded draw, to compare with other implementations; Wan only.
+            noise: Replaces the seeded draw, to compare with other implementations.
         """
-        ...
+        check_views(rgb, view_ids)
+        self._check_noise(len(rgb), noise)
+        height, width = rgb.shape[1:3]
+        views = Views(
+            rgb=rgb,
+            placement=self._config.placement(self._facts, height, width),
+            scene_id=scene_id,
+            view_ids=tuple(view_ids),
+            device=self._numerics.device,
+            given_noise=noise,
+        )
+        parts: dict[str, list[Tensor]] = {tap: [] for tap in self.taps}
+        with torch.inference_mode(), _exact_convolutions(self._numerics.device):
+            step = len(rgb) if self._encoder.joint else self._numerics.batch_size
+            for batch in views.batches(step):
+                for tap, tokens in self._encoder.tokens(batch):
+                    parts[tap].append(tokens.cpu())
+        features = {tap: torch.cat(found) for tap, found in parts.items()}
+        self._check_tokens(features, (len(rgb), height, width))
+        return features
 
-    def pool(
-        self,
-        features: Float32[Tensor, "V h w C"],
-        image_height: int,
-        image_width: int,
-        grid: tuple[int, int],
-    ) -> tuple[Float32[np.ndarray, "V gh gw C"], Float32[np.ndarray, "gh gw"]]:
-        """Return features on the common grid, NaN where no token looks, and cells' coverage."""
-        ...
+    def _check_noise(self, num_views: int, noise: Tensor | None) -> None:
+        if noise is None:
+            return
+        if not self._config.draws_noise:
+            raise ValueError(f"{self._config.name} is no diffusion model: it takes no noise")
+        if len(noise) != num_views:
+            raise ValueError(f"noise must be one a view, got {len(noise)} for {num_views} views")
+        if (samples := getattr(self._config, "noise_samples", 1)) != 1:
+            raise ValueError(f"given noise is one sample, the backbone has {samples}")
 
-    def cells(
-        self, image_height: int, image_width: int, grid: tuple[int, int]
-    ) -> tuple[Float64[np.ndarray, "gh 2"], Float64[np.ndarray, "gw 2"]]:
-        """Return the image rows and columns that each common cell looks at, px."""
-        ...
+    def _check_tokens(self, features: dict[str, Tensor], size: tuple[int, int, int]) -> None:
+        """Hold the family to its word: planning and pooling believed it."""
+        num_views, height, width = size
+        tokens = self.token_map(height, width)
+        expected = (num_views, tokens.rows, tokens.cols, self.channels)
+        for tap, values in features.items():
+            if tuple(values.shape) != expected or values.dtype != torch.float32:
+                raise TypeError(
+                    f"{self._config.name} gave {values.dtype} {list(values.shape)} for {tap}, "
+                    f"its facts say float32 {list(expected)}"
+                )
 
 
 def check_views(rgb: np.ndarray, view_ids: Sequence[str]) -> None:
@@ -77,11 +117,8 @@ def check_views(rgb: np.ndarray, view_ids: Sequence[str]) -> None:
         )
 
 
-def check_noise(noise: Tensor, shape: tuple[int, ...], noise_samples: int) -> None:
-    """Check noise that is given instead of drawn."""
-    if tuple(noise.shape) != shape:
-        raise ValueError(
-            f"noise must be [V, z, 1, H / 8, W / 8] = {list(shape)}, got {list(noise.shape)}"
-        )
-    if noise_samples != 1:
-        raise ValueError(f"given noise is one sample, the backbone has {noise_samples}")
+def _exact_convolutions(device: str) -> AbstractContextManager[Any]:
+    """Keep cuDNN from rounding float32 convolutions to TF32, its default, while a scene runs."""
+    if device == "cpu":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

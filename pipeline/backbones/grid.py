@@ -6,7 +6,6 @@ says how an image gets onto the backbone's canvas, a TokenMap says which pixels 
 `pool_to_grid` averages tokens by the area they share with each cell of the whole image.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 from PIL import Image
 
-from vega3d.pipeline.config import Fit
+from vega3d.pipeline.backbones.settings import Fit
 
 Pooling = Literal["area", "adaptive"]
 
@@ -35,6 +34,9 @@ class TokenMap:
     offset_row: float
     scale_col: float
     offset_col: float
+    pooling: Pooling = "area"
+    """How tokens become cells of the common grid: by the area that they share with each cell of
+    the whole image, or as adaptive_avg_pool2d divides the token grid, whatever it covers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,15 +116,6 @@ def place(
     return canvas
 
 
-def auto_canvas(
-    image_height: int, image_width: int, num_tokens: int, patch_px: int
-) -> tuple[int, int]:
-    """Return the canvas of about `num_tokens` tokens whose aspect is nearest the image's."""
-    rows = max(1, round(math.sqrt(num_tokens * image_height / image_width)))
-    cols = max(1, round(math.sqrt(num_tokens * image_width / image_height)))
-    return patch_px * min(rows, num_tokens), patch_px * min(cols, num_tokens)
-
-
 def pool_to_grid(
     features: Float32[np.ndarray, "V h w C"],
     token_map: TokenMap,
@@ -135,6 +128,8 @@ def pool_to_grid(
     The weights are separable (rows x columns). Sums run in float64 and are rounded once, so that
     neither the order nor the number of threads shows in the float32 result.
 
+    A map that says `adaptive` is pooled as adaptive_avg_pool2d does, and covers every cell.
+
     Returns:
         The pooled features, NaN where no token looks, and the share of each cell that tokens see.
     """
@@ -143,6 +138,8 @@ def pool_to_grid(
             f"features are {features.shape[1]}x{features.shape[2]} tokens, "
             f"their token map says {token_map.rows}x{token_map.cols}"
         )
+    if token_map.pooling == "adaptive":
+        return _adaptive_pool(features, grid), np.ones(grid, dtype=np.float32)
     rows, row_share = _weights(
         token_map.rows, token_map.scale_row, token_map.offset_row, image_height, grid[0]
     )
@@ -163,19 +160,18 @@ def grid_cells(
     image_height: int,
     image_width: int,
     grid: tuple[int, int],
-    pooling: Pooling,
 ) -> tuple[Float64[np.ndarray, "gh 2"], Float64[np.ndarray, "gw 2"]]:
     """Return the intervals of image rows and columns that each common cell looks at, px.
 
     Args:
-        token_map: Where the backbone's tokens look; only `adaptive` needs it.
+        token_map: Where the backbone's tokens look. Its pooling `area` divides the image evenly;
+            `adaptive` divides the token grid as adaptive_avg_pool2d does, neighbouring bins
+            overlapping, and may reach past the image.
         image_height: Rows of the image, px.
         image_width: Columns of the image, px.
         grid: Rows and columns of the common grid.
-        pooling: `area` divides the image evenly; `adaptive` divides the token grid as
-            adaptive_avg_pool2d does, neighbouring bins overlapping, and may reach past the image.
     """
-    if pooling == "area":
+    if token_map.pooling == "area":
         return _even_cells(image_height, grid[0]), _even_cells(image_width, grid[1])
     rows = (_adaptive_bins(token_map.rows, grid[0]) - token_map.offset_row) / token_map.scale_row
     cols = (_adaptive_bins(token_map.cols, grid[1]) - token_map.offset_col) / token_map.scale_col
@@ -207,6 +203,17 @@ def _weights(
 def _even_cells(image_size: int, num_cells: int) -> Float64[np.ndarray, "cells 2"]:
     edges = np.arange(num_cells + 1) * image_size / num_cells
     return np.stack([edges[:-1], edges[1:]], axis=1)
+
+
+def _adaptive_pool(
+    features: Float32[np.ndarray, "V h w C"], grid: tuple[int, int]
+) -> Float32[np.ndarray, "V gh gw C"]:
+    """Pool the tokens, not the image; neighbouring bins overlap."""
+    import torch
+
+    channels_first = torch.from_numpy(features).permute(0, 3, 1, 2)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(channels_first, grid).permute(0, 2, 3, 1)
+    return np.ascontiguousarray(pooled.numpy())
 
 
 def _adaptive_bins(num_tokens: int, num_cells: int) -> Float64[np.ndarray, "cells 2"]:

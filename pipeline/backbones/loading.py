@@ -1,83 +1,62 @@
-"""Loading a backbone by its name."""
+"""Loading an encoder by its name."""
 
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.checkpoints import describe, model_folder, model_name, read_configs
+from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.config import (
-    DEFAULT_MODELS,
-    BackboneName,
-    Context,
-    ExtractConfig,
-    Fit,
-    Resolution,
-    siglip_config,
-)
+from vega3d.pipeline.backbones.registry import DEFAULT, family
+from vega3d.pipeline.backbones.settings import Prompt
+from vega3d.pipeline.errors import UsageError
 
 
 def load_backbone(
-    name: BackboneName = "wan2.1-t2v",
+    name: str = DEFAULT,
     *,
-    model: str | None = None,
-    blocks: tuple[int, ...] | None = None,
-    timesteps: tuple[int, ...] | None = None,
-    resolution: Resolution | None = None,
-    fit: Fit = "pad",
-    context: Context = "frame",
-    recipe: Literal["vega3d", "reference"] = "vega3d",
-    dtype: Literal["float32", "bfloat16"] = "float32",
     device: str = "cpu",
-    prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None = None,
-    noise_seed: int = 0,
-    noise_samples: int = 1,
     batch_size: int = 4,
+    prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None = None,
+    **settings: Any,  # noqa: ANN401 - each encoder's own
 ) -> Backbone:
-    """Return a backbone; see ExtractConfig for what each setting means.
+    """Return an encoder, ready to use; the global number of threads is the caller's.
 
-    `model`, `blocks`, `timesteps` and `resolution` have no default that suits both backbones:
-    None takes the named one's own.
+    Args:
+        name: One of `backbone_names()`: `wan2.1-t2v`, `siglip`, ...
+        device: `cpu` or `cuda`.
+        batch_size: Views a forward pass.
+        prompt_embeds: Rows of the empty prompt, or a safetensors file of them; None encodes it.
+        settings: `model`, `blocks`, `timesteps`, `resolution`, ...: the fields of the encoder's
+            config (`WanConfig`, `SiglipConfig`), whose defaults and docs are there.
+
+    Raises:
+        CheckpointError: The model does not hold what the encoder needs.
+        ValueError: There is no such encoder or setting, or a setting is out of its range.
     """
-    if name not in DEFAULT_MODELS:
-        raise ValueError(f"backbone must be one of {sorted(DEFAULT_MODELS)}, got {name!r}")
-    base = siglip_config() if name == "siglip" else ExtractConfig()
-    config = replace(
-        base,
-        model=base.model if model is None else model,
-        blocks=base.blocks if blocks is None else blocks,
-        timesteps=base.timesteps if timesteps is None else timesteps,
-        resolution=base.resolution if resolution is None else resolution,
-        fit=fit,
-        context=context,
-        recipe=recipe,
-        dtype=dtype,
-        noise_seed=noise_seed,
-        noise_samples=noise_samples,
-    )
-    return load_from_config(config, Numerics(device=device, batch_size=batch_size), prompt_embeds)
+    make = family(name)
+    known = [field.name for field in fields(make)]  # type: ignore[arg-type]
+    if unknown := sorted(settings.keys() - set(known)):
+        raise UsageError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
+    config = make(**settings)
+    numerics = Numerics(device=device, batch_size=batch_size)
+    return load_from_config(config, numerics, config.prompt(prompt_embeds))
 
 
 def load_from_config(
-    config: ExtractConfig,
-    numerics: Numerics,
-    prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None = None,
+    config: BackboneConfig, numerics: Numerics, prompt: Prompt | None = None
 ) -> Backbone:
-    """Return the backbone that a config describes; the global number of threads is the caller's.
+    """Return the encoder that a config describes; None encodes the prompt, where there is one.
 
     Raises:
-        CheckpointError: The model does not hold what the backbone needs.
+        CheckpointError: The model does not hold what the encoder needs.
         ValueError: A block lies outside the model, or the prompt has another width.
     """
-    if config.backbone == "siglip":
-        from vega3d.pipeline.backbones.siglip import SiglipBackbone
-
-        if prompt_embeds is not None:
-            raise ValueError("siglip takes no prompt; leave prompt_embeds out")
-        return SiglipBackbone(config, numerics)
-    from vega3d.pipeline.backbones.wan import WanBackbone
-
-    return WanBackbone(config, numerics, prompt_embeds)
+    folder = model_folder(config)
+    facts = describe(config, model_name(config), read_configs(folder, config.parts))
+    rows = config.prompt(None) if prompt is None else prompt
+    return Backbone(config, facts, numerics, config.load(folder, facts, numerics, rows))

@@ -5,6 +5,7 @@ root), and this environment (kept in each commit record).
 """
 
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import metadata
 from typing import Any
@@ -56,6 +57,15 @@ def apply_numerics(numerics: Numerics) -> None:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+
+def autocast(dtype: str, device: str) -> AbstractContextManager[Any]:
+    """Return the context in which matrix products run in a precision, `float32` or `bfloat16`."""
+    import torch
+
+    if dtype == "float32":
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)
 
 
 def environment(device: str) -> dict[str, Any]:

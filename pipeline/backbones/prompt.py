@@ -15,16 +15,14 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from vega3d.pipeline.backbones.checkpoints import (
-    TEXT_PARTS,
-    resolve_model,
-    weights_sha256,
-    write_whole,
-)
+from vega3d.pipeline.backbones.checkpoints import resolve_model, weights_sha256, write_whole
+from vega3d.pipeline.backbones.settings import Prompt
 from vega3d.pipeline.backbones.weights import load_strictly
 from vega3d.pipeline.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
+
+TEXT_PARTS = ("text_encoder", "tokenizer")
 
 _TENSOR = "prompt_embeds"
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
@@ -70,11 +68,14 @@ def read_prompt_embedding(path: Path) -> Float32[np.ndarray, "L D"]:
     return rows
 
 
-def prompt_sha256(rows: Float32[np.ndarray, "L D"]) -> str:
-    """Hash the rows, for the digest of a store: another prompt gives other features."""
-    return hashlib.sha256(
-        f"{rows.shape}".encode() + np.ascontiguousarray(rows).tobytes()
-    ).hexdigest()
+def prompt_sha256(prompt: Prompt) -> str:
+    """Hash a prompt's arrays, for the digest of a store: another prompt gives other features."""
+    digest = hashlib.sha256()
+    for name, rows in prompt.items():
+        if name != _TENSOR:  # the first and for long the only one goes without its name
+            digest.update(name.encode())
+        digest.update(f"{rows.shape}".encode() + np.ascontiguousarray(rows).tobytes())
+    return digest.hexdigest()
 
 
 def _encode_empty_prompt(folder: Path) -> Float32[np.ndarray, "L D"]:

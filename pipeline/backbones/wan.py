@@ -1,262 +1,297 @@
 """Wan2.1 text-to-video as an encoder of views: noise a latent, read a block.
 
 A view becomes a VAE latent, noise of its own is mixed in at sigma, and the DiT runs up to the last
-tap with the empty prompt. Letters: V views, N latents (one a view, or fewer in context `clip`),
-z latent channels, h w tokens, C channels.
+tap with the empty prompt.
 
 Contexts: `frame` attends within each view. `stack` puts the views' latents on the time axis, so
 that attention runs across all of them. `clip` encodes the views as one video, the last one
 repeated up to 4k + 1: latent 0 holds view 0 and latent j >= 1 views 4j - 3 to 4j, so view i reads
 latent ceil(i / 4), and a latent's noise is that of the first view it holds.
-
-One backbone serves one thread: the VAE keeps its causal cache on itself while it encodes.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-import torch
-from jaxtyping import Float, Float32, Float64, UInt8
-from torch import Tensor, nn
-
-from vega3d.pipeline.backbones import checkpoints, wan_reference
-from vega3d.pipeline.backbones.backbone import check_noise, check_views
-from vega3d.pipeline.backbones.checkpoints import TEXT_ROWS, WAN_PARTS, tap_name
-from vega3d.pipeline.backbones.grid import (
-    Pooling,
-    TokenMap,
-    auto_canvas,
-    grid_cells,
-    place,
-    plan_placement,
-    pool_to_grid,
+from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
+from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.numerics import Numerics, autocast
+from vega3d.pipeline.backbones.settings import (
+    Canvas,
+    Configs,
+    Dtype,
+    Fit,
+    ModelFacts,
+    Prompt,
+    check_blocks,
+    check_choices,
+    check_noise_settings,
+    check_resolution,
+    resolve_blocks,
+    tap_name,
 )
-from vega3d.pipeline.backbones.noise import view_noise
-from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.backbones.prompt import empty_prompt_embedding, read_prompt_embedding
-from vega3d.pipeline.backbones.wan_weights import load_transformer, load_vae
-from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.errors import CheckpointError
 
-PATCH_PX = 16
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from jaxtyping import Float, Float32
+    from torch import Tensor
+
+    from vega3d.pipeline.backbones.encoder import Encoder, Views
+    from vega3d.pipeline.backbones.grid import TokenMap
+
+Context = Literal["frame", "clip", "stack"]
+Recipe = Literal["vega3d", "reference"]
+
+TOKEN_PX = 16
 """Side of a token: VAE 8 x patch 2."""
 
-LATENT_PX = 8
-"""Side of a latent cell."""
+TEXT_ROWS = 512
+"""Rows of text that Wan attends to. Source: Wan-Video/Wan2.1, wan/configs/shared_config.py."""
+
+AUTO_TOKENS = 1560
+"""Tokens of a 480x832 view, which `resolution auto` keeps."""
 
 
-class WanBackbone:
-    """Wan2.1's DiT, cut after the last tap, and the encoder of its VAE."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WanConfig(BackboneConfig):
+    """Settings of Wan2.1 text-to-video, the prior."""
+
+    name: ClassVar[str] = "wan2.1-t2v"
+    classes: ClassVar[str] = "WanTransformer3DModel, AutoencoderKLWan"
+    licence: ClassVar[str] = "Apache-2.0"
+    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    draws_noise: ClassVar[bool] = True
+
+    model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+
+    blocks: tuple[int, ...] = (20,)
+    """Blocks whose OUTPUT is kept, from 0; negative counts from the end (-1 is the last)."""
+
+    timesteps: tuple[int, ...] = (300,)
+    """Flow-matching steps k in 0..1000; sigma = k / 1000, and 0 is the clean latent."""
+
+    resolution: tuple[int, int] | Literal["auto"] = (480, 640)
+    """Rows and columns of the input, px; `auto` keeps each image's aspect at about the token count
+    of 480x832."""
+
+    fit: Fit = "pad"
+    """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
+
+    context: Context = "frame"
+    """What the generator sees together: each view alone, all as one video (`clip`), or all on the
+    time axis with a latent of their own (`stack`)."""
+
+    recipe: Recipe = "vega3d"
+    """`reference` repeats the released pipeline step by step, its squash and crop included."""
+
+    dtype: Dtype = "float32"
+    """Precision of the matrix products; norms, modulation and the residual stay float32."""
+
+    noise_seed: int = 0
+    """Seed of the noise."""
+
+    noise_samples: int = 1
+    """Independent noise draws a view, each its own tap."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_choices(self)
+        check_blocks(self.blocks)
+        check_resolution(self.resolution, words=("auto",), multiple=TOKEN_PX)
+        check_noise_settings(self.timesteps, self.noise_seed, self.noise_samples)
+        if self.recipe == "reference" and (
+            self.context != "frame" or not isinstance(self.resolution, tuple)
+        ):
+            raise ValueError("the reference recipe has context 'frame' and a fixed resolution")
+        if self.recipe == "reference" and self.fit != "crop":
+            raise ValueError(f"the reference recipe crops: fit must be crop, got {self.fit!r}")
+
+    def describe(self, configs: Configs) -> ModelFacts:
+        """Return what planning must know, from the two parts' config.json."""
+        dit = check_class(configs, "transformer", "WanTransformer3DModel")
+        vae = check_class(configs, "vae", "AutoencoderKLWan")
+        _check_kind(dit, vae)
+        blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
+        return ModelFacts(
+            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
+            num_blocks=int(dit["num_layers"]),
+            blocks=blocks,
+            taps=tuple(
+                tap_name(timestep, block, sample)
+                for sample in range(self.noise_samples)
+                for timestep in self.timesteps
+                for block in blocks
+            ),
+            token_px=TOKEN_PX,
+            auto_tokens=AUTO_TOKENS,
+            parameters=0,
+            configs=configs,
+        )
+
+    def flops_per_view(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> float:
+        """Count blocks up to the last tap, once a timestep and noise sample, and the VAE once.
+
+        Views that share a context attend to one another, so they cost more than alone.
+        """
+        rows, cols = canvas
+        tokens = (rows // TOKEN_PX) * (cols // TOKEN_PX)
+        latents = {"frame": 1, "stack": num_views, "clip": 1 + math.ceil((num_views - 1) / 4)}
+        passes = len(self.timesteps) * self.noise_samples
+        depth = max(facts.blocks) + 1
+        ffn_dim = int(facts.configs["transformer"]["ffn_dim"])
+        block = _block_flops(latents[self.context] * tokens, facts.channels, ffn_dim)
+        shared = num_views if self.context != "frame" else 1
+        vae = _vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]))
+        return float(passes * depth * block / shared + vae)
+
+    def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
+        """Return umT5's rows of the empty prompt, or the given ones."""
+        import numpy as np
+
+        from vega3d.pipeline.backbones.prompt import empty_prompt_embedding, read_prompt_embedding
+
+        if given is None:
+            return {"prompt_embeds": empty_prompt_embedding(self.model, cache_dir())}
+        if isinstance(given, np.ndarray):
+            return {"prompt_embeds": given}
+        return {"prompt_embeds": read_prompt_embedding(Path(given))}
+
+    def token_map(self, facts: ModelFacts, image_height: int, image_width: int) -> "TokenMap":
+        """Say where the tokens of an image of that size look, and how they are pooled."""
+        if self.recipe == "vega3d":
+            return BackboneConfig.token_map(self, facts, image_height, image_width)
+        from vega3d.pipeline.backbones.wan_reference import reference_token_map
+
+        canvas = self.canvas(facts, image_height, image_width)
+        return reference_token_map(image_height, image_width, *canvas, TOKEN_PX)
+
+    def load(
+        self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
+    ) -> "Encoder":
+        """Return the DiT and the encoder of its VAE."""
+        return WanEncoder(self, folder, facts, numerics, prompt["prompt_embeds"])
+
+
+class WanEncoder:
+    """Wan2.1's DiT, cut after the last tap, and the encoder of its VAE.
+
+    Letters: V views, N latents (one a view, or fewer in context `clip`), z latent channels, h w
+    tokens, C channels.
+    """
 
     def __init__(
         self,
-        config: ExtractConfig,
+        config: WanConfig,
+        folder: Path,
+        facts: ModelFacts,
         numerics: Numerics,
-        prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None = None,
+        text_rows: "Float32[np.ndarray, 'L D']",
     ) -> None:
-        """Load the weights; encode the empty prompt too where `prompt_embeds` is None."""
-        folder = checkpoints.resolve_model(config.model, WAN_PARTS)
-        dit_config = checkpoints.check_class(folder, "transformer", "WanTransformer3DModel")
-        blocks = checkpoints.resolve_blocks(config.blocks, dit_config["num_layers"])
-        rows = _prompt_rows(config.model, prompt_embeds, dit_config["text_dim"])
-        self.taps = checkpoints.tap_names(config, blocks)
-        self._config, self._numerics, self._blocks = config, numerics, blocks
-        self._vae = load_vae(folder, dit_config["in_channels"], numerics.device)
-        self._dit = load_transformer(folder, max(blocks), config.dtype, numerics.device)
-        self.channels: int = dit_config["num_attention_heads"] * dit_config["attention_head_dim"]
-        constants = torch.tensor([self._vae.config.latents_mean, self._vae.config.latents_std])
-        self._latents_mean, self._latents_std = constants.float().to(numerics.device)
+        """Load the weights, and take the prompt through the text MLP."""
+        import torch
+
+        from vega3d.pipeline.backbones.wan_networks import WanTransformer, WanVae
+
+        self.joint = config.context != "frame"
+        self._config, self._facts, self._numerics = config, facts, numerics
+        self._vae = WanVae(folder / "vae", numerics.device)
+        self._dit = WanTransformer(
+            folder / "transformer", max(facts.blocks), config.dtype, numerics.device
+        )
         with torch.inference_mode():
-            self._text = self._project_text(rows)
+            self._text = self._dit.project_text(_padded(text_rows, facts))
             self._levels = {k: self._noise_level(k) for k in config.timesteps}
 
-    def canvas(self, image_height: int, image_width: int) -> tuple[int, int]:
-        """Return rows and columns of the input that an image of that size is brought to, px."""
-        if isinstance(self._config.resolution, tuple):
-            return self._config.resolution
-        return auto_canvas(image_height, image_width, checkpoints.WAN_AUTO_TOKENS, PATCH_PX)
-
-    def token_map(self, image_height: int, image_width: int) -> TokenMap:
-        """Say where the tokens of an image of that size look."""
-        canvas = self.canvas(image_height, image_width)
-        if self._config.recipe == "reference":
-            return wan_reference.reference_token_map(image_height, image_width, *canvas, PATCH_PX)
-        return plan_placement(image_height, image_width, canvas, self._config.fit).token_map(
-            PATCH_PX
-        )
-
-    def encode(
-        self,
-        rgb: UInt8[np.ndarray, "V H W 3"],
-        *,
-        scene_id: str,
-        view_ids: Sequence[str],
-        noise: Float32[Tensor, "V z 1 h_lat w_lat"] | None = None,
-    ) -> dict[str, Float32[Tensor, "V h w C"]]:
-        """Return each tap's features on the DiT's own token grid, float32 on the CPU."""
-        check_views(rgb, view_ids)
-        canvas = self.canvas(*rgb.shape[1:3])
-        self._check_size(len(rgb), canvas)
-        if noise is not None:
-            rows, cols = canvas[0] // LATENT_PX, canvas[1] // LATENT_PX
-            shape = (len(rgb), self._vae.config.z_dim, 1, rows, cols)
-            check_noise(noise, shape, self._config.noise_samples)
-        with torch.inference_mode(), _exact_convolutions(self._numerics.device):
-            latents = self._latents(rgb, canvas)
-            first_view, latent_of_view = _latent_views(len(rgb), self._config.context)
-            names = [view_ids[i] for i in first_view]
-            given = None if noise is None else noise[first_view]
-            parts: dict[str, list[Tensor]] = {tap: [] for tap in self.taps}
-            for tap, features in self._passes(latents, scene_id, names, given):
-                parts[tap].append(features)
-        return {tap: torch.cat(found)[latent_of_view] for tap, found in parts.items()}
-
-    def pool(
-        self,
-        features: Float32[Tensor, "V h w C"],
-        image_height: int,
-        image_width: int,
-        grid: tuple[int, int],
-    ) -> tuple[Float32[np.ndarray, "V gh gw C"], Float32[np.ndarray, "gh gw"]]:
-        """Bring features to the common grid; see `grid.pool_to_grid`."""
-        if self._config.recipe == "reference":
-            pooled = wan_reference.reference_pool(features.numpy(), grid)
-            return pooled, np.ones(grid, dtype=np.float32)
-        token_map = self.token_map(image_height, image_width)
-        return pool_to_grid(features.numpy(), token_map, image_height, image_width, grid)
-
-    def cells(
-        self, image_height: int, image_width: int, grid: tuple[int, int]
-    ) -> tuple[Float64[np.ndarray, "gh 2"], Float64[np.ndarray, "gw 2"]]:
-        """Return the image rows and columns that each common cell looks at, px."""
-        pooling: Pooling = "adaptive" if self._config.recipe == "reference" else "area"
-        token_map = self.token_map(image_height, image_width)
-        return grid_cells(token_map, image_height, image_width, grid, pooling)
-
-    def _passes(
-        self,
-        latents: Float32[Tensor, "N z 1 h_lat w_lat"],
-        scene_id: str,
-        names: Sequence[str],
-        given: Float32[Tensor, "N z 1 h_lat w_lat"] | None,
-    ) -> Iterator[tuple[str, Float32[Tensor, "n h w C"]]]:
-        """Yield every tap of every noise level, latents in order."""
-        step = self._numerics.batch_size if self._config.context == "frame" else len(latents)
-        for start in range(0, len(latents), step):
-            clean = latents[start : start + step]
-            for sample in range(self._config.noise_samples):
-                for timestep, (sigma, modulation) in self._levels.items():
-                    keys = [
-                        (scene_id, name, timestep, sample) for name in names[start : start + step]
-                    ]
-                    eps = self._noise(keys, clean) if given is None else given[start : start + step]
-                    noised = (1 - sigma) * clean + sigma * eps.to(clean.device)
-                    for block, features in self._run_blocks(noised, modulation):
-                        yield tap_name(timestep, block, sample), features.cpu()
+    def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
+        """Yield every tap of every noise level; nothing after the last block runs."""
+        self._check_size(views)
+        latents = self._latents(views)
+        first_view, latent_of_view = latent_views(len(views), self._config.context)
+        named = views.select(first_view)
+        rows, cols = latents.shape[3] // 2, latents.shape[4] // 2
+        for sample in range(self._config.noise_samples):
+            for timestep, (sigma, modulation) in self._levels.items():
+                eps = named.noise(
+                    self._config.noise_seed, timestep, sample, tuple(latents.shape[1:])
+                )
+                video = (1 - sigma) * latents + sigma * eps  # N z 1 h_lat w_lat
+                if self.joint:
+                    video = video.transpose(0, 2)  # 1 z N h_lat w_lat
+                for block, hidden in self._run_blocks(video, modulation):
+                    tokens = hidden.reshape(-1, rows, cols, self._facts.channels)
+                    yield tap_name(timestep, block, sample), tokens[latent_of_view]
 
     def _run_blocks(
-        self, noised: Float32[Tensor, "n z 1 h_lat w_lat"], modulation: Float32[Tensor, "1 6 C"]
-    ) -> Iterator[tuple[int, Float32[Tensor, "n h w C"]]]:
-        """Yield the output of each tapped block; nothing after the last one runs."""
-        alone = self._config.context == "frame"
-        video = noised if alone else noised.transpose(0, 2)  # n z 1 h w -> 1 z n h w
-        rows, cols = noised.shape[3] // 2, noised.shape[4] // 2
-        rotary = self._dit.rope(video)
-        with self._autocast(self._config.recipe == "reference"):
-            hidden = self._dit.patch_embedding(video).float()
-        hidden = hidden.flatten(2).transpose(1, 2).contiguous()
-        text = self._text.expand(len(video), -1, -1)
-        with self._autocast():
-            for index, block in enumerate(self._dit.blocks):
-                hidden = block(hidden, text, modulation, rotary)
-                if index in self._blocks:
-                    yield index, hidden.reshape(-1, rows, cols, self.channels).float()
-
-    def _latents(
-        self, rgb: UInt8[np.ndarray, "V H W 3"], canvas: tuple[int, int]
-    ) -> Float32[Tensor, "N z 1 h_lat w_lat"]:
-        """Encode the views, each alone or all as one video, to normalised latents."""
-        if self._config.context == "clip":
-            padded = np.minimum(np.arange(4 * ((len(rgb) + 2) // 4) + 1), len(rgb) - 1)
-            video = self._pixels(rgb, canvas)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
-            return self._encode_video(video).transpose(0, 2)
-        step = self._numerics.batch_size
-        batches = (rgb[start : start + step] for start in range(0, len(rgb), step))
-        return torch.cat([self._encode_video(self._pixels(batch, canvas)) for batch in batches])
-
-    def _encode_video(
-        self, video: Float[Tensor, "B 3 T H W"]
-    ) -> Float32[Tensor, "B z t h_lat w_lat"]:
-        """Return (mean - latents_mean) / latents_std of the posterior; nothing is sampled.
-
-        Source: diffusers, pipeline_wan_video2video.py; Wan-Video/Wan2.1, wan/modules/vae.py.
-        """
-        video = video.to(self._numerics.device)
-        if self._config.recipe == "reference":
-            with self._autocast():
-                mean = self._vae.encode(video.float()).latent_dist.mode()
-            tower = _dtype(self._config.dtype)
-            return wan_reference.reference_latents(
-                mean, self._latents_mean, self._latents_std, tower
+        self, video: "Float32[Tensor, 'B z T h_lat w_lat']", modulation: "Tensor"
+    ) -> "Iterator[tuple[int, Float32[Tensor, 'B tokens C']]]":
+        reference = self._config.recipe == "reference"
+        with autocast(self._config.dtype if reference else "float32", self._numerics.device):
+            hidden = self._dit.embed(video)
+        with autocast(self._config.dtype, self._numerics.device):
+            yield from self._dit.run(
+                hidden, video, self._text, modulation, frozenset(self._facts.blocks)
             )
-        mean = self._vae.encode(video).latent_dist.mode()
-        shape = (1, -1, 1, 1, 1)
-        latents: Tensor = (mean - self._latents_mean.view(shape)) / self._latents_std.view(shape)
-        return latents
 
-    def _pixels(
-        self, rgb: UInt8[np.ndarray, "V H W 3"], canvas: tuple[int, int]
-    ) -> Float[Tensor, "V 3 1 rows cols"]:
+    def _latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
+        """Encode the views, each alone or all as one video, to normalised latents."""
+        import torch
+
+        if self._config.context == "clip":
+            last = len(views) - 1
+            padded = [min(frame, last) for frame in range(4 * ((last + 3) // 4) + 1)]
+            video = self._pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
+            return self._encode(video).transpose(0, 2)
+        batches = views.batches(self._numerics.batch_size)
+        return torch.cat([self._encode(self._pixels(batch)) for batch in batches])
+
+    def _pixels(self, views: "Views") -> "Float[Tensor, 'V 3 1 rows cols']":
         """Bring views to the canvas, as values in [-1, 1]."""
-        if self._config.recipe == "reference":
-            return wan_reference.reference_pixels(rgb, *canvas, _dtype(self._config.dtype))
-        placement = plan_placement(rgb.shape[1], rgb.shape[2], canvas, self._config.fit)
-        placed = torch.from_numpy(place(rgb, placement))
-        return (placed.permute(0, 3, 1, 2).float() / 127.5 - 1).unsqueeze(2)
+        if self._config.recipe == "vega3d":
+            return views.pixels().unsqueeze(2)
+        from vega3d.pipeline.backbones.wan_reference import reference_pixels
 
-    def _noise(
-        self, keys: Sequence[tuple[str, str, int, int]], like: Tensor
-    ) -> Float32[Tensor, "n z 1 h_lat w_lat"]:
-        shape = tuple(like.shape[1:])
-        return torch.from_numpy(
-            np.stack([view_noise(self._config.noise_seed, *key, shape) for key in keys])
+        pixels = reference_pixels(views.rgb, *views.canvas, self._tower_dtype())
+        return pixels.to(self._numerics.device)
+
+    def _encode(
+        self, video: "Float[Tensor, 'B 3 T H W']"
+    ) -> "Float32[Tensor, 'B z t h_lat w_lat']":
+        if self._config.recipe == "vega3d":
+            return self._vae.latents(video)
+        from vega3d.pipeline.backbones.wan_reference import reference_latents
+
+        with autocast(self._config.dtype, self._numerics.device):
+            mean = self._vae.posterior_mean(video.float())
+        return reference_latents(mean, self._vae.mean, self._vae.std, self._tower_dtype())
+
+    def _noise_level(self, timestep: int) -> "tuple[float, Float32[Tensor, '1 6 C']]":
+        """Return sigma and the blocks' modulation for one timestep, all in float32."""
+        if self._config.recipe == "vega3d":
+            return timestep / 1000, self._dit.modulation(self._dit.sinusoid(timestep))
+        from vega3d.pipeline.backbones.wan_reference import (
+            reference_noise_level,
+            reference_sinusoid,
         )
 
-    def _noise_level(self, timestep: int) -> tuple[float, Float32[Tensor, "1 6 C"]]:
-        """Return sigma and the blocks' modulation for one timestep, all in float32."""
-        embedder = self._dit.condition_embedder
-        if self._config.recipe == "reference":
-            timestep, sigma = wan_reference.reference_noise_level(timestep)
-            sinusoid = wan_reference.reference_sinusoid(timestep, self._dit.config.freq_dim)
-        else:
-            sigma = timestep / 1000
-            sinusoid = embedder.timesteps_proj(torch.tensor([timestep], dtype=torch.float32))
-        time = embedder.time_embedder(sinusoid.to(self._numerics.device))
-        return sigma, embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
+        scheduled, sigma = reference_noise_level(timestep)
+        return sigma, self._dit.modulation(reference_sinusoid(scheduled, self._dit.freq_dim))
 
-    def _project_text(self, rows: Float32[np.ndarray, "L D"]) -> Float[Tensor, "1 512 C"]:
-        """Pad the prompt with zero rows BEFORE the text MLP; the blocks attend to all 512.
+    def _tower_dtype(self) -> "torch.dtype":
+        import torch
 
-        Source: Wan-Video/Wan2.1, wan/modules/model.py, WanModel.forward.
-        """
-        padded = nn.functional.pad(torch.from_numpy(rows), (0, 0, 0, TEXT_ROWS - len(rows)))[None]
-        with self._autocast():
-            embedded: Tensor = self._dit.condition_embedder.text_embedder(
-                padded.to(self._numerics.device)
-            )
-        return embedded
+        return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
 
-    def _autocast(self, enabled: bool = True) -> AbstractContextManager[Any]:
-        if not enabled or self._config.dtype == "float32":
-            return nullcontext()
-        return torch.autocast(self._numerics.device, dtype=torch.bfloat16)
-
-    def _check_size(self, num_views: int, canvas: tuple[int, int]) -> None:
-        limit = self._dit.config.rope_max_seq_len
-        latents = {"frame": 1, "stack": num_views, "clip": 1 + (num_views + 2) // 4}
-        sizes = (latents[self._config.context], canvas[0] // PATCH_PX, canvas[1] // PATCH_PX)
+    def _check_size(self, views: "Views") -> None:
+        limit = self._dit.max_positions
+        latents = {"frame": 1, "stack": len(views), "clip": 1 + (len(views) + 2) // 4}
+        rows, cols = views.canvas
+        sizes = (latents[self._config.context], rows // TOKEN_PX, cols // TOKEN_PX)
         if max(sizes) > limit:
             raise ValueError(
                 f"latents, token rows and columns must each be at most {limit}, got {sizes}; "
@@ -264,40 +299,74 @@ class WanBackbone:
             )
 
 
-def _latent_views(num_views: int, context: str) -> tuple[list[int], list[int]]:
+def reference() -> WanConfig:
+    """Return the released pipeline (H-EmbodVis/VEGA-3D @ 9c96924), mistakes included."""
+    return WanConfig(recipe="reference", resolution=(720, 1280), fit="crop", dtype="bfloat16")
+
+
+def latent_views(num_views: int, context: Context) -> tuple[list[int], list[int]]:
     """Return the first view that each latent holds, and the latent that each view reads."""
     if context != "clip":
         return list(range(num_views)), list(range(num_views))
     latent_of_view = [-(-view // 4) for view in range(num_views)]
-    return [
-        latent_of_view.index(latent) for latent in range(latent_of_view[-1] + 1)
-    ], latent_of_view
+    first_view = [latent_of_view.index(latent) for latent in range(latent_of_view[-1] + 1)]
+    return first_view, latent_of_view
 
 
-def _prompt_rows(
-    model: str, prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None, text_dim: int
-) -> Float32[np.ndarray, "L D"]:
-    """Return the prompt's rows, checked against the model's text width."""
-    if prompt_embeds is None:
-        rows = empty_prompt_embedding(model, checkpoints.cache_dir())
-    elif isinstance(prompt_embeds, str | Path):
-        rows = read_prompt_embedding(Path(prompt_embeds))
-    else:
-        rows = prompt_embeds
+def _padded(
+    rows: "Float32[np.ndarray, 'L D']", facts: ModelFacts
+) -> "Float32[np.ndarray, '512 D']":
+    """Pad the prompt with zero rows BEFORE the text MLP; the blocks attend to all 512.
+
+    Source: Wan-Video/Wan2.1, wan/modules/model.py, WanModel.forward.
+    """
+    import numpy as np
+
+    text_dim = int(facts.configs["transformer"]["text_dim"])
     if rows.ndim != 2 or rows.shape[1] != text_dim or not 1 <= len(rows) <= TEXT_ROWS:
         raise ValueError(
             f"prompt_embeds must be 1 to {TEXT_ROWS} rows of {text_dim} numbers for this model, "
             f"got {rows.shape}"
         )
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    return np.pad(rows.astype(np.float32), ((0, TEXT_ROWS - len(rows)), (0, 0)))
 
 
-def _dtype(name: str) -> torch.dtype:
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+def _check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    if dit.get("image_dim") or dit.get("added_kv_proj_dim"):
+        raise CheckpointError(
+            "transformer: is an image-to-video model and needs an image; "
+            "give a text-to-video one such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+        )
+    if tuple(dit["patch_size"]) != (1, 2, 2):
+        raise CheckpointError(
+            f"transformer: patch_size must be (1, 2, 2), found {dit['patch_size']}"
+        )
+    if vae["z_dim"] != dit["in_channels"] or vae.get("patch_size") is not None:
+        raise CheckpointError(
+            f"vae: must be Wan2.1's with the transformer's {dit['in_channels']} latent channels, "
+            f"found z_dim {vae['z_dim']}, patch_size {vae.get('patch_size')}"
+        )
 
 
-def _exact_convolutions(device: str) -> AbstractContextManager[Any]:
-    """Keep cuDNN from rounding float32 convolutions to TF32, its default, while a scene runs."""
-    if device == "cpu":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+def _block_flops(tokens: int, width: int, ffn_dim: int) -> int:
+    """Count one block: self-attention, cross-attention to the text, and MLP."""
+    attention = 8 * tokens * width**2 + 4 * tokens**2 * width
+    cross = 4 * (tokens + TEXT_ROWS) * width**2 + 4 * tokens * TEXT_ROWS * width
+    return attention + cross + 4 * tokens * width * ffn_dim
+
+
+def _vae_flops(rows: int, cols: int, width: int) -> int:
+    """Count the convolutions of Wan's VAE encoder on one frame, zero-padded taps included.
+
+    Source: diffusers, autoencoder_kl_wan.py, WanEncoder3d (two residual blocks a level, levels of
+    1, 2, 4, 4 times the width, three of them followed by a halving of the side).
+    """
+    taps, area = 2 * 27, rows * cols
+    total = taps * area * 3 * width
+    levels = [width, width, 2 * width, 4 * width, 4 * width]
+    for level, (before, after) in enumerate(itertools.pairwise(levels)):
+        total += taps * area * (before * after + 3 * after**2)
+        if level < 3:
+            area //= 4
+            total += 2 * 9 * area * after**2
+    return total + taps * area * (4 * levels[-1] ** 2 + levels[-1] * 32)

@@ -72,7 +72,11 @@ def reference_pixels(
 def reference_token_map(
     image_height: int, image_width: int, height: int, width: int, patch_px: int
 ) -> TokenMap:
-    """Say where the tokens look: all of the width, and rows 84 to 300 of 384 at 720x1280."""
+    """Say where the tokens look: all of the width, and rows 84 to 300 of 384 at 720x1280.
+
+    The release pools the tokens, not the image. Source: multimodal_generative_encoder/
+    wan_t2v_encoder.py, lines 211-220.
+    """
     rows, cols, top, left = _cover(height, width)
     return TokenMap(
         rows=height // patch_px,
@@ -81,6 +85,7 @@ def reference_token_map(
         offset_row=-top / patch_px,
         scale_col=cols / image_width / patch_px,
         offset_col=-left / patch_px,
+        pooling="adaptive",
     )
 
 
@@ -106,18 +111,6 @@ def reference_sinusoid(timestep: int, width: int) -> Float32[Tensor, "1 width"]:
     exponent = torch.arange(half, dtype=torch.float64) / half
     angle = timestep * torch.pow(torch.tensor(10000.0, dtype=torch.float64), -exponent)
     return torch.cat([angle.cos(), angle.sin()])[None].float()
-
-
-def reference_pool(
-    features: Float32[np.ndarray, "V h w C"], grid: tuple[int, int]
-) -> Float32[np.ndarray, "V gh gw C"]:
-    """Pool the tokens, not the image, to the common grid; neighbouring bins overlap.
-
-    Source: multimodal_generative_encoder/wan_t2v_encoder.py, lines 211-220.
-    """
-    channels_first = torch.from_numpy(features).permute(0, 3, 1, 2)
-    pooled = nn.functional.adaptive_avg_pool2d(channels_first, grid).permute(0, 2, 3, 1)
-    return np.ascontiguousarray(pooled.numpy())
 
 
 def _cover(height: int, width: int) -> tuple[int, int, int, int]:

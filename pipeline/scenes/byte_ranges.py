@@ -10,7 +10,10 @@ import os
 from typing import Any
 
 from vega3d.pipeline.local_files import open_plain, read_plain
+from vega3d.pipeline.remote import Remote
 from vega3d.pipeline.scenes.scene import natural_key
+from vega3d.pipeline.texts import shown_url
+from vega3d.pipeline.transient import retried_io
 
 _SCHEMES = ("http://", "https://", "s3://")
 _BLOCK_BYTES = 1 << 20
@@ -22,7 +25,9 @@ def is_remote(url: str) -> bool:
     if "://" not in url:
         return False
     if not url.startswith(_SCHEMES):
-        raise ValueError(f"{url}: scheme is not known; give a path or one of {', '.join(_SCHEMES)}")
+        raise ValueError(
+            f"{shown_url(url)}: scheme is not known; give a path or one of {', '.join(_SCHEMES)}"
+        )
     return True
 
 
@@ -32,23 +37,21 @@ def read_range(url: str, start: int, size_bytes: int) -> bytes:
     Raises:
         FileNotFoundError: No such file.
         OSError: It ends earlier, or the server refuses.
+        TransientError: The disk or the server does not answer.
     """
     if not is_remote(url):
         with open_plain(url) as file:
             file.seek(start)
-            data = file.read(size_bytes)
+            data = retried_io(url, lambda: file.read(size_bytes))
     elif size_bytes == 0:
         data = b""
     else:
-        import obstore
-
-        store, name = _remote(url)
-        data = bytes(
-            _asked(url, lambda: obstore.get_range(store, name, start=start, length=size_bytes))
-        )
+        place, name = _remote(url)
+        data = place.read_range(name, start, size_bytes)
     if len(data) != size_bytes:
         raise OSError(
-            f"{url} is truncated: {size_bytes} bytes at {start} were asked for, {len(data)} came"
+            f"{shown_url(url)} is truncated: {size_bytes} bytes at {start} were asked for, "
+            f"{len(data)} came"
         )
     return data
 
@@ -57,21 +60,16 @@ def read_all(url: str) -> bytes:
     """Return a whole (small) file; raises FileNotFoundError or another OSError."""
     if not is_remote(url):
         return read_plain(url)
-    import obstore
-
-    store, name = _remote(url)
-    return bytes(_asked(url, lambda: obstore.get(store, name).bytes()))
+    place, name = _remote(url)
+    return place.read(name)
 
 
 def open_file(url: str) -> io.BufferedIOBase:
     """Return a seekable file; a remote one is fetched in blocks where it is read."""
     if not is_remote(url):
         return open_plain(url)
-    import obstore
-
-    store, name = _remote(url)
-    size_bytes = _asked(url, lambda: obstore.head(store, name))["size"]
-    return io.BufferedReader(_RemoteFile(url, size_bytes), buffer_size=_BLOCK_BYTES)
+    place, name = _remote(url)
+    return io.BufferedReader(_RemoteFile(url, place.size_bytes(name)), buffer_size=_BLOCK_BYTES)
 
 
 def list_names(pattern: str) -> list[str]:
@@ -79,17 +77,14 @@ def list_names(pattern: str) -> list[str]:
     if not is_remote(pattern):
         return sorted(glob.glob(os.path.expanduser(pattern)), key=natural_key)
     if not pattern.startswith("s3://"):
-        raise ValueError(f"{pattern}: http cannot list files; name them, as {{000..009}}.tar")
-    import obstore
-
+        raise ValueError(
+            f"{shown_url(pattern)}: http cannot list files; name them, as {{000..009}}.tar"
+        )
     folder, _, name = pattern.rpartition("/")
     if any(mark in folder for mark in "*?["):
         raise ValueError(f"{pattern}: only the last part of an s3 URL may have wildcards")
-    found = _asked(pattern, lambda: obstore.list_with_delimiter(_store(folder)))["objects"]
-    names = [item["path"].rpartition("/")[2] for item in found]
-    return [
-        f"{folder}/{one}" for one in sorted(names, key=natural_key) if fnmatch.fnmatch(one, name)
-    ]
+    names = sorted(Remote(folder).list_folder(), key=natural_key)
+    return [f"{folder}/{one}" for one in names if fnmatch.fnmatch(one, name)]
 
 
 class _RemoteFile(io.RawIOBase):
@@ -118,33 +113,6 @@ class _RemoteFile(io.RawIOBase):
         return count
 
 
-def _remote(url: str) -> tuple[Any, str]:
+def _remote(url: str) -> tuple[Remote, str]:
     folder, _, name = url.rpartition("/")
-    return _store(folder), name
-
-
-def _store(folder: str) -> Any:  # noqa: ANN401 - one of obstore's store classes
-    from obstore.store import from_url
-
-    return (
-        from_url(folder, client_options={"allow_http": True})
-        if folder.startswith("http://")
-        else from_url(folder)
-    )
-
-
-def _asked(url: str, ask: Any) -> Any:  # noqa: ANN401 - whatever obstore returns
-    """Turn obstore's errors into the OSErrors that local files raise."""
-    from obstore.exceptions import BaseError, NotSupportedError
-
-    try:
-        return ask()
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{url}: there is no such object") from error
-    except NotSupportedError as error:
-        raise OSError(
-            f"{url}: the server does not serve byte ranges; use one that does, or copy the tars "
-            "to a local folder"
-        ) from error
-    except BaseError as error:
-        raise OSError(f"{url}: {error}") from error
+    return Remote(folder), name

@@ -12,11 +12,13 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.errors import StoreError, TransientError
+from vega3d.pipeline.local_files import read_plain
+from vega3d.pipeline.remote import RefusedError, Remote
+from vega3d.pipeline.transient import is_transient, retried
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store as ZarrStore
@@ -70,11 +72,13 @@ def open_objects(url: str) -> Objects:
 
 def zarr_store(url: str) -> "ZarrStore":
     """Return zarr's own read-only store for the same place."""
-    from zarr.storage import LocalStore, ObjectStore
+    from zarr.storage import LocalStore
+
+    from vega3d.pipeline.store.zarr_bucket import bucket_store
 
     objects = open_objects(url)
     if isinstance(objects, BucketObjects):
-        return ObjectStore(objects.bucket(), read_only=True)
+        return bucket_store(objects.url)
     return LocalStore(objects.url, read_only=True)
 
 
@@ -86,74 +90,107 @@ class FolderObjects:
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises FileNotFoundError."""
-        return Path(self.url, key).read_bytes()
+        path = Path(self.url, key)
+        with _told(path, "read"):
+            return read_plain(str(path), MAX_PUT_BYTES)
 
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object durably; False, with nothing changed, where the name is taken."""
-        path = Path(self.url, key)
-        if path.exists():
-            return False
-        temporary = self._write_temporary(path, parts)
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                raise _refused(path, error) from error
-            # No hard links here (FAT, some FUSE mounts): the last of two writers wins. A loser
-            # notices when its commit record is refused, and checks the shards (writer._heal).
-            os.rename(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
-        _sync_folder(path.parent)
-        return True
+        path, unsure = Path(self.url, key), False
+
+        def ask() -> bool:
+            nonlocal unsure
+            try:
+                with _told(path, "write"):
+                    if self._link(path, parts):
+                        return True
+            except TransientError:
+                unsure = True
+                raise
+            # A link may have been made though its folder's fsync failed: then it is ours.
+            return unsure and self.read(key) == b"".join(parts)
+
+        return retried(ask)
 
     def replace(self, key: str, parts: Parts) -> None:
         """Write an object durably, over an older one if there is one."""
         path = Path(self.url, key)
-        os.replace(self._write_temporary(path, parts), path)
-        _sync_folder(path.parent)
+
+        def ask() -> None:
+            with _told(path, "write"), self._temporary(path, parts) as temporary:
+                os.replace(temporary, path)
+                _sync_folder(path.parent)
+
+        retried(ask)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""
         root = Path(self.url)
-        found = (path for path in (root / prefix).rglob("*") if path.is_file())
-        yield from sorted(path.relative_to(root).as_posix() for path in found)
+
+        def ask() -> list[str]:
+            with _told(root / prefix, "list"):
+                return sorted(path.relative_to(root).as_posix() for path in _files(root / prefix))
+
+        yield from retried(ask)
 
     def exists(self, key: str) -> bool:
         """Say whether an object is there."""
-        return Path(self.url, key).is_file()
+        path = Path(self.url, key)
+
+        def ask() -> bool:
+            with _told(path, "look for"):
+                return path.is_file()
+
+        return retried(ask)
 
     def remove_leftovers(self, older_than_s: float) -> int:
         """Remove temporary files of writers that died; returns how many there were.
 
         A writer that lives is never so old: it writes one object and renames it.
         """
-        found = [path for path in Path(self.url).rglob(f"*{TEMPORARY_SUFFIX}")
-                 if time.time() - path.stat().st_mtime > older_than_s]  # fmt: skip
-        for path in found:
-            path.unlink(missing_ok=True)
+        root = Path(self.url)
+        with _told(root, "clean up"):
+            found = [path for path in _files(root) if path.name.endswith(TEMPORARY_SUFFIX)
+                     and time.time() - path.stat().st_mtime > older_than_s]  # fmt: skip
+            for path in found:
+                path.unlink(missing_ok=True)
         return len(found)
 
-    def _write_temporary(self, path: Path, parts: Parts) -> str:
+    def _link(self, path: Path, parts: Parts) -> bool:
+        if path.exists():
+            return False
+        with self._temporary(path, parts) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                # No hard links here (FAT, some FUSE mounts): the last of two writers wins. A loser
+                # notices when its commit record is refused, and checks the shards (writer._heal).
+                os.rename(temporary, path)
+            _sync_folder(path.parent)
+        return True
+
+    @contextmanager
+    def _temporary(self, path: Path, parts: Parts) -> Iterator[Path]:
+        """Give a durable file beside `path`, and remove its name in the end."""
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
-        written = False
         try:
-            _make_folders(path.parent)
-            with temporary.open("xb") as file:
-                for part in parts:
-                    file.write(part)
-                file.flush()
-                os.fsync(file.fileno())
-            written = True
-        except OSError as error:
-            raise _refused(path, error) from error
+            self._write_temporary(temporary, parts)
+            yield temporary
         finally:
-            if not written:
-                with suppress(OSError):  # a read-only place has nothing to remove
-                    temporary.unlink()
-        return str(temporary)
+            with suppress(OSError):  # a leftover, which `verify --repair` removes in time
+                temporary.unlink()
+
+    def _write_temporary(self, temporary: Path, parts: Parts) -> None:
+        _make_folders(temporary.parent)
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,89 +199,77 @@ class BucketObjects:
 
     url: str
 
-    def bucket(self) -> Any:  # noqa: ANN401 - one of obstore's store classes
-        """Return obstore's handle, one a process; kept outside so that this value is picklable."""
-        return _bucket(self.url)
-
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises FileNotFoundError."""
-        with self._errors(key, "read"):
-            return bytes(self.bucket().get(key).bytes())
+        with _refused(self.url):
+            return Remote(self.url).read(key)
 
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object in one PUT; False, with nothing changed, where the name is taken."""
-        from obstore.exceptions import AlreadyExistsError
-
-        try:
-            self._put(key, parts, "create")
-        except AlreadyExistsError:
-            return False
-        return True
+        with _refused(self.url):
+            return Remote(self.url).create(key, b"".join(parts))
 
     def replace(self, key: str, parts: Parts) -> None:
         """Write an object in one PUT, over an older one if there is one."""
-        self._put(key, parts, "overwrite")
+        with _refused(self.url):
+            Remote(self.url).replace(key, b"".join(parts))
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""
-        with self._errors(prefix, "list"):
-            pages = self.bucket().list(prefix.rstrip("/") + "/")
-            found = sorted(item["path"] for page in pages for item in page)
+        with _refused(self.url):
+            found = Remote(self.url).list_below(f"{prefix.rstrip('/')}/" if prefix else "")
         yield from found
 
     def exists(self, key: str) -> bool:
         """Say whether an object is there."""
-        try:
-            with self._errors(key, "look for"):
-                self.bucket().head(key)
-        except FileNotFoundError:
-            return False
-        return True
+        with _refused(self.url):
+            return Remote(self.url).exists(key)
 
     def remove_leftovers(self, older_than_s: float) -> int:
         """Return 0: a PUT is there whole or not at all."""
         return 0
 
-    def _put(self, key: str, parts: Parts, mode: str) -> None:
-        with self._errors(key, "write"):
-            self.bucket().put(key, b"".join(parts), mode=mode, use_multipart=False)
 
-    @contextmanager
-    def _errors(self, key: str, doing: str) -> Iterator[None]:
-        """Turn the service's errors into ours, but for names that are taken or not there."""
-        from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
-
-        try:
-            yield
-        except AlreadyExistsError:
-            raise
-        except NotFoundError as error:
-            raise FileNotFoundError(f"{self.url}/{key}") from error
-        except BaseError as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(
-                f"{self.url}/{key}: cannot {doing}: {reason}; look at the bucket's name and the "
-                "AWS_... variables"
-            ) from error
+@contextmanager
+def _refused(url: str) -> Iterator[None]:
+    try:
+        yield
+    except RefusedError as error:
+        raise StoreError(f"{error}; nothing committed is lost") from error
 
 
-@lru_cache(maxsize=16)
-def _bucket(url: str) -> Any:  # noqa: ANN401 - one of obstore's store classes
-    from obstore.store import from_url
+@contextmanager
+def _told(path: Path, doing: str) -> Iterator[None]:
+    """Turn a disk's errors into ours, but for names that are not there."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if is_transient(error):
+            raise TransientError(f"{path}: cannot {doing}: {reason}") from error
+        remedy = {
+            errno.ENOSPC: "free some space and run the same command again",
+            errno.EDQUOT: "free some of your quota and run the same command again",
+            errno.EROFS: "choose a place that can be written",
+            errno.EACCES: "choose a place that you may use",
+            errno.EPERM: "choose a place that you may use",
+        }.get(error.errno or 0, "run the same command again when it is mended")
+        raise StoreError(
+            f"{path}: cannot {doing}: {reason}; nothing committed is lost; {remedy}"
+        ) from error
 
-    return from_url(url)
 
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder; a folder that cannot be listed is an error, not empty."""
 
-def _refused(path: Path, error: OSError) -> StoreError:
-    reason = error.strerror or str(error)
-    remedy = {
-        errno.ENOSPC: "free some space and run the same command again",
-        errno.EDQUOT: "free some of your quota and run the same command again",
-        errno.EROFS: "choose a place that can be written",
-        errno.EACCES: "choose a place that you may write",
-        errno.EPERM: "choose a place that you may write",
-    }.get(error.errno or 0, "run the same command again when it is mended")
-    return StoreError(f"{path}: cannot write: {reason}; nothing committed is lost; {remedy}")
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=failed):
+        yield from (Path(place, name) for name in names)
 
 
 def _make_folders(folder: Path) -> None:

@@ -141,10 +141,14 @@ class Store:
         """Return the hash of the pixels, depths and cameras that the features came from."""
         return self._scene(scene_id).content_sha256
 
+    @property
+    def saw_pixels(self) -> bool:
+        """Whether the features were computed here, by known weights; imported ones were not."""
+        return "weights_sha256" in self.identity
+
     def pixels_sha256(self, scene_id: str) -> str:
         """Return the same hash; "" where features were imported and nobody saw their pixels."""
-        imported = self.identity["config"]["backbone"] == "imported"
-        return "" if imported else self.content_sha256(scene_id)
+        return self.content_sha256(scene_id) if self.saw_pixels else ""
 
     def features(self, scene_id: str, tap: str | None = None) -> Float[np.ndarray, "V gh gw C"]:
         """Return a scene's features in the stored type; NaN where a crop hid the token.

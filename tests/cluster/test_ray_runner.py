@@ -18,6 +18,7 @@ from vega3d.cluster import ray_runner
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline import open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
@@ -74,7 +75,8 @@ def test_the_real_backbone_stores_the_same_bytes_on_ray(
     """Decoding, VAE, blocks, pooling and geometry: inline against actors, byte for byte."""
     source = read_scenes("rooms:3?views=3&height=96&width=128")
     wanted = ExtractConfig(
-        model=str(tiny_wan), resolution=(96, 128), timesteps=(300, 100), scenes_per_shard=1
+        backbone=WanConfig(model=str(tiny_wan), resolution=(96, 128), timesteps=(300, 100)),
+        scenes_per_shard=1,
     )
     runners = {"inline": run_inline, "ray": partial(run_ray, config=config(workers=workers))}
     digests = {

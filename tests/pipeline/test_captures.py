@@ -12,6 +12,7 @@ import zarr
 
 from vega3d.pipeline import open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.scenes.tars import pack
@@ -24,7 +25,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def stores(data: Path, tiny_wan: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     config = ExtractConfig(
-        model=str(tiny_wan), resolution=(144, 192), num_views=6, scenes_per_shard=1
+        backbone=WanConfig(model=str(tiny_wan), resolution=(144, 192)),
+        num_views=6,
+        scenes_per_shard=1,
     )
     written = {}
     for name in CAPTURES:
@@ -90,7 +93,9 @@ def test_a_packed_capture_gives_the_same_features(
 ) -> None:
     pack(read_scenes(str(data / "chair_lidar")), str(tmp_path / "tars"))
     config = ExtractConfig(
-        model=str(tiny_wan), resolution=(144, 192), num_views=6, scenes_per_shard=1
+        backbone=WanConfig(model=str(tiny_wan), resolution=(144, 192)),
+        num_views=6,
+        scenes_per_shard=1,
     )
     packed = extract(
         read_scenes(str(tmp_path / "tars")),
@@ -110,7 +115,9 @@ def test_a_video_gives_features_without_geometry(
     data: Path, tiny_wan: Path, tmp_path: Path
 ) -> None:
     config = ExtractConfig(
-        model=str(tiny_wan), resolution=(96, 128), num_views=5, context="clip", scenes_per_shard=1
+        backbone=WanConfig(model=str(tiny_wan), resolution=(96, 128), context="clip"),
+        num_views=5,
+        scenes_per_shard=1,
     )
     extract(
         read_scenes(str(data / "video")),

@@ -146,7 +146,10 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("run", ROOMS, "--out", "s", "--blocks", "twenty"), "takes numbers such as 10,20"),
         (("run", ROOMS, "--out", "s", "--resolution", "481x640"), "multiples of 16"),
         (("run", ROOMS, "--out", "s", "--model", "/no/model"), "neither a folder nor a hub id"),
-        (("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"), "no diffusion"),
+        (
+            ("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"),
+            "takes no --timesteps",
+        ),
         (("run", ROOMS, "--out", "s", "--device", "cuda"), "no GPU here"),
         (("run", ROOMS, "--out", "s", "--blocks", "99"), "blocks must lie in -30..29"),
         (("run", ROOMS, "--out", "s", "--dtype", "flat16"), "dtype must be one of float32, bfl"),

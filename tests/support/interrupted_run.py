@@ -6,7 +6,7 @@ name is not.
 
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from synthetic_unit import make_worker
 
@@ -18,12 +18,15 @@ from vega3d.pipeline.worker import run_inline
 
 def die_at(key: str) -> None:
     write = FolderObjects._write_temporary
+    name = PurePath(key).name
 
-    def die(objects: FolderObjects, path: Path, parts: list[bytes]) -> str:
-        if path != Path(objects.url, key):
-            return write(objects, path, parts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_name(f".{path.name}.0.partial").write_bytes(bytes(parts[0])[:3])
+    def die(objects: FolderObjects, temporary: Path, parts: list[bytes]) -> None:
+        wanted = Path(objects.url, key).parent
+        if temporary.parent != wanted or not temporary.name.startswith(f".{name}."):
+            write(objects, temporary, parts)
+            return
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(bytes(parts[0])[:3])
         os._exit(9)
 
     FolderObjects._write_temporary = die

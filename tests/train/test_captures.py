@@ -1,13 +1,14 @@
 """The spatial tasks on real posed RGB-D, from two tiny random checkpoints: the whole way."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.config import ExtractConfig, siglip_config
+from vega3d.pipeline.backbones.siglip import SiglipConfig
+from vega3d.pipeline.backbones.wan import WanConfig
+from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.worker import run_inline
@@ -18,16 +19,15 @@ from vega3d.train import RunConfig, TrainConfig, fit
 def test_spatial_tasks_train_on_real_captures_and_are_scored_on_another_place(
     data: Path, tiny_wan: Path, tiny_siglip: Path, tmp_path: Path
 ) -> None:
-    common = {"num_views": 8, "scenes_per_shard": 1}
     configs = {
-        "wan": ExtractConfig(model=str(tiny_wan), resolution=(64, 96), **common),
-        "siglip": replace(siglip_config(), model=str(tiny_siglip), **common),
+        "wan": WanConfig(model=str(tiny_wan), resolution=(64, 96)),
+        "siglip": SiglipConfig(model=str(tiny_siglip)),
     }
     for name, config in configs.items():
         summary = extract(
             read_scenes(str(data)),
             str(tmp_path / f"{name}.zarr"),
-            config,
+            ExtractConfig(backbone=config, num_views=8, scenes_per_shard=1),
             numerics=Numerics(threads=1),
             run=run_inline,
         )

@@ -423,11 +423,13 @@ def test_another_view_sampling_names_the_scene_and_both_samplings(
 
 
 def test_features_of_other_pixels_are_refused(make_stores: Callable[..., object]) -> None:
-    # Imported arrays have no pixels to compare; rename both stores' backbone into real ones.
+    # Imported arrays have no pixels to compare; name weights, as stores that we computed do.
     stores = make_stores(num_scenes=1)
     for url in (stores.prior, stores.semantic):
         meta = Path(url, "zarr.json")
-        meta.write_text(meta.read_text().replace('"imported"', '"siglip"'))
+        meta.write_text(
+            meta.read_text().replace('"identity": {', '"identity": {"weights_sha256": "", ')
+        )
         (record,) = Path(url).rglob("commits/000000/*.json")
         text = json.loads(record.read_text())
         text["scenes"][0]["content_sha256"] = url

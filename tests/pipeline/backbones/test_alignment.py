@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 
@@ -51,7 +52,8 @@ def centroid(found: np.ndarray) -> np.ndarray:
 
 def energy(backbone: Backbone, height: int, width: int, cell: tuple[int, int]) -> np.ndarray:
     """Return each common cell's squared change when a square in one cell lights up."""
-    rows, cols = backbone.cells(height, width, GRID)
+    token_map = backbone.token_map(height, width)
+    rows, cols = grid_cells(token_map, height, width, GRID)
     top, bottom = np.round(rows[cell[0]]).astype(int)
     left, right = np.round(cols[cell[1]]).astype(int)
     dark = np.full((1, height, width, 3), 90, dtype=np.uint8)
@@ -59,7 +61,8 @@ def energy(backbone: Backbone, height: int, width: int, cell: tuple[int, int]) -
     lit[:, top:bottom, left:right] = 255
     tap = backbone.taps[0]
     features = [backbone.encode(x, scene_id="s", view_ids=["a"])[tap] for x in (dark, lit)]
-    pooled, _ = backbone.pool(features[1] - features[0], height, width, GRID)
+    change = (features[1] - features[0]).numpy()
+    pooled, _ = pool_to_grid(change, token_map, height, width, GRID)
     found = (pooled[0] ** 2).sum(axis=-1)
     # Attention spreads a little of any change evenly over all tokens: that is no place.
     return np.maximum(found - np.nanmedian(found), 0)
@@ -108,7 +111,8 @@ def test_prior_and_semantic_tokens_of_one_index_look_at_the_same_pixels(
     models: dict[str, str],
 ) -> None:
     for size in [(480, 640), (968, 1296), (300, 900)]:
-        cells = [load(models, name, "pad").cells(*size, GRID) for name in ("wan", "siglip")]
+        maps = [load(models, name, "pad").token_map(*size) for name in ("wan", "siglip")]
+        cells = [grid_cells(token_map, *size, GRID) for token_map in maps]
         np.testing.assert_array_equal(cells[0], cells[1])
 
 
@@ -118,6 +122,6 @@ def test_the_reference_squash_and_crop_is_told_truly(models: dict[str, str]) -> 
     )
     found = energy(backbone, 480, 640, (2, 4))
     assert np.unravel_index(np.nanargmax(found), GRID) == (2, 4)
-    rows, _ = backbone.cells(480, 640, GRID)
+    rows, _ = grid_cells(backbone.token_map(480, 640), 480, 640, GRID)
     # 240 of 416 rows of the square: the top 21 % of the image are never seen.
     assert rows[0, 0] == pytest.approx(480 * 88 / 416)

@@ -1,4 +1,3 @@
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,10 +9,12 @@ import torch
 
 from vega3d.pipeline.backbones.backbone import check_views
 from vega3d.pipeline.backbones.checkpoints import model_facts
+from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
 from vega3d.pipeline.backbones.loading import load_backbone, load_from_config
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import family
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
-from vega3d.pipeline.config import ExtractConfig, siglip_config
+from vega3d.pipeline.errors import UsageError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,11 +54,11 @@ def test_every_backbone_is_used_alike(
     assert features[tap].device.type == "cpu"
     token_map = backbone.token_map(120, 160)
     assert (token_map.rows, token_map.cols) == tokens
-    pooled, coverage = backbone.pool(features[tap], 120, 160, (14, 14))
+    pooled, coverage = pool_to_grid(features[tap].numpy(), token_map, 120, 160, (14, 14))
     assert pooled.shape == (2, 14, 14, backbone.channels)
     assert pooled.dtype == coverage.dtype == np.float32
     assert np.isfinite(pooled[:, coverage > 0]).all()
-    rows, cols = backbone.cells(120, 160, (14, 14))
+    rows, cols = grid_cells(token_map, 120, 160, (14, 14))
     assert rows[0, 0] == cols[0, 0] == 0
     assert (rows[-1, 1], cols[-1, 1]) == (120, 160)
 
@@ -79,8 +80,7 @@ def test_the_default_prompt_is_encoded_once_and_equals_a_given_one(models: dict[
 
 @pytest.mark.parametrize("name", ["wan2.1-t2v", "siglip"])
 def test_facts_say_what_the_loaded_model_does(models: dict[str, str], name: str) -> None:
-    base = siglip_config() if name == "siglip" else ExtractConfig()
-    config = dataclasses.replace(base, model=models[name])
+    config = family(name)(model=models[name])
     facts = model_facts(config)
     backbone = load_from_config(config, Numerics())
     assert facts.taps == backbone.taps
@@ -89,14 +89,14 @@ def test_facts_say_what_the_loaded_model_does(models: dict[str, str], name: str)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(Exception, match=r"siglip.*wan2\.1-t2v"):  # beartype's error under its hook
+    with pytest.raises(UsageError, match=r"must be one of wan2\.1-t2v, siglip"):
         load_backbone("wan")
 
 
 def test_siglip_takes_no_prompt_and_no_timesteps(models: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="siglip takes no prompt"):
         load_backbone("siglip", model=models["siglip"], prompt_embeds=np.zeros((1, 4), np.float32))
-    with pytest.raises(ValueError, match="siglip is no diffusion model"):
+    with pytest.raises(ValueError, match="siglip has no setting timesteps; it has model, blocks"):
         load_backbone("siglip", model=models["siglip"], timesteps=(300,))
 
 

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import subprocess
@@ -9,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from vega3d.pipeline.backbones.checkpoints import (
-    SIGLIP_PARTS,
-    TEXT_PARTS,
-    WAN_PARTS,
-    flops_per_view,
     model_facts,
     model_sha256,
-    resolve_blocks,
     resolve_model,
     weights_sha256,
 )
-from vega3d.pipeline.config import ExtractConfig, siglip_config
+from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.prompt import TEXT_PARTS
+from vega3d.pipeline.backbones.settings import ModelFacts, resolve_blocks
+from vega3d.pipeline.backbones.siglip import SiglipConfig
+from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.errors import CheckpointError
 
 WAN_1_3B = {
@@ -29,6 +27,7 @@ WAN_1_3B = {
     "num_layers": 30,
     "ffn_dim": 8960,
     "patch_size": [1, 2, 2],
+    "in_channels": 16,
 }
 SO400M = {
     "model_type": "siglip",
@@ -69,8 +68,14 @@ def siglip(tmp_path: Path) -> Path:
     return tmp_path / "siglip"
 
 
-def wan_config(folder: Path, **settings: object) -> ExtractConfig:
-    return ExtractConfig(model=str(folder), **{"resolution": (480, 832), **settings})
+def wan_config(folder: Path, **settings: object) -> WanConfig:
+    return WanConfig(model=str(folder), **{"resolution": (480, 832), **settings})
+
+
+def flops(
+    config: BackboneConfig, facts: ModelFacts, image_size: tuple[int, int], num_views: int = 32
+) -> float:
+    return config.flops_per_view(facts, config.canvas(facts, *image_size), num_views)
 
 
 def test_facts_of_wan(wan: Path) -> None:
@@ -80,20 +85,20 @@ def test_facts_of_wan(wan: Path) -> None:
     assert facts.blocks == (20, 29)
     assert facts.taps[:4] == ("k300_b20", "k300_b29", "k500_b20", "k500_b29")
     assert facts.taps[4:] == ("k300_b20_n1", "k300_b29_n1", "k500_b20_n1", "k500_b29_n1")
-    assert model_sha256(wan_config(wan)) == weights_sha256(wan, WAN_PARTS)
+    assert model_sha256(wan_config(wan)) == weights_sha256(wan, WanConfig.parts)
 
 
 def test_facts_of_siglip(siglip: Path) -> None:
-    facts = model_facts(dataclasses.replace(siglip_config(), model=str(siglip)))
+    facts = model_facts(SiglipConfig(model=str(siglip)))
     assert (facts.channels, facts.num_blocks, facts.blocks) == (1152, 27, (25,))
     assert facts.taps == ("b25",)
-    assert (facts.native_px, facts.native_tokens, facts.patch_px) == (384, 729, 14)
+    assert (facts.native_px, facts.auto_tokens, facts.token_px) == (384, 729, 14)
 
 
 def test_flops_of_one_view_are_those_of_the_shapes(wan: Path) -> None:
     config = wan_config(wan)
     facts = model_facts(config)
-    total = flops_per_view(config, facts, (480, 832))
+    total = flops(config, facts, (480, 832))
     n, d = 1560, 1536
     block = 8 * n * d * d + 4 * n * n * d  # query, key, value, out; scores and their use
     block += 4 * n * d * d + 4 * 512 * d * d + 4 * n * 512 * d  # the same to 512 rows of text
@@ -102,28 +107,28 @@ def test_flops_of_one_view_are_those_of_the_shapes(wan: Path) -> None:
     vae = total - 21 * block
     assert vae == pytest.approx(2.5e12, rel=0.3)
     twice = wan_config(wan, timesteps=(300, 600))
-    assert flops_per_view(twice, model_facts(twice), (480, 832)) == pytest.approx(42 * block + vae)
+    assert flops(twice, model_facts(twice), (480, 832)) == pytest.approx(42 * block + vae)
     large = wan_config(wan, resolution=(720, 1280))
     large_vae = vae * (720 * 1280) / (480 * 832)
-    dit = flops_per_view(large, model_facts(large), (720, 1280)) - large_vae
+    dit = flops(large, model_facts(large), (720, 1280)) - large_vae
     assert dit == pytest.approx(8.31e12, rel=0.002)
 
 
 def test_flops_of_a_clip_are_shared_by_its_views(wan: Path) -> None:
     one = wan_config(wan)
-    clip = wan_config(wan, context="clip", num_views=33)  # 9 latents, 14040 tokens
+    clip = wan_config(wan, context="clip")  # 9 latents, 14040 tokens
     facts = model_facts(one)
-    vae = flops_per_view(one, facts, (480, 832)) - 3.2465e12
-    total = (flops_per_view(clip, facts, (480, 832)) - vae) * 33
+    vae = flops(one, facts, (480, 832)) - 3.2465e12
+    total = (flops(clip, facts, (480, 832), 33) - vae) * 33
     assert total == pytest.approx(51.0e12, rel=0.01)
 
 
 def test_flops_of_siglip(siglip: Path) -> None:
-    config = dataclasses.replace(siglip_config(), model=str(siglip))
+    config = SiglipConfig(model=str(siglip))
     # 26 layers of 729 tokens: 2 operations a weight and token, plus attention.
     weights = 26 * (4 * 1152**2 + 2 * 1152 * 4304)
     expected = 2 * 729 * weights + 26 * 4 * 729**2 * 1152
-    found = flops_per_view(config, model_facts(config), (480, 640))
+    found = flops(config, model_facts(config), (480, 640))
     assert found == pytest.approx(expected, rel=0.01)
 
 
@@ -136,42 +141,42 @@ def test_blocks_count_from_either_end() -> None:
 
 
 def test_the_hash_covers_names_and_bytes_of_the_parts(wan: Path) -> None:
-    first = weights_sha256(wan, WAN_PARTS)
+    first = weights_sha256(wan, WanConfig.parts)
     assert len(first) == 64
     (wan / "README.md").write_text("not part of the model")
-    assert weights_sha256(wan, WAN_PARTS) == first
+    assert weights_sha256(wan, WanConfig.parts) == first
     assert weights_sha256(wan, ("vae",)) != first
     (wan / "vae" / "model.safetensors").write_bytes(b"VAE")
-    assert weights_sha256(wan, WAN_PARTS) != first
+    assert weights_sha256(wan, WanConfig.parts) != first
 
 
 def test_the_hash_does_not_depend_on_where_the_folder_is(wan: Path, tmp_path: Path) -> None:
-    first = weights_sha256(wan, WAN_PARTS)
+    first = weights_sha256(wan, WanConfig.parts)
     wan.rename(tmp_path / "elsewhere")
-    assert weights_sha256(tmp_path / "elsewhere", WAN_PARTS) == first
+    assert weights_sha256(tmp_path / "elsewhere", WanConfig.parts) == first
 
 
 def test_a_file_of_the_same_size_and_time_is_not_read_again(wan: Path) -> None:
     weights = wan / "vae" / "model.safetensors"
-    first, stat = weights_sha256(wan, WAN_PARTS), weights.stat()
+    first, stat = weights_sha256(wan, WanConfig.parts), weights.stat()
     weights.write_bytes(b"eav")
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert weights_sha256(wan, WAN_PARTS) == first
+    assert weights_sha256(wan, WanConfig.parts) == first
     os.utime(weights, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    assert weights_sha256(wan, WAN_PARTS) != first
+    assert weights_sha256(wan, WanConfig.parts) != first
 
 
 def test_a_damaged_memory_of_hashes_is_ignored(wan: Path, cache: Path) -> None:
-    first = weights_sha256(wan, WAN_PARTS)
+    first = weights_sha256(wan, WanConfig.parts)
     for note in (cache / "hashes").iterdir():
         note.write_bytes(b"{half")
-    assert weights_sha256(wan, WAN_PARTS) == first
+    assert weights_sha256(wan, WanConfig.parts) == first
 
 
 def test_many_writers_agree(wan: Path, cache: Path) -> None:
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(weights_sha256(wan, WAN_PARTS)))
+        threading.Thread(target=lambda: found.append(weights_sha256(wan, WanConfig.parts)))
         for _ in range(16)
     ]
     for thread in threads:
@@ -197,7 +202,7 @@ def test_a_folder_without_the_parts_says_what_it_has(siglip: Path, wan: Path) ->
     with pytest.raises(
         CheckpointError, match=r"no folder transformer/.*found \['config.json', 'mod"
     ):
-        resolve_model(str(siglip), WAN_PARTS)
+        resolve_model(str(siglip), WanConfig.parts)
     with pytest.raises(CheckpointError, match="no folder text_encoder/"):
         resolve_model(str(wan), TEXT_PARTS)
 
@@ -205,19 +210,19 @@ def test_a_folder_without_the_parts_says_what_it_has(siglip: Path, wan: Path) ->
 def test_pickles_only_is_refused_with_the_remedy(siglip: Path) -> None:
     (siglip / "model.safetensors").rename(siglip / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"found only \['pytorch_model.bin'\].*convert them"):
-        resolve_model(str(siglip), SIGLIP_PARTS)
+        resolve_model(str(siglip), SiglipConfig.parts)
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./nothing", "a/b/c", "nothing"])
 def test_a_path_that_is_not_there_never_asks_the_hub(model: str) -> None:
     with pytest.raises(CheckpointError, match="is neither a folder nor a hub id like 'owner/name'"):
-        resolve_model(model, WAN_PARTS)
+        resolve_model(model, WanConfig.parts)
 
 
 def test_an_unknown_hub_id_without_network_says_what_was_tried(tmp_path: Path) -> None:
     code = (
         "from vega3d.pipeline.backbones.checkpoints import *\n"
-        "try: resolve_model('vega3d-tests/no-such-model', WAN_PARTS)\n"
+        "try: resolve_model('vega3d-tests/no-such-model', ('transformer', 'vae'))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
@@ -233,9 +238,10 @@ def test_facts_need_neither_torch_nor_diffusers_nor_transformers(wan: Path) -> N
     code = (
         "import sys\n"
         "from vega3d.pipeline.backbones.checkpoints import model_facts\n"
-        "from vega3d.pipeline.config import ExtractConfig\n"
-        f"model_facts(ExtractConfig(model={str(wan)!r}))\n"
-        "print({'torch', 'diffusers', 'transformers'} & set(sys.modules))"
+        "from vega3d.pipeline.backbones.wan import WanConfig\n"
+        f"config = WanConfig(model={str(wan)!r})\n"
+        "config.flops_per_view(model_facts(config), (480, 640), 1)\n"
+        "print({'torch', 'diffusers', 'transformers', 'numpy', 'jaxtyping'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from vega3d.pipeline.backbones.grid import pool_to_grid
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 
@@ -65,7 +66,8 @@ def test_features_carry_the_images_layout(
     features = backbone.encode(rgb, scene_id="s", view_ids=["0", "1"])[backbone.taps[0]]
     assert 0.3 < float(features.std(dim=(0, 1, 2)).mean()) < 10
     assert float(features.abs().max()) < 100
-    pooled, _ = backbone.pool(features, 224, 224, (7, 7))
+    token_map = backbone.token_map(224, 224)
+    pooled, _ = pool_to_grid(features.numpy(), token_map, 224, 224, (7, 7))
     x = pooled.reshape(98, -1)
     y = colours.reshape(98, 3).astype(np.float64)
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from vega3d.pipeline.backbones.grid import (
     PAD_GREY,
     TokenMap,
-    auto_canvas,
     grid_cells,
     place,
     plan_placement,
     pool_to_grid,
 )
+from vega3d.pipeline.backbones.settings import auto_canvas
 
 FITS = ("pad", "crop", "stretch")
 
@@ -175,7 +175,7 @@ def test_pooling_refuses_features_of_another_grid() -> None:
 
 def test_area_cells_divide_the_image() -> None:
     token_map = plan_placement(140, 280, (112, 112), "crop").token_map(16)
-    rows, cols = grid_cells(token_map, 140, 280, (14, 7), "area")
+    rows, cols = grid_cells(token_map, 140, 280, (14, 7))
     np.testing.assert_allclose(rows, [[10 * i, 10 * i + 10] for i in range(14)])
     np.testing.assert_allclose(cols, [[40 * i, 40 * i + 40] for i in range(7)])
 
@@ -183,9 +183,15 @@ def test_area_cells_divide_the_image() -> None:
 @pytest.mark.parametrize("tokens", [45, 80, 30, 52, 14, 9])
 def test_adaptive_cells_are_those_that_torch_averages(tokens: int) -> None:
     token_map = TokenMap(
-        rows=tokens, cols=tokens, scale_row=0.5, offset_row=-3.0, scale_col=0.25, offset_col=2.0
+        rows=tokens,
+        cols=tokens,
+        scale_row=0.5,
+        offset_row=-3.0,
+        scale_col=0.25,
+        offset_col=2.0,
+        pooling="adaptive",
     )
-    rows, cols = grid_cells(token_map, 100, 100, (14, 14), "adaptive")
+    rows, cols = grid_cells(token_map, 100, 100, (14, 14))
     one_hot = torch.eye(tokens)[:, None]  # token i alone is 1
     seen = torch.nn.functional.adaptive_avg_pool1d(one_hot, 14)[:, 0].T > 0  # cell x token
     for cell in range(14):
@@ -193,6 +199,27 @@ def test_adaptive_cells_are_those_that_torch_averages(tokens: int) -> None:
         first, last = int(inside.min()), int(inside.max())
         assert rows[cell] == pytest.approx([(first + 3) / 0.5, (last + 1 + 3) / 0.5])
         assert cols[cell] == pytest.approx([(first - 2) / 0.25, (last + 1 - 2) / 0.25])
+
+
+def test_adaptive_pooling_averages_overlapping_bins_of_tokens() -> None:
+    features = np.random.default_rng(0).standard_normal((2, 9, 16, 3)).astype(np.float32)
+    token_map = TokenMap(
+        rows=9,
+        cols=16,
+        scale_row=1,
+        offset_row=-50,  # looks past the image: every cell counts as covered all the same
+        scale_col=1,
+        offset_col=0,
+        pooling="adaptive",
+    )
+    pooled, coverage = pool_to_grid(features, token_map, 9, 16, (4, 5))
+    assert (coverage == 1).all()
+    for r in range(4):
+        for c in range(5):
+            rows = slice(r * 9 // 4, -(-(r + 1) * 9 // 4))
+            cols = slice(c * 16 // 5, -(-(c + 1) * 16 // 5))
+            expected = features[:, rows, cols].mean(axis=(1, 2))
+            np.testing.assert_allclose(pooled[:, r, c], expected, rtol=1e-5, atol=1e-6)
 
 
 @given(

@@ -9,12 +9,12 @@ import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from PIL import Image
 
+from vega3d.pipeline.backbones.grid import grid_cells
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.wan_reference import (
     reference_latents,
     reference_noise_level,
     reference_pixels,
-    reference_pool,
     reference_schedule,
     reference_sinusoid,
     reference_token_map,
@@ -131,17 +131,6 @@ def test_the_sinusoid_is_computed_in_float64() -> None:
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
-def test_pooling_averages_overlapping_bins_of_tokens() -> None:
-    features = RNG.standard_normal((2, 9, 16, 3)).astype(np.float32)
-    pooled = reference_pool(features, (4, 5))
-    for r in range(4):
-        for c in range(5):
-            rows = slice(r * 9 // 4, -(-(r + 1) * 9 // 4))
-            cols = slice(c * 16 // 5, -(-(c + 1) * 16 // 5))
-            expected = features[:, rows, cols].mean(axis=(1, 2))
-            np.testing.assert_allclose(pooled[:, r, c], expected, rtol=1e-5, atol=1e-6)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wan")
@@ -190,10 +179,9 @@ def test_the_recipe_end_to_end(checkpoint: Path) -> None:
     # diffusers' sinusoid is float32: angles up to 299 are off by 299 x 6e-8.
     assert float((found - expected).norm() / expected.norm()) < 1e-4
 
-    pooled, coverage = backbone.pool(found, 60, 80, (4, 4))
-    np.testing.assert_array_equal(pooled, reference_pool(found.numpy(), (4, 4)))
-    assert (coverage == 1).all()
-    rows, cols = backbone.cells(60, 80, (4, 4))
+    token_map = backbone.token_map(60, 80)
+    assert token_map.pooling == "adaptive"
+    rows, cols = grid_cells(token_map, 60, 80, (4, 4))
     # 96 of 160 rows of the square are kept, from row 32: 12 to 48 of the image's 60.
     assert rows[0, 0] == pytest.approx(12)
     assert rows[-1, 1] == pytest.approx(48)

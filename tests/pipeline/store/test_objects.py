@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 import subprocess
 import threading
@@ -6,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline import transient
+from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.store.objects import Objects, open_objects
 
 
@@ -93,3 +96,79 @@ def test_a_bucket_that_is_not_there_is_no_bug(bucket: str) -> None:
         list(objects.keys("a"))
     with pytest.raises((StoreError, FileNotFoundError)):
         objects.create("a", [b"1"])
+
+
+@pytest.mark.parametrize("call", ["fsync", "link", "replace", "mkdir"])
+def test_a_disk_that_is_not_well_is_told_with_key_and_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(transient, "PATIENCE_S", 0.1)
+    objects = open_objects(str(tmp_path))
+    ask = objects.replace if call == "replace" else objects.create
+
+    def fail(code: int) -> None:
+        def failing(*_: object, **__: object) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, call, failing)
+
+    fail(errno.EIO)
+    with pytest.raises(TransientError, match=r"a/k: cannot write: Input/output error"):
+        ask("a/k", [b"1"])
+    fail(errno.ENAMETOOLONG)
+    with pytest.raises(StoreError, match=r"a/k: cannot write: File name too long; nothing comm"):
+        ask("a/k", [b"1"])
+    monkeypatch.undo()
+    assert not [key for key in objects.keys("") if key.endswith(".partial")]
+    assert objects.create("a/k", [b"1"])
+
+
+def test_a_link_that_was_made_before_the_disk_failed_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = open_objects(str(tmp_path))
+    link, fails = os.link, [errno.EIO, errno.ESTALE]
+
+    def linked(*names: str) -> None:
+        link(*names)
+        if fails:
+            raise OSError(fails.pop(), "sick")
+
+    monkeypatch.setattr(os, "link", linked)
+    assert objects.create("k", [b"1", b"2"])
+    fails.append(errno.EIO)
+    assert not objects.create("k", [b"3"])
+    assert objects.read("k") == b"12"
+
+
+def test_an_object_that_was_written_counts_though_its_temporary_name_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    objects = open_objects(str(tmp_path))
+    monkeypatch.setattr(os, "unlink", stuck)
+    monkeypatch.setattr(Path, "unlink", stuck)
+    assert objects.create("k", [b"1"])
+    monkeypatch.undo()
+    assert objects.read("k") == b"1"
+    assert not objects.create("k", [b"2"])
+
+
+def test_a_folder_that_cannot_be_listed_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits that nobody may list would be made again."""
+    objects = open_objects(str(tmp_path))
+    objects.create("a/k", [b"1"])
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "a":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(StoreError, match="cannot list: Permission denied"):
+        list(objects.keys(""))

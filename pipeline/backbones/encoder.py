@@ -1,0 +1,93 @@
+"""What goes through an encoder, and what comes back: the inner half of a backbone.
+
+Letters: n views that go through together, H W the images, h w the encoder's own token grid,
+C channels.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from vega3d.pipeline.backbones.grid import Placement, place
+from vega3d.pipeline.backbones.noise import view_noise
+from vega3d.pipeline.backbones.settings import Canvas
+
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Views:
+    """Views that go through an encoder together."""
+
+    rgb: UInt8[np.ndarray, "n H W 3"]
+    placement: Placement
+    scene_id: str
+    view_ids: tuple[str, ...]
+    device: str
+    given_noise: Float32[Tensor, "n ..."] | None = None
+
+    def __len__(self) -> int:
+        """Return how many views there are."""
+        return len(self.rgb)
+
+    @property
+    def canvas(self) -> Canvas:
+        """Rows and columns of the encoder's input, px."""
+        return self.placement.canvas
+
+    def pixels(
+        self, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
+    ) -> Float32[Tensor, "n 3 rows cols"]:
+        """Return the views on the canvas, normalised; in [-1, 1] with the defaults."""
+        placed = torch.from_numpy(place(self.rgb, self.placement)).permute(0, 3, 1, 2).float()
+        scale = 255 * torch.tensor(std).view(3, 1, 1)
+        offset = torch.tensor(mean).view(3, 1, 1) / torch.tensor(std).view(3, 1, 1)
+        return (placed / scale - offset).to(self.device)
+
+    def noise(
+        self, noise_seed: int, timestep: int, sample: int, shape: tuple[int, ...]
+    ) -> Float32[Tensor, "n ..."]:
+        """Return each view's own noise of a shape: what was given, else the draw of its key."""
+        if self.given_noise is not None:
+            if tuple(self.given_noise.shape[1:]) != shape:
+                raise ValueError(
+                    f"noise must be [V, {', '.join(map(str, shape))}] for this input, "
+                    f"got {list(self.given_noise.shape)}"
+                )
+            return self.given_noise.to(self.device)
+        draws = [
+            view_noise(noise_seed, self.scene_id, view_id, timestep, sample, shape)
+            for view_id in self.view_ids
+        ]
+        return torch.from_numpy(np.stack(draws)).to(self.device)
+
+    def select(self, indices: Sequence[int]) -> "Views":
+        """Return some of the views, in the order given."""
+        noise = self.given_noise
+        return replace(
+            self,
+            rgb=self.rgb[list(indices)],
+            view_ids=tuple(self.view_ids[index] for index in indices),
+            given_noise=None if noise is None else noise[list(indices)],
+        )
+
+    def batches(self, size: int) -> Iterator["Views"]:
+        """Yield the views in order, so many at a time."""
+        for start in range(0, len(self), size):
+            yield self.select(range(start, min(start + size, len(self))))
+
+
+class Encoder(Protocol):
+    """What a family's `load` returns."""
+
+    joint: bool
+    """Views of a scene attend to one another: all of them come at once."""
+
+    def tokens(self, views: Views) -> Iterable[tuple[str, Float32[Tensor, "n h w C"]]]:
+        """Yield each tap's name and its tokens, float32, on any device."""
+        ...

@@ -1,0 +1,82 @@
+"""Names of encoders to their families, without importing one that nobody asked for.
+
+Ours stand in a table. An installed package adds its own with an entry point of the group
+`vega3d.backbones`: the name that `--backbone` takes, and `module:ConfigClass`.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.errors import UsageError
+
+GROUP = "vega3d.backbones"
+
+DEFAULT = "wan2.1-t2v"
+
+_OURS = {
+    "wan2.1-t2v": "wan:WanConfig",
+    "siglip": "siglip:SiglipConfig",
+}
+"""Name -> module of this folder, and its config class."""
+
+_PRESETS = {"reference": "wan:reference"}
+"""Name -> a function that returns a config of other than the defaults."""
+
+
+def backbone_names() -> tuple[str, ...]:
+    """List every encoder there is, ours first; imports none of them."""
+    return (*_OURS, *sorted(_installed()))
+
+
+def preset_names() -> tuple[str, ...]:
+    """List the named configs beside each encoder's defaults."""
+    return tuple(_PRESETS)
+
+
+def family(name: str) -> type[BackboneConfig]:
+    """Return the config class of the encoder of that name.
+
+    Raises:
+        UsageError: There is no such encoder, or its package gives no config class.
+    """
+    if name in _OURS:
+        found = _load(_OURS[name])
+    elif name in _installed():
+        found = _installed()[name].load()
+    else:
+        raise UsageError(f"backbone must be one of {', '.join(backbone_names())}, got {name!r}")
+    if not (isinstance(found, type) and issubclass(found, BackboneConfig)):
+        raise UsageError(f"backbone {name!r}: {found!r} does not derive from BackboneConfig")
+    return found
+
+
+def preset(name: str) -> BackboneConfig:
+    """Return the named config: a preset's, or the defaults of the encoder of that name."""
+    make: Callable[[], BackboneConfig] = _load(_PRESETS[name]) if name in _PRESETS else family(name)
+    return make()
+
+
+def _load(place: str) -> Callable[[], BackboneConfig]:
+    module, _, attribute = place.partition(":")
+    found: Callable[[], BackboneConfig] = getattr(
+        import_module(f"vega3d.pipeline.backbones.{module}"), attribute
+    )
+    return found
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Find the encoders of installed packages; two of one name cannot be told apart."""
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=GROUP):
+        other = _OURS.get(point.name) or (found[point.name].value if point.name in found else "")
+        if other and other != point.value:
+            raise UsageError(
+                f"backbone {point.name!r} is offered twice, by {other} and {point.value}; "
+                "uninstall one of the two packages"
+            )
+        found[point.name] = point
+    return found

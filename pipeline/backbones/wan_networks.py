@@ -1,0 +1,134 @@
+"""Wan2.1's two networks, read strictly from a diffusers layout and cut to what a tap needs.
+
+They know no settings of ours: what is computed with them, and in which order, `wan.py` says. One
+pair serves one thread: the VAE keeps its causal cache on itself while it encodes.
+Letters: B videos, T frames, t latent frames, z latent channels, L tokens, C channels.
+"""
+
+from collections.abc import Iterator, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from vega3d.pipeline.backbones.numerics import autocast
+from vega3d.pipeline.backbones.weights import load_strictly
+
+
+class WanVae:
+    """The VAE's encoder, in float32; its decoder is dropped."""
+
+    def __init__(self, place: Path, device: str) -> None:
+        """Load it from its folder."""
+        self.model = load_strictly(AutoencoderKLWan, place, torch.float32)
+        self.model.decoder = self.model.post_quant_conv = None
+        self.model.to(device)
+        constants = torch.tensor([self.model.config.latents_mean, self.model.config.latents_std])
+        self.mean, self.std = constants.float().to(device)
+
+    def posterior_mean(
+        self, video: Float32[Tensor, "B 3 T H W"]
+    ) -> Float[Tensor, "B z t h_lat w_lat"]:
+        """Return the posterior's mean; nothing is sampled."""
+        mean: Tensor = self.model.encode(video).latent_dist.mode()
+        return mean
+
+    def latents(self, video: Float32[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
+        """Return (mean - latents_mean) / latents_std.
+
+        Source: diffusers, pipeline_wan_video2video.py; Wan-Video/Wan2.1, wan/modules/vae.py.
+        """
+        shape = (1, -1, 1, 1, 1)
+        mean = self.posterior_mean(video)
+        latents: Tensor = (mean - self.mean.view(shape)) / self.std.view(shape)
+        return latents
+
+
+class WanTransformer:
+    """The DiT up to the last tap: patch embedding, time and text MLPs, blocks.
+
+    With dtype bfloat16 the weights of the big matrix products are held in bfloat16; norms, time
+    embedding and modulation stay float32 as the official model keeps them.
+
+    Source: Wan-Video/Wan2.1, wan/modules/model.py (the asserts on float32).
+    """
+
+    def __init__(self, place: Path, last_block: int, dtype: str, device: str) -> None:
+        """Load it from its folder, and drop what comes after the last tap."""
+        self.model = load_strictly(WanTransformer3DModel, place, torch.float32)
+        cut(self.model, last_block)
+        if dtype == "bfloat16":
+            _hold_in_bfloat16(self.model)
+        self.model.to(device)
+        self._device, self._dtype = device, dtype
+        self.freq_dim: int = self.model.config.freq_dim
+        self.max_positions: int = self.model.config.rope_max_seq_len
+
+    def project_text(self, rows: Float32[np.ndarray, "L D"]) -> Float[Tensor, "1 L C"]:
+        """Take the prompt through the text MLP."""
+        with autocast(self._dtype, self._device):
+            embedded: Tensor = self.model.condition_embedder.text_embedder(
+                torch.from_numpy(rows)[None].to(self._device)
+            )
+        return embedded
+
+    def sinusoid(self, timestep: int) -> Float32[Tensor, "1 freq"]:
+        """Return the time sinusoid as diffusers computes it."""
+        projected: Tensor = self.model.condition_embedder.timesteps_proj(
+            torch.tensor([timestep], dtype=torch.float32)
+        )
+        return projected
+
+    def modulation(self, sinusoid: Float32[Tensor, "1 freq"]) -> Float32[Tensor, "1 6 C"]:
+        """Return the shifts, scales and gates that every block adds its own table to."""
+        embedder = self.model.condition_embedder
+        time = embedder.time_embedder(sinusoid.to(self._device))
+        projected: Tensor = embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
+        return projected
+
+    def embed(self, video: Float32[Tensor, "B z T h_lat w_lat"]) -> Float32[Tensor, "B L C"]:
+        """Return the patch embedding, row by row within a frame."""
+        hidden: Tensor = self.model.patch_embedding(video).float()
+        return hidden.flatten(2).transpose(1, 2).contiguous()
+
+    def run(
+        self,
+        hidden: Float32[Tensor, "B L C"],
+        video: Float32[Tensor, "B z T h_lat w_lat"],
+        text: Float[Tensor, "1 rows C"],
+        modulation: Float32[Tensor, "1 6 C"],
+        blocks: Set[int],
+    ) -> Iterator[tuple[int, Float32[Tensor, "B L C"]]]:
+        """Yield the output of each of the named blocks; `video` gives the positions' shape."""
+        rotary = self.model.rope(video)
+        text = text.expand(len(video), -1, -1)
+        for index, block in enumerate(self.model.blocks):
+            hidden = block(hidden, text, modulation, rotary)
+            if index in blocks:
+                yield index, hidden.float()
+
+
+def cut(transformer: Any, last_block: int) -> None:  # noqa: ANN401 - diffusers is untyped here
+    """Drop the blocks after the last tap, and the head."""
+    transformer.blocks = transformer.blocks[: last_block + 1]
+    del transformer.norm_out, transformer.proj_out, transformer.scale_shift_table
+
+
+def _hold_in_bfloat16(transformer: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
+    """Cast the big matrices, and feed query and key norms float32 as the official model does."""
+    transformer.condition_embedder.text_embedder.to(torch.bfloat16)
+    for block in transformer.blocks:
+        block.ffn.to(torch.bfloat16)
+        for attention in (block.attn1, block.attn2):
+            for linear in (attention.to_q, attention.to_k, attention.to_v, attention.to_out):
+                linear.to(torch.bfloat16)
+            for norm in (attention.norm_q, attention.norm_k):
+                norm.register_forward_pre_hook(_to_float32)
+
+
+def _to_float32(_module: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    return (args[0].float(),)

@@ -1,0 +1,244 @@
+"""What the depths of neighbouring views say of a scene's cameras: right, or wrong in which way.
+
+Depth carried into the neighbouring view meets the depth there where poses, intrinsics and depth are
+what they are taken for. Where it does not, the usual misreadings are tried, and the one under which
+it would is named. Thresholds come from the three real captures of tests/pipeline/scenes/
+test_checking.py and the procedural rooms: as they are, readings differ by 0.2 to 0.8 % of the depth
+and no misreading fits better than by 3 %; misread, the right reading fits 1.9 to 80 times better.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from vega3d.pipeline.scenes.conventions import POSES, Poses, world_from_opencv
+from vega3d.pipeline.scenes.reprojection import Agreement, PosedDepth, agreement
+
+CLEARLY_BETTER = 1.7
+"""A misreading is named where depths fit so many times better under it."""
+
+LEAST_GAIN = 0.002
+"""... and by this share of the depth: 4 mm at 2 m."""
+
+SMALL_SHARE = 0.03
+"""Readings that differ by more of the depth do not come from one scene."""
+
+LEAST_MET = 0.1
+"""Share of the readings that must meet another, or nothing can be said."""
+
+INDOOR_M = (0.2, 20.0)
+"""Median depths that are plausible indoors, metres."""
+
+SCALES = (1000.0, 100.0, 10.0, 5.0, 4.0, 2.0, 0.5, 0.25, 0.2, 1000 / 6553.5, 0.1, 0.01, 0.001)
+"""Factors on depth read as millimetres: metres, centimetres; 4000 steps a metre (Matterport), 5000
+(TUM RGB-D), 6553.5 (NICE-SLAM's Replica), tenths of millimetres, and their inverses."""
+
+FOCALS = (0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0)
+"""Factors on the focal length, the centre staying where it is."""
+
+_READINGS_TRIED = 800
+_DIRECTIONS = (("right", "down", "forward"), ("left", "up", "backward"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """One way to understand a source's cameras and depth; the default is as they are read."""
+
+    poses: Poses = "opencv"
+    depth_scale: float = 1.0
+    focal_scale: float = 1.0
+    is_portrait: bool = False
+    """K has rows and columns exchanged."""
+
+    axes: tuple[int, int, int] = (1, 2, 3)
+    """Which OpenCV axis (1 x, 2 y, 3 z) each camera axis is; negative where it points against."""
+
+    def of(self, view: PosedDepth) -> PosedDepth:
+        """Return a view as this reading understands it, in the unit of its own depth."""
+        K = view.K[[1, 0, 2]][:, [1, 0, 2]] if self.is_portrait else view.K
+        pose = world_from_opencv(view.world_from_camera, self.poses)
+        turn = _turn(self.axes)
+        # The world's axes are turned as well: no distance changes, and a mirrored camera stays one.
+        pose = turn @ pose @ turn.T
+        pose[:3, 3] /= self.depth_scale  # as good as scaling every pixel, and much cheaper
+        focal = np.array([[self.focal_scale, 1, 1], [1, self.focal_scale, 1], [1, 1, 1]])
+        return PosedDepth(view.depth_m, K * focal, pose)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """What is known of a scene's geometry."""
+
+    state: Literal["fits", "misread", "disagrees", "unknown"]
+    """`misread`: under another reading it would fit. `unknown`: nothing to compare."""
+
+    error_m: float | None = None
+    """Median distance between depths of neighbouring views."""
+
+    error_share: float | None = None
+    """The same as a share of the depth."""
+
+    median_depth_m: float | None = None
+    meant: Reading = Reading()
+    """The reading under which it fits."""
+
+    meant_error_m: float | None = None
+
+    def lines(self) -> list[str]:
+        """Return what a person should know, a line each; empty where all is well."""
+        lines = []
+        if self.state in ("misread", "disagrees"):
+            lines.append(f"{self._told()}: {self._remedy()}")
+        depth_m = (self.median_depth_m or 1.0) * self.meant.depth_scale
+        if not _is_indoor(self.median_depth_m or 1.0) and not _is_indoor(depth_m):
+            factor = 10.0 ** round(np.log10(2.0 / depth_m))
+            lines.append(
+                f"the median depth is {depth_m:.4g} m, and rooms have {INDOOR_M[0]:g} to "
+                f"{INDOOR_M[1]:g}: --depth-scale {factor:g} would make it {depth_m * factor:.3g}; "
+                "the positions of the poses must be in metres as well"
+            )
+        return lines
+
+    def _told(self) -> str:
+        if self.error_m is None or self.error_share is None:
+            return "depths of neighbouring views do not meet at all"
+        return (
+            f"depths of neighbouring views differ by {_metres(self.error_m)} in the median, "
+            f"{self.error_share:.1%} of the depth"
+        )
+
+    def _remedy(self) -> str:
+        if self.meant_error_m is None:
+            return (
+                "no other axes, direction, unit or focal length mends it; are these the poses and "
+                "intrinsics of these images?"
+            )
+        parts = list(_remedies(self.meant, self.median_depth_m or 1.0))
+        return f"{' and '.join(parts)} would make it {_metres(self.meant_error_m)}"
+
+
+def diagnose(
+    near: Sequence[tuple[PosedDepth, PosedDepth]],
+    wide: Sequence[tuple[PosedDepth, PosedDepth]] = (),
+) -> Diagnosis:
+    """Measure how neighbouring views agree, and look for the reading under which they would.
+
+    Args:
+        near: Neighbouring views, whose distance is reported.
+        wide: Views farther apart, where a misreading shows more; they only help to tell.
+    """
+    views = {id(view): view for pair in near for view in pair}.values()
+    medians = [float(np.median(d)) for v in views if (d := v.depth_m[v.depth_m > 0]).size]
+    median_depth_m = float(np.median(medians)) if medians else None
+    pairs = [*near, *wide]
+    given = _share(pairs, Reading())
+    meant, share = Reading(), given
+    for readings in (_single_readings, _double_readings, _any_axes):
+        if readings is _any_axes and share <= SMALL_SHARE:
+            break
+        found, its_share = min(
+            ((reading, _share(pairs, reading)) for reading in readings()), key=lambda one: one[1]
+        )
+        # What changes more must explain clearly more.
+        if _is_clearly_better(its_share, share):
+            meant, share = found, its_share
+    is_misread = share <= SMALL_SHARE and _is_clearly_better(share, given)
+    if np.isinf(given) and not is_misread:
+        return Diagnosis(state="unknown", median_depth_m=median_depth_m)
+    measured = agreement(near)
+    meant = meant if is_misread else Reading()
+    scale = meant.depth_scale if _is_indoor((median_depth_m or 1.0) * meant.depth_scale) else 1.0
+    mended = agreement(_understood(near, meant))
+    return Diagnosis(
+        state="misread" if is_misread else "disagrees" if given > SMALL_SHARE else "fits",
+        error_m=_known(measured.error_m),
+        error_share=_known(measured.error_share),
+        median_depth_m=median_depth_m,
+        meant=meant,
+        meant_error_m=_known(mended.error_m * scale) if is_misread else None,
+    )
+
+
+def _single_readings() -> Iterator[Reading]:
+    yield from (Reading(poses=poses) for poses in POSES[1:])
+    yield from (Reading(depth_scale=scale) for scale in SCALES)
+    yield from (Reading(focal_scale=focal) for focal in FOCALS)
+    yield Reading(is_portrait=True)
+
+
+def _double_readings() -> Iterator[Reading]:
+    for poses, scale in product(POSES, (1.0, *SCALES)):
+        yield Reading(poses=poses, depth_scale=scale)
+    for poses in POSES:
+        yield Reading(poses=poses, is_portrait=True)
+
+
+def _any_axes() -> Iterator[Reading]:
+    directions: tuple[Poses, ...] = ("opencv", "inverse")
+    for poses, order, signs in product(
+        directions, permutations((1, 2, 3)), product((1, -1), repeat=3)
+    ):
+        x, y, z = (axis * sign for axis, sign in zip(order, signs, strict=True))
+        yield Reading(poses=poses, axes=(x, y, z))
+
+
+def _share(pairs: Sequence[tuple[PosedDepth, PosedDepth]], reading: Reading) -> float:
+    """Return by what share of the depth readings differ; inf where too few meet."""
+    found: Agreement = agreement(_understood(pairs, reading), most_readings=_READINGS_TRIED)
+    return found.error_share if found.met_share >= LEAST_MET else np.inf
+
+
+def _understood(
+    pairs: Sequence[tuple[PosedDepth, PosedDepth]], reading: Reading
+) -> list[tuple[PosedDepth, PosedDepth]]:
+    return [(reading.of(first), reading.of(second)) for first, second in pairs]
+
+
+def _is_clearly_better(share: float, than: float) -> bool:
+    return share * CLEARLY_BETTER < than and share + LEAST_GAIN < than
+
+
+def _remedies(meant: Reading, median_depth_m: float) -> Iterator[str]:
+    """Yield what mends each thing that is misread; options where there are some."""
+    if meant.axes != (1, 2, 3):
+        names = ", ".join(_DIRECTIONS[axis < 0][abs(axis) - 1] for axis in meant.axes)
+        inverse = "camera-from-world matrices with " if meant.poses == "inverse" else ""
+        hand = "" if np.linalg.det(_turn(meant.axes)) > 0 else " (a left-handed world)"
+        yield f"{inverse}camera axes {names}{hand}, converted to OpenCV's,"
+    elif meant.poses != "opencv":
+        yield f"--poses {meant.poses}"
+    scale = meant.depth_scale
+    if scale != 1 and _is_indoor(median_depth_m * scale):
+        yield f"--depth-scale {scale:.5g}"
+    elif scale != 1:
+        yield f"positions of the poses times {1 / scale:.5g} (depth has another unit)"
+    if meant.focal_scale != 1:
+        yield f"a focal length of the depth camera about {meant.focal_scale:g} times as long"
+    if meant.is_portrait:
+        yield "intrinsics with rows and columns exchanged (portrait for landscape)"
+
+
+def _is_indoor(median_depth_m: float) -> bool:
+    return INDOOR_M[0] <= median_depth_m <= INDOOR_M[1]
+
+
+def _turn(axes: tuple[int, int, int]) -> Float64[np.ndarray, "4 4"]:
+    """Return OpenCV axes from a camera's own."""
+    turn = np.zeros((4, 4))
+    turn[3, 3] = 1
+    for column, axis in enumerate(axes):
+        turn[abs(axis) - 1, column] = np.sign(axis)
+    return turn
+
+
+def _metres(error_m: float | None) -> str:
+    assert error_m is not None
+    return f"{error_m * 1000:.0f} mm" if error_m < 0.1 else f"{error_m:.2f} m"
+
+
+def _known(value: float) -> float | None:
+    return value if np.isfinite(value) else None
