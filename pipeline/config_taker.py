@@ -81,6 +81,12 @@ class ConfigTaker:
         return {key: item for each in self.settings.values() for key, item in each.items()}
 
     @property
+    def flags(self) -> dict[str, str]:
+        """The flag of each field, and of what is no field."""
+        own = {name: f"--{name.replace('_', '-')}" for name in self.parameters if "_" in name}
+        return own | {item.field: item.flag for item in self.known.values()}
+
+    @property
     def choices(self) -> list[tuple[Setting, Choice]]:
         """Those of them that name a config whose fields are options too."""
         return [(item, item.choice) for item in self.known.values() if item.choice]
@@ -94,7 +100,7 @@ class ConfigTaker:
             if offered is None:
                 found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             else:
-                found += [_option(item, self.known.values()) for item in offered.values()]
+                found += [_option(item, self.flags) for item in offered.values()]
         return inspect.Signature(
             [
                 *found,
@@ -117,7 +123,7 @@ class ConfigTaker:
         try:
             self.function(**made, **given)
         except UsageError as error:
-            error.args = (name_flags(str(error), self.known.values()),)
+            error.args = (name_flags(str(error), self.flags),)
             raise
 
     def _build(self, asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +140,7 @@ class ConfigTaker:
                 if all(key in values for key, item in offered.items() if item.required)
             }  # all of them, unless they are only to be shown
         except ValueError as error:
-            raise typer.BadParameter(name_flags(str(error), known.values())) from error
+            raise typer.BadParameter(name_flags(str(error), self.flags)) from error
 
     def _own(self, given: Mapping[str, Any]) -> str:
         """Return what this command alone takes, as in a file; what it must be told is left out."""
@@ -154,9 +160,9 @@ def _parsed(setting: Setting, text: str | bool | Sequence[str]) -> Any:  # noqa:
         raise ValueError(f"{setting.flag} {error}") from error
 
 
-def _option(setting: Setting, known: Collection[Setting]) -> inspect.Parameter:
+def _option(setting: Setting, flags: Mapping[str, str]) -> inspect.Parameter:
     """Return the parameter that typer makes a setting's option of; None where it is not given."""
-    told = name_flags(setting.doc, known)
+    told = name_flags(setting.doc, flags)
     if len(setting.metavar) > _WIDE:
         told += f" One of {setting.metavar.strip('<>').replace('|', ', ')}."
     if setting.choice:

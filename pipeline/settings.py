@@ -138,13 +138,16 @@ def changed(config: T | type[T], values: Mapping[str, Any]) -> T | type[T]:
     return build(config, values) if keys & values.keys() else config
 
 
-def name_flags(text: str, known: Collection[Setting]) -> str:
+def name_flags(text: str, flags: Mapping[str, str]) -> str:
     """Put flags in the place of field names in a config's message or doc.
 
     A name of one word may be a word like any other ("no diffusion model"), so it is taken for the
     field only in backticks, or where something is said that it must be.
+
+    Args:
+        text: The message or doc.
+        flags: By the name of the field.
     """
-    flags = {item.field: item.flag for item in known}
     if not flags:
         return text
     names = "|".join(sorted(flags, key=len, reverse=True))

@@ -9,16 +9,28 @@ from typer.main import get_command
 
 from vega3d.evaluate.benchmarks.cli import app as benchmark
 from vega3d.evaluate.cli import app as consistency
-from vega3d.pipeline.options import ConfigTaker
+from vega3d.pipeline.cli import app as extract
+from vega3d.pipeline.config_taker import ConfigTaker
 from vega3d.train.cli import app as train
 
 PROGRAMS = {
     "vega3d-benchmark": benchmark,
     "vega3d-consistency": consistency,
+    "vega3d-extract": extract,
     "vega3d-train": train,
 }
 
 ALONE = {
+    "vega3d-extract run": "scenes out prompt_embeds retry_failed dry_run",
+    "vega3d-extract plan": "scenes",
+    "vega3d-extract backbones": "",
+    "vega3d-extract bench": "full repeats",
+    "vega3d-extract pack": "scenes out scenes_per_tar dry_run",
+    "vega3d-extract status": "store watch every_s",
+    "vega3d-extract verify": "store deep scenes_at model sample repair yes",
+    "vega3d-extract import": "files out source dry_run",
+    "vega3d-extract pictures": "stores out num_views num_scenes dry_run",
+    "vega3d-extract demo": "out dry_run",
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-consistency report": "stores out downstream scene dry_run",
     "vega3d-train fit": "out dry_run",

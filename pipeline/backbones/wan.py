@@ -77,8 +77,8 @@ class WanConfig(BackboneConfig):
     """Flow-matching steps k in 0..1000; sigma = k / 1000, and 0 is the clean latent."""
 
     resolution: tuple[int, int] | Literal["auto"] = (480, 640)
-    """Rows and columns of the input, px; `auto` keeps each image's aspect at about the token count
-    of 480x832."""
+    """Size of the input, px, rows first in Python; `auto` keeps each image's aspect at about the
+    token count of 832x480."""
 
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""

@@ -18,7 +18,7 @@ from PIL import Image
 from vega3d.pipeline import cli, open_store
 
 ROOMS = "rooms:2?views=3&height=96&width=128"
-SMALL = ("--resolution", "96x128", "--threads", "1")
+SMALL = ("--resolution", "128x96", "--threads", "1")
 
 
 def command(*args: object, code: int = 0, **options: object) -> tuple[dict, str]:
@@ -144,7 +144,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("run", ROOMS), "Missing option '--out'"),
         (("run", ROOMS, "--out", "s", "--timesteps", "1300"), "timesteps must lie in 0..1000"),
         (("run", ROOMS, "--out", "s", "--blocks", "twenty"), "takes numbers such as 10,20"),
-        (("run", ROOMS, "--out", "s", "--resolution", "481x640"), "multiples of 16"),
+        (("run", ROOMS, "--out", "s", "--resolution", "640x481"), "multiples of 16"),
         (("run", ROOMS, "--out", "s", "--model", "/no/model"), "neither a folder nor a hub id"),
         (
             ("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"),

@@ -375,11 +375,11 @@ def test_build_changes_what_is_given_and_checks_once_more() -> None:
 
 
 def test_flags_stand_for_field_names_and_for_no_other_word() -> None:
-    known = settings(Look)
+    known = {item.field: item.flag for item in settings(Look)}
     assert name_flags("num_views, `mode` and a mode; mode must be", known) == (
         "--views, --mode and a mode; --mode must be"
     )
-    assert name_flags("nothing", []) == "nothing"
+    assert name_flags("nothing", {}) == "nothing"
 
 
 def test_a_file_leaves_out_what_has_no_value_and_what_is_not_wanted() -> None:
