@@ -79,17 +79,39 @@ def report(
     """
     config, run = config or ReportConfig(), run or RunConfig()
     results = read_results(downstream) if downstream else None
-    comparison = plan_comparison(open_sources(stores))
-    _check_scenes(scenes, comparison)
+    sources = open_sources(stores)
+    _check_scenes(scenes, plan_comparison(sources))
     Path(out).mkdir(parents=True, exist_ok=True)
     with _whole(Path(out) / FILE) as file:
         file.write(as_toml(config, run))
     partials = Partials(Path(out) / "partials")
-    keys = {s.label: score_store(s, comparison, config, run, partials) for s in comparison.sources}
-    summary = summarize(comparison, keys, partials, config)
+    summary = score_sources(sources, config, run, partials)
     summary, drawable = _note_undrawable(summary, scenes)
     panels = draw_scenes(summary, drawable or _spread(summary.common, run.scenes_shown), run)
     return write_report(Path(out), summary, results, panels)
+
+
+def score_sources(
+    sources: Sequence[Source], config: ReportConfig, run: RunConfig, partials: Partials
+) -> Summary:
+    """Score every store on the scenes and views that all hold.
+
+    A store that turns out to have nothing to compare is refused, and the others are planned again
+    without it: it takes no scene and no view from them.
+    """
+    refused: list[tuple[str, str]] = []
+    while True:
+        comparison = plan_comparison(sources)
+        keys = {
+            source.label: score_store(source, comparison, config, run, partials)
+            for source in comparison.sources
+        }
+        summary = summarize(comparison, keys, partials, config)
+        late = dict(summary.refused[len(comparison.refused) :])
+        if not late or len(late) == len(comparison.sources):
+            return replace(summary, refused=(*refused, *summary.refused))
+        refused += late.items()
+        sources = [source for source in sources if source.label not in late]
 
 
 def score_store(

@@ -111,7 +111,7 @@ def summarize(
         common=common,
         left_out=left_out,
         refused=tuple(refused),
-        notes=(*comparison.notes, *_unequal_pairs(kept, common)),
+        notes=(*comparison.notes, *_unequal_pairs(kept, common), *_repeated_views(kept, common)),
         metrics=metrics,
     )
 
@@ -267,3 +267,16 @@ def _unequal_pairs(found: Sequence[StoreRecords], common: Sequence[str]) -> list
                 f"{there[k]} voxel-view-pairs): a crop hides some, or depth differs."
             )
     return notes
+
+
+def _repeated_views(found: Sequence[StoreRecords], common: Sequence[str]) -> Iterator[str]:
+    """Say where a store holds views twice: they are in no pair."""
+    for records in found:
+        counts = records.counted(records.source.taps[0], "num_repeated_views", common)
+        if counts.any():
+            k = int(counts.argmax())
+            yield (
+                f"{records.source.label} holds {counts.sum()} views whose tokens lie exactly where "
+                f"another view's do ({counts[k]} of them in {common[k]}): views that came twice "
+                "are in no pair."
+            )

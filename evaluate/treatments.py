@@ -18,7 +18,8 @@ NO_DIRECTION = 1e-6
 """A treated token no longer than this is rounding error of a constant, and becomes zero."""
 
 FLAT_CHANNEL = 1e-6
-"""A channel whose standard deviation is at most this, of unit tokens, says nothing."""
+"""A channel whose standard deviation is at most this share of its mean counts as constant: what is
+left of a constant after rounding, and after taking a square from a square, is less."""
 
 _BLOCK_ROWS = 1024
 
@@ -92,7 +93,7 @@ def treat(
     else:
         shift = sums.mean
     if treatment == "standardised":
-        varies = sums.std > FLAT_CHANNEL
+        varies = sums.std > FLAT_CHANNEL * np.abs(sums.mean)
         scale = np.divide(1.0, sums.std, out=np.zeros_like(shift), where=varies)
     result = np.empty_like(unit)
     for start in range(0, len(unit), _BLOCK_ROWS):

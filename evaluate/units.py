@@ -53,8 +53,10 @@ class SceneGeometry:
     view_rows: list[int]
     xyz: Float[np.ndarray, "V h w 3"]
     deep: Bool[np.ndarray, "V h w"]
-    """Tokens with enough depth and a finite position."""
+    """Tokens with enough depth and a finite position; none of a view that repeats another."""
     poses: Float[np.ndarray, "V 4 4"]
+    num_repeated: int
+    """Views whose tokens all lie exactly where another view's do: one view that came twice."""
 
 
 def plan_tasks(source: Source, comparison: Comparison, config: ReportConfig) -> list[UnitTask]:
@@ -119,7 +121,11 @@ def score_unit(task: UnitTask, totals: Mapping[str, ChannelSums]) -> Partial:
         scenes.setdefault(scene_id, {})[tap] = {
             "reason": scores.reason,
             "metrics": scene_metrics(scores, task.config.score),
-            "counts": scene_counts(scores) | {"num_cells_of_grid": int(geometry.deep.size)},
+            "counts": scene_counts(scores)
+            | {
+                "num_cells_of_grid": int(geometry.deep.size),
+                "num_repeated_views": geometry.num_repeated,
+            },
             "centred_on": scores.centred_on,
             "trimmed_channels": list(scores.trimmed_channels),
         }
@@ -138,11 +144,15 @@ def read_geometry(
     xyz = (store.world_xyz if median else store.center_xyz)(scene_id)[rows]
     share = store.depth_share(scene_id)[rows]
     deep = (share >= config.min_depth_share) & np.isfinite(xyz).all(axis=-1)
+    deep &= store.coverage(scene_id)[rows] > 0
+    repeated = _repeated(xyz, deep)
+    deep[repeated] = False
     return SceneGeometry(
         view_rows=rows,
         xyz=xyz,
         deep=deep,
         poses=store.world_from_camera(scene_id)[rows],
+        num_repeated=len(repeated),
     )
 
 
@@ -153,6 +163,20 @@ def read_tokens(
     features = opened(urls, digest).features(scene_id, tap)[geometry.view_rows]
     valid = geometry.deep & ~np.isnan(features).any(axis=-1)
     return gather_tokens(features, geometry.xyz, valid)
+
+
+def _repeated(xyz: Float[np.ndarray, "V h w 3"], deep: Bool[np.ndarray, "V h w"]) -> list[int]:
+    """Return the views that have valid tokens, all exactly where an earlier view has them.
+
+    Two views of a scene never do, and one that is compared with itself agrees whatever it holds.
+    """
+    first: dict[bytes, int] = {}
+    placed = np.where(deep[..., None], xyz, np.nan)
+    return [
+        view
+        for view, places in enumerate(placed)
+        if deep[view].any() and first.setdefault(places.tobytes(), view) != view
+    ]
 
 
 def _tokens(

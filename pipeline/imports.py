@@ -1,9 +1,12 @@
 """Features that somebody else computed, brought into a store of the same contract.
 
 `import_arrays` takes arrays; the command `vega3d-extract import` takes safetensors files, one a
-scene, whose tensors carry the names of `SceneArrays`' fields and `features.<tap>`.
+scene, whose tensors carry the names of `SceneArrays`' fields and `features.<tap>`, and whose
+metadata holds `view_ids`, a JSON list of names.
 """
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -20,6 +23,12 @@ from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.writer import create_or_resume, uncommitted
+
+_log = logging.getLogger(__name__)
+_BESIDE = (
+    "world_xyz", "center_xyz", "depth_share", "coverage", "preview", "world_from_camera",
+    "intrinsics", "image_size",
+)  # fmt: skip
 
 
 def import_arrays(
@@ -40,20 +49,21 @@ def import_arrays(
         store_dtype: float16 or float32.
 
     Raises:
-        SceneError: The scenes differ in taps, grid or channels, or an array has another shape than
-            `SceneArrays` says.
+        SceneError: The scenes differ in taps, grid or channels, an array has another shape than
+            `SceneArrays` says, or class ids do not fit the stored type.
         StoreError: There is a store of another config, or a value does not fit.
     """
     identity = _identity(scenes, model, store_dtype)
     for scene in scenes:
         _check_beside(scene)
+        _check_class_ids(scene, store_dtype)
     entries = [
         SceneEntry(scene_id=scene.scene_id, num_views=_num_views(scene), size_bytes=0)
         for scene in scenes
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
     writer = create_or_resume(out, plan, identity, asdict(Numerics()))
-    by_id = {scene.scene_id: _with_hash(scene) for scene in scenes}
+    by_id = {scene.scene_id: _prepared(scene) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})
     merge_commits(writer)
@@ -61,22 +71,70 @@ def import_arrays(
     for scene_id in store.scene_ids:
         if store.content_sha256(scene_id) != by_id[scene_id].content_sha256:
             raise StoreError(
-                f"{out} holds other features of {scene_id} already; import into a new store"
+                f"{out} holds other features, positions, cameras or views of {scene_id} already; "
+                "import into a new store"
             )
     return store
 
 
+def _prepared(scene: SceneArrays) -> SceneArrays:
+    return _with_hash(_without_unseen(_without_origin(scene)))
+
+
+def _without_unseen(scene: SceneArrays) -> SceneArrays:
+    """Return the scene with NaN where nothing was seen: a filler would enter the statistics."""
+    if scene.coverage is None:
+        return scene
+    seen = (np.asarray(scene.coverage) > 0)[..., None]
+    features = {
+        tap: np.where(seen, values, np.asarray(np.nan, values.dtype))
+        for tap, values in scene.features.items()
+    }
+    return replace(scene, features=features)
+
+
+def _without_origin(scene: SceneArrays) -> SceneArrays:
+    """Return the scene with NaN for positions of exactly (0, 0, 0): others write that for none.
+
+    A real token lies there with no probability; taken as places, those of all views would fall into
+    one voxel.
+    """
+    places = {name: getattr(scene, name) for name in ("world_xyz", "center_xyz")}
+    changed: dict[str, Any] = {}
+    for name, xyz in places.items():
+        is_none = np.zeros(0, dtype=bool) if xyz is None else (np.asarray(xyz) == 0).all(axis=-1)
+        if is_none.any():
+            _log.warning(
+                "%s: %d of %d positions in %s are (0, 0, 0), taken as none; NaN says so",
+                scene.scene_id, is_none.sum(), is_none.size, name,
+            )  # fmt: skip
+            changed[name] = np.where(is_none[..., None], np.float32(np.nan), xyz)
+    if "world_xyz" in changed and scene.depth_share is not None:
+        is_none = np.isnan(changed["world_xyz"]).any(axis=-1)
+        changed["depth_share"] = np.where(is_none, np.float32(0), scene.depth_share)
+    return replace(scene, **changed)
+
+
 def _with_hash(scene: SceneArrays) -> SceneArrays:
-    parts = [np.ascontiguousarray(scene.features[tap]).data for tap in sorted(scene.features)]
-    return replace(scene, content_sha256=scene.content_sha256 or sha256_of(parts))
+    """Return the scene with a hash of all that is stored of it, places and cameras included."""
+    beside = {name: getattr(scene, name) for name in _BESIDE}
+    arrays = {**scene.features, **{name: a for name, a in beside.items() if a is not None}}
+    parts: list[bytes | memoryview] = [scene.content_sha256.encode()]
+    parts += [json.dumps(list(scene.view_ids)).encode()]
+    for name, values in sorted(arrays.items()):
+        array = np.ascontiguousarray(values)
+        parts += [json.dumps([name, array.dtype.str, array.shape]).encode(), array.data]
+    return replace(scene, content_sha256=sha256_of(parts))
 
 
 def read_scene_arrays(path: str) -> SceneArrays:
     """Read one scene from a safetensors file; its name without the ending is the scene's id.
 
     Raises:
-        SceneError: The file holds a tensor of a name that is not known, or no features.
+        SceneError: The file holds a tensor of a name that is not known, no features, or no view
+            ids: numbered ones would match the views of any other store.
     """
+    from safetensors import safe_open
     from safetensors.numpy import load_file
 
     names = {field.name for field in fields(SceneArrays)} - {"scene_id", "features", "view_ids"}
@@ -84,7 +142,9 @@ def read_scene_arrays(path: str) -> SceneArrays:
     others: dict[str, Any] = {}
     for name, values in load_file(path).items():
         if name.startswith("features."):
-            features[name.removeprefix("features.")] = values.astype(np.float32)
+            whole = values.dtype.kind in "iu"  # float32 would round large ones before any check
+            dtype = np.float64 if whole else np.float32
+            features[name.removeprefix("features.")] = values.astype(dtype)
         elif name in names:
             others[name] = values
         else:
@@ -93,7 +153,23 @@ def read_scene_arrays(path: str) -> SceneArrays:
             )
     if not features:
         raise SceneError(f"{path}: no tensor named features.<tap>")
-    return SceneArrays(scene_id=Path(path).stem, features=features, **others)
+    with safe_open(path, framework="numpy") as opened:
+        view_ids = _view_ids(path, (opened.metadata() or {}).get("view_ids", ""))
+    return SceneArrays(scene_id=Path(path).stem, features=features, view_ids=view_ids, **others)
+
+
+def _view_ids(path: str, text: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(text) if text else None
+    except json.JSONDecodeError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise SceneError(
+            f"{path}: the file's metadata must name its views, as other stores name them, for "
+            "tokens to be compared view by view: "
+            'save_file(tensors, path, metadata={"view_ids": json.dumps(["00000", "00010", ...])})'
+        )
+    return tuple(found)
 
 
 def _identity(scenes: Sequence[SceneArrays], model: str, store_dtype: str) -> dict[str, Any]:
@@ -153,6 +229,23 @@ def _check_beside(scene: SceneArrays) -> None:
         raise SceneError(
             f"{scene.scene_id}: there are {len(scene.view_ids)} view ids for {views} views"
         )
+
+
+def _check_class_ids(scene: SceneArrays, store_dtype: str) -> None:
+    """Refuse whole numbers of one channel, as class ids are, that the stored type would round."""
+    for tap, values in scene.features.items():
+        known = values[np.isfinite(values)]
+        if values.shape[-1] != 1 or (known != np.round(known)).any():
+            continue
+        with np.errstate(over="ignore"):
+            stored = known.astype(store_dtype)
+        if (changed := np.flatnonzero(stored != known)).size:
+            first = changed[0]
+            raise SceneError(
+                f"{scene.scene_id}: tap {tap} holds whole numbers of one channel, as class ids "
+                f"are, and {store_dtype} would make {known[first]:.0f} {stored[first]:.0f}; "
+                "use --store-dtype float32 (whole to 16777216)"
+            )
 
 
 def _num_views(scene: SceneArrays) -> int:

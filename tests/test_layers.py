@@ -20,6 +20,15 @@ MAY_IMPORT = {
     "evaluate": {"evaluate", "pipeline"},
     "evaluate/benchmarks": {"evaluate/benchmarks", "pipeline"},
     "train": {"train", "pipeline"},
+    "train/pretrain": {
+        "train",
+        "train/pretrain",
+        "pipeline",
+        "pipeline/scenes",
+        "pipeline/scenes/rooms",
+        "pipeline/backbones",
+        "pipeline/store",
+    },
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline"},
 }
@@ -33,8 +42,8 @@ SHARED = {
 
 ONLY_IN = {
     "ray": {"cluster/ray_runner.py"},
-    "diffusers": {"pipeline/backbones/"},
-    "transformers": {"pipeline/backbones/"},
+    "diffusers": {"pipeline/backbones/", "train/pretrain/"},
+    "transformers": {"pipeline/backbones/", "train/pretrain/"},
 }
 FOLDERS = ("pipeline", "evaluate", "train", "cluster")
 MODULES = sorted(path for folder in FOLDERS for path in (REPO / folder).rglob("*.py"))
@@ -150,7 +159,8 @@ COMMANDS = {
     "pipeline": "run plan backbones bench pack status verify import pictures demo",
     "evaluate": "report",
     "evaluate.benchmarks": "score",
-    "train": "fit ablate eval export",
+    "train": "fit ablate eval export pretrain",
+    "train.pretrain": "generator semantic score",
 }
 HEAVY = [
     "numpy",
@@ -164,6 +174,7 @@ HEAVY = [
     "PIL",
     "av",
     "matplotlib",
+    "numba",
 ]
 
 

@@ -18,11 +18,13 @@ import typer
 from vega3d.pipeline.commands import TERMINATED, check_out, print_result, resumable, run_app
 from vega3d.pipeline.options import DryRun, Program
 from vega3d.train.config import AblationConfig, OtherStores, RunConfig, Stores, TrainConfig
+from vega3d.train.pretrain.cli import app as pretrain
 
 if TYPE_CHECKING:
     from vega3d.train.pairing import Pairing
 
 app = Program("vega3d-train", "Train a small gated fusion on cached priors and semantic tokens.")
+app.add_typer(pretrain)
 
 Weights = Annotated[
     Literal["last", "best"], typer.Option(help="The last ones, or the best scored.")

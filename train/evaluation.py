@@ -9,6 +9,7 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import load_weights
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.model import SpatialModel
 from vega3d.train.order import Sample, SceneViews, scoring_samples
 from vega3d.train.pairing import Pairing, pair_stores
 from vega3d.train.processes import join_processes
@@ -22,7 +23,7 @@ from vega3d.train.rundir import (
     recorded_model,
     recorded_pairing,
 )
-from vega3d.train.scoring import score_model
+from vega3d.train.scoring import Scores, score_model
 
 
 def evaluate_run(
@@ -66,25 +67,7 @@ def evaluate_run(
     _check_dims(pairing, record)
     model = recorded_model(record)
     load_weights(Path(run_dir) / weights, model, record["identity"])
-    with join_processes(run.device) as processes:
-        loader = Loader(
-            pairing,
-            min_depth_share=config.min_depth_share,
-            seed=config.split_seed,
-            workers=run.workers,
-            prefetch=run.prefetch,
-            cache=FeatureCache(run.cache_bytes),
-            device=processes.device,
-        )
-        scores = score_model(
-            model.to(processes.device),
-            loader,
-            samples,
-            processes,
-            batch_size=max(1, config.batch_size // config.accumulate),
-            amp=config.amp,
-            force_gate=force_gate,
-        )
+    scores = _score(model, pairing, samples, config, run, force_gate)
     score = scores.score()
     return {
         "run": str(run_dir),
@@ -95,6 +78,35 @@ def evaluate_run(
         "metrics": scores.metrics(),
         "gate_mean": scores.gate_mean if math.isfinite(scores.gate_mean) else None,
     }
+
+
+def _score(
+    model: SpatialModel,
+    pairing: Pairing,
+    samples: Sequence[Sample],
+    config: TrainConfig,
+    run: RunConfig,
+    force_gate: float | None,
+) -> Scores:
+    with join_processes(run.device) as processes:
+        loader = Loader(
+            pairing,
+            min_depth_share=config.min_depth_share,
+            seed=config.split_seed,
+            workers=run.workers,
+            prefetch=run.prefetch,
+            cache=FeatureCache(run.cache_bytes),
+            device=processes.device,
+        )
+        return score_model(
+            model.to(processes.device),
+            loader,
+            samples,
+            processes,
+            batch_size=max(1, config.batch_size // config.accumulate),
+            amp=config.amp,
+            force_gate=force_gate,
+        )
 
 
 def _own_views(record: dict[str, Any], config: TrainConfig) -> tuple[Pairing, Sequence[Sample]]:

@@ -70,24 +70,27 @@ def fit(
         if processes.is_first:
             remove_partial_files(run_dir)
             write_record(run_dir, plan, run)
-        if (saved := _finished_summary(run_dir, processes)) is not None:
-            return saved
-        trainer = Trainer(plan, run_dir, run, processes)
-        finished = trainer.train()
-        scores = (trainer.scores or trainer.score()) if finished else None
-        summary = _summary(plan, trainer, scores)
-        if processes.is_first:
-            if scores is not None:
-                write_report(
-                    run_dir,
-                    trainer.scored_model,
-                    trainer.scoring_loader,
-                    plan,
-                    scores,
-                    num_scenes=run.report_scenes,
-                )
-            # Last: it says that the run is finished.
-            write_json(run_dir / SUMMARY, sealed_json(summary))
+        saved = _finished_summary(run_dir, processes)
+        return saved or _train(Trainer(plan, run_dir, run, processes))
+
+
+def _train(trainer: Trainer) -> dict[str, Any]:
+    """Train to the end or to a signal, leave report and summary, and return the summary."""
+    finished = trainer.train()
+    scores = (trainer.scores or trainer.score()) if finished else None
+    summary = _summary(trainer.plan, trainer, scores)
+    if trainer.processes.is_first:
+        if scores is not None:
+            write_report(
+                trainer.run_dir,
+                trainer.scored_model,
+                trainer.scoring_loader,
+                trainer.plan,
+                scores,
+                num_scenes=trainer.run.report_scenes,
+            )
+        # Last: it says that the run is finished.
+        write_json(trainer.run_dir / SUMMARY, sealed_json(summary))
     return summary
 
 

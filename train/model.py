@@ -19,6 +19,8 @@ from vega3d.train.fusion import GatedFusion
 from vega3d.train.tasks.registry import task_class
 from vega3d.train.tasks.task import Targets, Task
 
+_FLAT = 1e-6  # of the mean: what rounding leaves of a constant is less
+
 
 class Standardize(nn.Module):
     """Shift and scale every channel to mean 0 and deviation 1; tokens without a feature become 0.
@@ -38,7 +40,7 @@ class Standardize(nn.Module):
     def set_stats(self, mean: Float[Tensor, " C"], deviation: Float[Tensor, " C"]) -> None:
         """Take a store's statistics; a constant channel is only shifted."""
         self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(deviation > 0, deviation, 1.0))
+        self.deviation.copy_(torch.where(deviation > _FLAT * mean.abs(), deviation, 1.0))
 
     def forward(
         self, features: Float[Tensor, "*batch C"], valid: Bool[Tensor, "*batch"]

@@ -17,6 +17,21 @@ from vega3d.pipeline.errors import SceneError
 ROTATION_TOLERANCE = 1e-2
 """Largest entry of R^T R - I and of the last row's error that still counts as a rigid pose."""
 
+FIELD_OF_VIEW_DEG = (8.0, 150.0)
+"""What pinhole cameras have: a telephoto lens, and the widest image that still is one."""
+
+OFF_CENTRE = 0.08
+"""Share of a side by which the principal points of real cameras lie off the middle at most: 0.04 in
+TUM RGB-D's, 0.02 in the phones'; a lens is shifted along one side, not along both alike."""
+
+SAME_SHARE = 0.03
+"""Principal points off the middle by shares that are so equal on both sides come from scaling."""
+
+_SCALE = (
+    "scale the intrinsics to the size of the images, or the images back to the size of the "
+    "intrinsics"
+)
+
 
 _NO_NUMBER = re.compile(r"([-+]?)1[.,]#(INF|IND|QNAN|SNAN)\w*", re.IGNORECASE)
 """How Microsoft's older runtimes print inf and nan: 1.#INF, -1.#IND."""
@@ -90,18 +105,67 @@ def check_intrinsics(K: Float[np.ndarray, "3 3"], where: str) -> None:
         )
 
 
-def check_fits(K: Float[np.ndarray, "3 3"], height: int, width: int, where: str) -> None:
-    """Raise SceneError where the principal point leaves the middle half of the image.
+def check_fits(
+    K: Float[np.ndarray, "3 3"],
+    height: int,
+    width: int,
+    where: str,
+    of_size: tuple[int, int] | None = None,
+) -> None:
+    """Raise SceneError where intrinsics are plainly those of another image.
 
-    That is what intrinsics of another image size look like: a factor of two, or depth's for colour.
+    The principal point must lie inside the middle half of the image, and not as it would in an
+    image of another size or on its side; the field of view must be one that lenses have.
+
+    Args:
+        K: Intrinsics, px.
+        height: Rows of the image.
+        width: Its columns.
+        where: Names the view and the kind of image.
+        of_size: Rows and columns of the image that K is of, where the source says so.
     """
-    cx, cy = float(K[0, 2]), float(K[1, 2])
-    if not (width / 4 <= cx <= width * 3 / 4 and height / 4 <= cy <= height * 3 / 4):
+    if of_size is not None and of_size != (height, width):
+        raise SceneError(
+            f"{where} is {height}x{width}, but its intrinsics are of {of_size[0]}x{of_size[1]} by "
+            f"the source's own word; {_SCALE}"
+        )
+    if why := _why_of_another_image(K, height, width):
         raise SceneError(
             f"{where} is {height}x{width}, but its intrinsics put the principal point at row "
-            f"{cy:.1f}, column {cx:.1f}; it must lie in the middle half of the image, so scale the "
-            "intrinsics to the size of the images, or the images back to the size of the intrinsics"
+            f"{K[1, 2]:.1f}, column {K[0, 2]:.1f}; {why}, so {_SCALE}"
         )
+    narrow, wide = sorted(field_of_view(K, height, width))
+    if not (FIELD_OF_VIEW_DEG[0] <= narrow and wide <= FIELD_OF_VIEW_DEG[1]):
+        raise SceneError(
+            f"{where} is {height}x{width} px and its focal lengths are {K[0, 0]:.4g} and "
+            f"{K[1, 1]:.4g} px, a field of view of {wide:.1f} by {narrow:.1f} degrees, and lenses "
+            f"have {FIELD_OF_VIEW_DEG[0]:g} to {FIELD_OF_VIEW_DEG[1]:g}; give the focal "
+            "length in pixels of this image"
+        )
+
+
+def field_of_view(K: Float[np.ndarray, "3 3"], height: int, width: int) -> tuple[float, float]:
+    """Return the horizontal and vertical field of view, degrees."""
+    edges = (
+        (-K[0, 2] / K[0, 0], (width - K[0, 2]) / K[0, 0]),
+        (-K[1, 2] / K[1, 1], (height - K[1, 2]) / K[1, 1]),
+    )
+    across, down = (float(np.degrees(np.arctan(end) - np.arctan(start))) for start, end in edges)
+    return across, down
+
+
+def _why_of_another_image(K: Float[np.ndarray, "3 3"], height: int, width: int) -> str:
+    """Say how the principal point shows that K is of another image; "" where it does not."""
+    cx, cy = float(K[0, 2]) / width, float(K[1, 2]) / height
+    turned = max(abs(float(K[0, 2]) / height - 0.5), abs(float(K[1, 2]) / width - 0.5))
+    off = max(abs(cx - 0.5), abs(cy - 0.5))
+    if off > OFF_CENTRE and turned < off / 2:
+        return "it lies in the middle once rows and columns are exchanged (portrait, landscape)"
+    if min(abs(cx - 0.5), abs(cy - 0.5)) > OFF_CENTRE and abs(cx - cy) < SAME_SHARE:
+        return f"it would lie in the middle of an image {cx + cy:.2f} times as large"
+    if not (0.25 < cx < 0.75 and 0.25 < cy < 0.75):
+        return "it must lie inside the middle half of the image"
+    return ""
 
 
 def is_lost(world_from_camera: Float[np.ndarray, "4 4"]) -> bool:

@@ -2,7 +2,8 @@
 
 Letters: h w a depth image. Formats: 16-bit PNG, TIFF and PGM, float TIFF, .npy, and OpenEXR by the
 optional package OpenEXR (extra `exr`). Integers are millimetres and floats metres where the layout
-says nothing else. What is not finite or not positive is no reading.
+says nothing else. What is not finite or not positive is no reading, and neither is 65535 of
+integers: sensors, and tools that saturate, write it; as millimetres it would be a point at 65 m.
 """
 
 import io
@@ -17,6 +18,7 @@ from vega3d.pipeline.scenes.integrity import PNG_SIGNATURE, check_png
 SUFFIXES = (".png", ".npy", ".tiff", ".tif", ".exr", ".pgm")
 """Endings of the depth files that are read; the first of them is taken where there are several."""
 
+_SATURATED = 65535
 _NPY, _EXR = b"\x93NUMPY", b"v/1\x01"
 _PIL_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
 
@@ -57,6 +59,8 @@ def decode_depth_m(
     has_reading = readings > 0
     if is_float:
         has_reading &= np.isfinite(readings)
+    else:
+        has_reading &= readings != _SATURATED
     if no_reading:
         has_reading &= readings != no_reading
     if unit_m == 1e-3:  # correctly rounded: 1234 mm is the float next to 1.234
@@ -71,15 +75,15 @@ def encode_depth_png(depth_m: Float32[np.ndarray, "h w"], where: str) -> bytes:
     """Return depth as a 16-bit PNG, rounded to the millimetre.
 
     Raises:
-        SceneError: A reading beyond 65.535 m, which 16 bits of millimetres cannot hold.
+        SceneError: A reading beyond 65.534 m, which 16 bits of millimetres cannot hold.
     """
     depth_mm = np.rint(depth_m.astype(np.float64) * 1000)
     if not (np.isfinite(depth_mm).all() and depth_mm.min(initial=0) >= 0):
         raise SceneError(f"{where}: depth must be finite and not negative; 0 means no reading")
-    if depth_mm.max(initial=0) > np.iinfo(np.uint16).max:
+    if depth_mm.max(initial=0) >= _SATURATED:
         raise SceneError(
             f"{where}: depth reaches {depth_m.max():.3f} m, and a 16-bit millimetre PNG ends at "
-            "65.535 m; set far readings to 0"
+            "65.534 m; set far readings to 0"
         )
     return encode_png(depth_mm.astype(np.uint16))
 

@@ -163,7 +163,8 @@ def _read_rgb(encoded: EncodedView) -> UInt8[np.ndarray, "H W 3"]:
     if _is_of_upright(encoded, data):
         rgb = np.ascontiguousarray(np.rot90(rgb, -read_turns(data, encoded.where)))
     if encoded.K_color is not None:
-        check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], f"{encoded.where}: colour")
+        where = f"{encoded.where}: colour"
+        check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], where, encoded.K_color_size)
     return rgb
 
 

@@ -40,7 +40,7 @@ def read_scenes(location: str) -> SceneSource:
     Raises:
         ValueError: Nothing there, or nothing that is known; the message lists the layouts.
     """
-    # Readers load on first use: av and trimesh are slow to import.
+    # Readers load on first use: av and numba are slow to import.
     from vega3d.pipeline.scenes.tars import looks_like_tars, read_tars
 
     if "\0" in location:

@@ -8,19 +8,24 @@ six digits), so each view's K_depth is its own K_color at that scale: on corrido
 neighbouring views then agrees to 13.8 mm instead of 15.1 mm with the median. Where the two files
 are no plain scaling of each other, `intrinsic_depth` stays as it is.
 
+The scene's own `<scene>.txt`, where it lies beside, says of which image size its `fx_color` is.
+
 Source: ScanNet, SensReader/python/SensorData.py (export_*), github.com/ScanNet/ScanNet.
 """
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float64
 
 from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.depth_images import SUFFIXES as DEPTH_SUFFIXES
 from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
-from vega3d.pipeline.scenes.files import Folder, by_stem, list_folder
+from vega3d.pipeline.scenes.files import Folder, by_stem, list_folder, read_text
 from vega3d.pipeline.scenes.scene import Scene
 from vega3d.pipeline.scenes.view_files import (
     COLOR_SUFFIXES,
@@ -60,15 +65,18 @@ class ScannetExport:
             expected_depth=lambda stem: folder.join("depth", f"{stem}.png"),
             expected_pose=lambda stem: folder.join("pose", f"{stem}.txt"),
         )
-        K_color = K_depth = None
+        K_color = K_color_size = K_depth = None
         if names and (files.depth is not None or files.pose is not None):
             K_color = read_intrinsics(folder.join("intrinsic", "intrinsic_color.txt"), scene_id)
+            K_color_size = _stated_size(folder, K_color)
         if names and files.depth is not None:
             K_depth = read_intrinsics(folder.join("intrinsic", "intrinsic_depth.txt"), scene_id)
         per_frame = "intrinsic_per_frame" in folder.folders
 
         def view(stem: str) -> EncodedView:
-            found = replace(files.view(stem), K_color=K_color, K_depth=K_depth)
+            found = replace(
+                files.view(stem), K_color=K_color, K_color_size=K_color_size, K_depth=K_depth
+            )
             return _own_intrinsics(found, folder) if per_frame else found
 
         return build_scene(
@@ -83,6 +91,22 @@ def _paths(folder: Folder, name: str, suffixes: tuple[str, ...]) -> dict[str, st
         return None
     inner = folder.open_folder(name)
     return {stem: inner.join(file) for stem, file in by_stem(inner.files, suffixes).items()}
+
+
+def _stated_size(folder: Folder, K_color: Float64[np.ndarray, "3 3"]) -> tuple[int, int] | None:
+    """Return the rows and columns that `<scene>.txt` gives for the same focal length as K's.
+
+    Of images that were resized with their intrinsics it keeps the old size, and the old length.
+    """
+    name = f"{os.path.basename(os.path.realpath(folder.path))}.txt"
+    if name not in folder.files:
+        return None
+    told = dict(re.findall(r"(?m)^\s*(\w+)\s*=\s*([-+.\deE]+)\s*$", read_text(folder.join(name))))
+    try:
+        fx, width, height = (float(told[key]) for key in ("fx_color", "colorWidth", "colorHeight"))
+    except (KeyError, ValueError):
+        return None
+    return (int(height), int(width)) if abs(fx / K_color[0, 0] - 1) < 1e-3 else None
 
 
 def _own_intrinsics(view: EncodedView, folder: Folder) -> EncodedView:

@@ -19,8 +19,10 @@ from vega3d.evaluate.config import ReportConfig, RunConfig, ScoreConfig
 from vega3d.evaluate.partials import Partial, Partials, array_name
 from vega3d.evaluate.report import Report, report, score_store
 from vega3d.evaluate.sources import opened
+from vega3d.evaluate.summary import remarks
 from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
+from vega3d.pipeline import imports
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 
@@ -310,7 +312,9 @@ def test_a_store_that_changes_while_it_is_scored_leaves_no_result(
 def test_a_store_whose_scenes_all_fail_is_refused_with_their_reason(
     three: str, tmp_path: Path
 ) -> None:
-    wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * ([1e12] * 3)
+    wide = np.arange(1, VIEWS * 20 + 1, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * (
+        [1e12] * 3
+    )
     path = store(tmp_path / "s", [scene(k, world_xyz=wide.astype("f4")) for k in (1, 2, 3)])
     written = report([three, path], str(tmp_path / "out"), CONFIG, HERE)
     (refused,) = written.summary.refused
@@ -365,7 +369,9 @@ def test_a_place_that_is_a_file_is_refused_before_anything_is_read(
 
 
 def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
-    wide = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * ([1e12] * 3)
+    wide = np.arange(1, VIEWS * 20 + 1, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * (
+        [1e12] * 3
+    )
     path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=wide.astype(np.float32)), scene(3)])
     written = report([path], str(tmp_path / "out"), CONFIG, HERE, scenes=["scene2", "scene3"])
     assert written.summary.common == ("scene1", "scene3")
@@ -441,6 +447,69 @@ def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
     record = record_of(written, "scene1", "k300_b20")
     assert record["counts"]["num_tokens"] == VIEWS * 15
     assert record["counts"]["num_cells_of_grid"] == VIEWS * 20
+
+
+@pytest.mark.parametrize("filler", [0.0, 1.0])
+def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
+    tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores that an older version imported hold the filler."""
+    monkeypatch.setattr(imports, "_without_unseen", lambda given: given)
+    one = scene(1)
+    one["features"]["k300_b20"][:, 0] = filler
+    coverage = np.ones((VIEWS, *GRID), dtype=np.float32)
+    coverage[:, 0] = 0.0
+    path = store(tmp_path / "crop", [{**one, "coverage": coverage}, scene(2)])
+    written = report([path], str(tmp_path / "out"), CONFIG, HERE)
+    assert record_of(written, "scene1", "k300_b20")["counts"]["num_tokens"] == VIEWS * 15
+
+
+def test_a_refused_store_takes_no_view_and_no_scene_from_the_others(tmp_path: Path) -> None:
+    ids = [str(view) for view in range(VIEWS)]
+    whole = store(tmp_path / "whole", [scene(k, view_ids=ids) for k in (1, 2)])
+    few = scene(1, views=2, view_ids=ids[1:3])
+    few["world_xyz"] = np.full_like(few["world_xyz"], np.nan)
+    blind = store(tmp_path / "blind", [few])
+    alone = report([whole], str(tmp_path / "alone"), CONFIG, HERE)
+    beside = report([whole, blind], str(tmp_path / "beside"), CONFIG, HERE)
+    assert dict(beside.summary.refused) == {
+        "blind": "no token has a world position: its scenes have no depth or no poses"
+    }
+    assert beside.csv.read_bytes() == alone.csv.read_bytes()
+    assert beside.summary.left_out == {}
+    assert not [note for note in beside.summary.notes if "different views" in note]
+
+
+def test_a_position_of_zeros_is_no_position(tmp_path: Path) -> None:
+    """Others write (0, 0, 0) for none; as places these would be one voxel that all views see."""
+    told, meant = scene(1), scene(1)
+    unknown = np.random.default_rng(0).random((VIEWS, *GRID)) < 0.4
+    told["world_xyz"][unknown] = 0
+    meant["world_xyz"][unknown] = np.nan
+    made = [store(tmp_path / n, [one, scene(2)]) for n, one in (("told", told), ("meant", meant))]
+    written = report(made, str(tmp_path / "out"), CONFIG, HERE)
+    lines = json.loads(written.json.read_text())["scenes"]
+    found = {line["store"]: line for line in lines if line["scene"] == "scene1"}
+    assert found["told"]["counts"]["num_tokens"] == int((~unknown).sum())
+    assert found["told"]["metrics"] == found["meant"]["metrics"]
+
+
+def test_a_view_that_came_twice_is_in_no_pair(tmp_path: Path) -> None:
+    once, twice = scene(1), scene(1)
+    for name in ("world_xyz", "world_from_camera", "preview", "image_size"):
+        twice[name] = np.concatenate([twice[name], twice[name][:3]])
+    features = twice["features"]["k300_b20"]
+    twice["features"] = {"k300_b20": np.concatenate([features, features[:3]])}
+    stores = [store(tmp_path / n, [one, scene(2)]) for n, one in (("once", once), ("twice", twice))]
+    scored = [
+        report([one], str(tmp_path / f"out{k}"), CONFIG, HERE) for k, one in enumerate(stores)
+    ]
+    first, second = (record_of(one, "scene1", "k300_b20") for one in scored)
+    assert second["metrics"] == first["metrics"]
+    assert second["counts"]["num_repeated_views"] == 3
+    (note,) = [line for line in remarks(scored[1].summary) if "came twice" in line]
+    assert "twice holds 3 views whose tokens lie exactly where another view's do (3" in note
+    assert remarks(scored[0].summary) == []
 
 
 def test_one_label_for_two_stores_reads_them_as_one(tmp_path: Path) -> None:

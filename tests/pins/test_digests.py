@@ -83,7 +83,8 @@ def import_features(folder: Path, out: Path) -> None:
             "world_xyz": rng.normal(size=(2 + index, 3, 4, 3)).astype(np.float32),
             "world_from_camera": np.tile(np.eye(4), (2 + index, 1, 1)),
         }
-        save_file(tensors, path)
+        ids = [str(view) for view in range(2 + index)]
+        save_file(tensors, path, metadata={"view_ids": json.dumps(ids)})
         files.append(path)
     command("import", *files, "--out", out, "--source", "somebody's encoder")
 

@@ -351,6 +351,7 @@ def test_import_brings_foreign_features_in(tmp_path: Path) -> None:
         save_file(
             {"features.b0": values, "world_xyz": values[..., :3].copy()},
             tmp_path / f"{name}.safetensors",
+            metadata={"view_ids": '["00000", "00010"]'},
         )
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     found, _ = command("import", *files, "--out", tmp_path / "s", "--source", "probe3d")

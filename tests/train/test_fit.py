@@ -96,9 +96,9 @@ def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -
     assert 0 < summary["gate_mean"] < 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "run.json", "metrics.jsonl", "tensorboard", "last.safetensors", "best.safetensors",
-        "checkpoint-00000036.safetensors", "checkpoint-00000040.safetensors", "summary.json",
-        "report.html",
+        "run.json", "config.toml", "metrics.jsonl", "tensorboard", "last.safetensors",
+        "best.safetensors", "checkpoint-00000036.safetensors", "checkpoint-00000040.safetensors",
+        "summary.json", "report.html",
     }  # fmt: skip
     page = (tmp_path / "run" / "report.html").read_text()
     assert "prefers-color-scheme: dark" in page
@@ -458,7 +458,7 @@ def test_a_device_that_is_not_there_is_refused(stores: object, tmp_path: Path) -
     [
         ({"tasks": ("depth", "colour")}, r"tasks must be different names of .*colour"),
         ({"variant": "gate"}, r"variant must be one of .* got 'gate'"),
-        ({"hidden_dim": 18}, r"multiple of 4 \(2-D positions\) and of heads \(2\), got 18"),
+        ({"hidden_dim": 18}, r"multiple of 4 \(2-D positions\) and of `heads` \(2\), got 18"),
         ({"variant": "sequence", "reader_layers": 0}, "needs reader_layers >= 1"),
         ({"tasks": ("matching",), "views_per_sample": 1}, "views_per_sample must be >= 2"),
         ({"num_classes": 3}, r"num_classes \(2 or more\) goes with the task classes"),

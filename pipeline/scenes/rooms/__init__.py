@@ -1,4 +1,7 @@
-"""Procedural rooms with exact depth and poses: `rooms.py` draws what `furniture.py` places.
+"""Procedural rooms with exact depth and poses.
 
-Knows what a scene is, and nothing else of ours. Open `rooms.py` first.
+Open `rooms.py` first (a scene source), then `film.py` (a room and its cameras). `layout.py` and
+`furniture.py` say what stands where, `walks.py` how it is filmed, `casting.py`, `lighting.py` and
+`patterns.py` (compiled) what that looks like, `truth.py` what is known of every pixel. Knows what a
+scene is, and nothing else of ours.
 """

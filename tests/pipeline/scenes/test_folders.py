@@ -94,7 +94,7 @@ def test_a_scannet_capture_is_read_in_natural_order_and_in_metres(tmp_path: Path
     assert depth.dtype == np.float32
     assert depth[5, 5] == np.float32(1.234)
     assert depth[0, 0] == 0
-    assert depth[0, 1] == np.float32(65.535)
+    assert depth[0, 1] == 0  # 65535 is what saturated: no reading, and no point at 65 m
     np.testing.assert_array_equal(view.K_color, K_COLOR)
     np.testing.assert_array_equal(view.K_depth, K_DEPTH)
     assert view.world_from_camera[2, 3] == 10
@@ -128,8 +128,9 @@ def test_seven_scenes_has_known_intrinsics_and_its_own_no_reading(tmp_path: Path
     depth = scene.views[0].read_depth_m()
     assert depth[0, 1] == 0  # 65535
     assert depth[1, 1] == np.float32(1.234)
-    expected = [[585, 0, 320], [0, 585, 240], [0, 0, 1]]
-    np.testing.assert_array_equal(scene.views[0].K_color, expected)
+    # Two cameras: 585 px is the depth camera's, a Kinect's colour camera has 525.
+    np.testing.assert_array_equal(scene.views[0].K_depth, [[585, 0, 320], [0, 585, 240], [0, 0, 1]])
+    np.testing.assert_array_equal(scene.views[0].K_color, [[525, 0, 320], [0, 525, 240], [0, 0, 1]])
     assert scene.views[0].read_rgb()[0, 0].tolist() == [9, 8, 7]
 
 
@@ -337,8 +338,8 @@ def test_depth_that_does_not_fit_its_intrinsics(tmp_path: Path) -> None:
         write_depth(folder / f"depth/{i}.png", (12, 16))
     with pytest.raises(
         SceneError,
-        match=r"s/view 0: depth is 12x16, but .* row 12.0, column 16.0; it must lie in the middle "
-        r"half of the image, so scale the intrinsics",
+        match=r"s/view 0: depth is 12x16, but .* row 12.0, column 16.0; it would lie in the middle "
+        r"of an image 2.00 times as large, so scale the intrinsics",
     ):
         read_one(folder).views[0].read_depth_m()
 

@@ -10,7 +10,7 @@ from vega3d.pipeline.scenes.reading import read_scenes
 import vega3d.pipeline.scenes.packing, vega3d.pipeline.scenes.videos
 import vega3d.pipeline.scenes.rooms.rooms
 read_scenes(sys.argv[1]).entries()
-heavy = {"torch", "ray", "av", "trimesh", "embreex", "webdataset", "obstore", "zarr", "dask"}
+heavy = {"torch", "ray", "av", "webdataset", "obstore", "zarr", "dask"}
 print(*sorted(heavy & sys.modules.keys()))
 """
 

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from vega3d.pipeline.scenes.reading import read_scenes
+from vega3d.pipeline.scenes.rooms.film import Film, film_room
 from vega3d.pipeline.scenes.rooms.rooms import Rooms
+from vega3d.pipeline.scenes.rooms.truth import LABELS, boxes, view_truth
 from vega3d.pipeline.scenes.scene import Scene, View
+
+ROOMS = Rooms(4, 8, 120, 160)
 
 
 def room(options: str = "views=8&height=120&width=160", index: int = 0) -> Scene:
@@ -55,34 +59,33 @@ def test_depth_reprojects_onto_the_depth_of_the_next_view() -> None:
         assert (error_m < 0.05).mean() > 0.7
 
 
-def test_views_agree_on_colours() -> None:
-    views = room("views=16&height=240&width=320").views
+def test_a_surface_keeps_its_colour_but_not_its_light() -> None:
+    """Exposure, white balance and the camera's own light are the view's; the paint is not."""
+    views = room("views=8&height=240&width=320").views
     rows, cols, z = reproject(views[0], views[1])
     inside = rows >= 0
     depth = views[1].read_depth_m()[rows[inside], cols[inside]]
     seen = np.abs(z[inside] - depth) < 0.02
     ours = views[0].read_rgb()[inside][seen].astype(float)
     theirs = views[1].read_rgb()[rows[inside], cols[inside]][seen].astype(float)
-    shuffled = np.random.default_rng(0).permutation(theirs)
-    assert np.median(np.abs(ours - theirs).max(axis=-1)) < 8
-    assert np.median(np.abs(ours - shuffled).max(axis=-1)) > 25  # there is something to agree on
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.7
+    gains = np.log((theirs.mean(0) + 1) / (ours.mean(0) + 1))
+    assert np.abs(gains).max() > 0.05
 
 
 def test_every_pixel_has_depth_and_all_points_lie_in_the_room() -> None:
     for index in range(4):
+        film = ROOMS.film(f"room{index:04d}")
+        half = np.array(film.room.size) / 2
         for view in room(index=index).views:
-            assert view.read_depth_m().min() > 0.3
-            points = world_points(view)
-            assert points[..., 2].min() > -1e-5
-            assert points[..., 2].max() < 3
-            assert np.abs(points[..., :2]).max() < 3.5 + 1e-5
+            assert view.read_depth_m().min() > 0.02
+            points = world_points(view) - (0, 0, half[2])
+            assert (np.abs(points) < half + 1e-4).all()
 
 
 def test_depth_of_the_floor_is_what_the_pose_says() -> None:
-    view = room().views[0]
-    points = world_points(view)
-    floor = np.abs(points[..., 2]) < 1e-4
-    assert floor.mean() > 0.02
+    view = next(v for v in room().views if (np.abs(world_points(v)[..., 2]) < 1e-4).mean() > 0.02)
+    floor = np.abs(world_points(view)[..., 2]) < 1e-4
     # z of a floor point: camera height over the ray's fall per metre of depth, pixel by pixel.
     rows, cols = np.indices(floor.shape) + 0.5
     rays = np.stack([cols, rows, np.ones_like(rows)], -1) @ np.linalg.inv(view.K_depth).T
@@ -91,12 +94,12 @@ def test_depth_of_the_floor_is_what_the_pose_says() -> None:
     np.testing.assert_allclose(view.read_depth_m()[floor], expected, rtol=1e-4)
 
 
-def test_poses_are_rigid_and_look_level() -> None:
+def test_poses_are_rigid_and_cameras_are_held_upright() -> None:
     for view in room().views:
         rotation = view.world_from_camera[:3, :3]
         np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-12)
         assert np.linalg.det(rotation) == pytest.approx(1)
-        assert rotation[2, 1] < -0.9  # the camera's y points down in a world with z up
+        assert rotation[2, 1] < -0.5  # the camera's y points down in a world with z up
 
 
 def test_a_seed_gives_one_room_and_rooms_differ() -> None:
@@ -114,13 +117,123 @@ def test_a_seed_gives_one_room_and_rooms_differ() -> None:
         assert np.abs(difference).mean() > 15
 
 
-def test_neighbouring_views_overlap_and_the_walk_goes_round() -> None:
-    views = room("views=16&height=60&width=80").views
-    forward = np.array([view.world_from_camera[:3, 2] for view in views])
-    turns = np.degrees(np.arccos(np.clip((forward * np.roll(forward, -1, axis=0)).sum(1), -1, 1)))
-    assert turns.max() < 50
-    heading = np.degrees(np.unwrap(np.arctan2(forward[:, 1], forward[:, 0])))
-    assert abs(heading[-1] - heading[0]) > 270
+def test_neighbouring_views_overlap_and_the_walk_leads_somewhere() -> None:
+    ways = []
+    for index in range(4):
+        views = room("views=16&height=60&width=80", index).views
+        forward = np.array([view.world_from_camera[:3, 2] for view in views])
+        turns = np.degrees(np.arccos(np.clip((forward[1:] * forward[:-1]).sum(1), -1, 1)))
+        eyes = np.array([view.world_from_camera[:3, 3] for view in views])
+        assert turns.max() < 45
+        assert np.linalg.norm(np.diff(eyes, axis=0), axis=1).max() < 0.5
+        ways.append(np.linalg.norm(np.diff(eyes, axis=0), axis=1).sum())
+    assert np.median(ways) > 1
+
+
+def test_a_longer_walk_begins_as_the_shorter_one() -> None:
+    short, long = room("views=3&height=60&width=80"), room("views=9&height=60&width=80")
+    for ours, theirs in zip(short.views, long.views, strict=False):
+        np.testing.assert_array_equal(ours.world_from_camera, theirs.world_from_camera)
+        np.testing.assert_array_equal(ours.read_rgb(), theirs.read_rgb())
+
+
+def test_the_fast_caster_meets_what_a_plain_one_meets() -> None:
+    film = ROOMS.film("room0001")
+    depth_m, solid, _ = film.cast(2)
+    expected, first = plain_cast(film, 2)
+    np.testing.assert_allclose(depth_m, expected, rtol=1e-9)
+    assert (solid == first).mean() > 0.9995  # faces that touch have two right answers
+
+
+def plain_cast(film: Film, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Meet every solid with every ray, by surfaces: six planes, or a quadric and two caps."""
+    pose, K = film.poses[index], film.K
+    rows, cols = np.indices((film.height, film.width)) + 0.5
+    rays = np.stack([cols, rows, np.ones_like(rows)], -1) @ np.linalg.inv(K).T @ pose[:3, :3].T
+    ways = []
+    for part in (part for thing in film.room.things for part in thing.parts):
+        c, s = np.cos(part.yaw), np.sin(part.yaw)
+        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        eye, ray, half = (pose[:3, 3] - part.center) @ turn, rays @ turn, np.array(part.size) / 2
+        hits = []
+        axes = {"box": (0, 1, 2), "cylinder": (2,), "sphere": ()}[part.shape]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for axis, side in ((axis, side) for axis in axes for side in (-1, 1)):
+                t = (side * half[axis] - eye[axis]) / ray[..., axis]
+                at = np.abs(eye + t[..., None] * ray)
+                others = [k for k in range(3) if k != axis]
+                if part.shape == "box":
+                    on = (at[..., others] <= half[others]).all(-1)
+                else:
+                    on = np.hypot(at[..., 0], at[..., 1]) <= half[0]
+                hits.append(np.where(on & (t > 1e-4), t, np.inf))
+            if part.shape != "box":
+                keep = (1, 1, part.shape == "sphere")
+                a, b = (ray * ray * keep).sum(-1), (ray * eye * keep).sum(-1)
+                t = (-b - np.sqrt(b * b - a * ((eye * eye * keep).sum() - half[0] ** 2))) / a
+                on = (t > 1e-4) & (np.abs((eye + t[..., None] * ray)[..., 2]) <= half[2] + 1e-9)
+                hits.append(np.where(on, t, np.inf))
+        ways.append(np.min(hits, axis=0))
+    return np.min(ways, axis=0), np.argmin(ways, axis=0)
+
+
+def test_normals_are_those_of_the_depth() -> None:
+    film = ROOMS.film("room0000")
+    truth = view_truth(film, 1)
+    rows, cols = np.indices(truth.depth_m.shape) + 0.5
+    rays = np.stack([cols, rows, np.ones_like(rows)], -1) @ np.linalg.inv(film.K).T
+    points = rays * truth.depth_m[..., None].astype(float)
+    across, down = points[1:-1, 2:] - points[1:-1, :-2], points[2:, 1:-1] - points[:-2, 1:-1]
+    normal = np.cross(across, down)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    cosine = np.abs((normal * truth.normal[1:-1, 1:-1]).sum(-1))
+    same = np.stack([np.roll(truth.thing, shift, axis) == truth.thing
+                     for shift in (-1, 1) for axis in (0, 1)]).all(0)[1:-1, 1:-1]  # fmt: skip
+    assert np.median(cosine[same]) > 0.9999
+    assert (cosine[same] > 0.99).mean() > 0.85
+    towards = (truth.normal * rays).sum(-1)
+    assert (towards < 1e-6).all()  # what is seen faces the camera
+
+
+def test_pixels_of_an_object_lie_in_its_box_and_have_its_class() -> None:
+    film = ROOMS.film("room0002")
+    objects = [thing for thing in film.room.things if not thing.is_shell]
+    for index, view in enumerate(ROOMS.read("room0002").views):
+        truth, points = view_truth(film, index), world_points(view)
+        for number, thing in enumerate(film.room.things):
+            seen = truth.thing == number
+            assert (truth.label[seen] == LABELS.index(thing.label)).all()
+            if thing.is_shell or not seen.any():
+                continue
+            box = boxes(film)[objects.index(thing)]
+            c, s = np.cos(box.yaw), np.sin(box.yaw)
+            local = (points[seen] - box.center) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+            assert (np.abs(local) <= np.array(box.size) / 2 + 1e-3).all()
+
+
+def test_phrases_name_what_is_seen_largest_first() -> None:
+    for index in range(3):
+        film = ROOMS.film(f"room{index:04d}")
+        for view, said in enumerate(ROOMS.phrases(f"room{index:04d}")):
+            truth = view_truth(film, view)
+            classes = [phrase.split()[-1] for phrase in said]
+            assert set(classes) <= {LABELS[i] for i in np.unique(truth.label)}
+            shares = [(truth.label == LABELS.index(name)).mean() for name in classes]
+            assert min(shares) > 0.012
+            assert len(set(said)) == len(said)
+
+
+def test_position_alone_explains_little_of_the_depth() -> None:
+    """Otherwise a probe that knows where a token lies would need no picture at all."""
+    depths = np.log([[cells(film_room((seed, i), 4, 64, 80).depth_m(v)) for v in range(4)]
+                     for seed in (31, 32) for i in range(16)])  # fmt: skip
+    known, asked = depths[:16], depths[16:]
+    gap = ((asked - known.mean((0, 1))) ** 2).mean()
+    assert 1 - gap / asked.var() < 0.35
+
+
+def cells(depth_m: np.ndarray) -> np.ndarray:
+    return np.median(depth_m.reshape(8, 8, 10, 8).swapaxes(1, 2).reshape(8, 10, -1), -1)
 
 
 def test_entries_are_light_and_options_are_read() -> None:

@@ -424,7 +424,7 @@ def test_several_stores_read_as_one(tmp_path: Path) -> None:
 
     first, second = part("one", "ab"), part("two", "cd")
     scenes = [SceneArrays(scene_id=i, features={"b0": np.zeros((2, *GRID, 3))}) for i in "ab"]
-    with pytest.raises(StoreError, match="holds other features of a already"):
+    with pytest.raises(StoreError, match=r"holds other features.* of a already"):
         import_arrays(first, scenes, model="x")
     both = open_store([first, second])
     assert both.scene_ids == ("a", "b", "c", "d")

@@ -28,6 +28,18 @@ def test_displacement_metrics_by_hand() -> None:
     assert task.loss_sum(said, targets).item() == pytest.approx(want, rel=1e-5)
 
 
+def test_mra_counts_a_tie_as_right_as_the_official_code_does() -> None:
+    task = DisplacementTask(8)
+    targets = {
+        "step_m": torch.tensor([[[[0.0, 0.0, 4.0]]]]),
+        "asked": torch.ones(1, 1, 1, dtype=torch.bool),
+    }
+    for said_m in (2.0, 3.0, 4.0, 4.5, 5.0, 6.0, 7.0):  # errors of 1/2, 1/4, 0, 1/8, 1/4, ...
+        official = (abs(said_m - 4.0) / 4.0 <= 1 - np.linspace(0.5, 0.95, 10)).mean()
+        got = means(task, torch.tensor([[[[0.0, 0.0, said_m]]]]), targets)
+        assert got["mra"] == official, said_m
+
+
 def test_displacement_pairs_come_from_the_seed_and_skip_tokens_without_depth() -> None:
     generator = torch.Generator().manual_seed(0)
     xyz = torch.rand(2, 3, 12, 3, generator=generator) + 1
