@@ -14,6 +14,7 @@ Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
 import difflib
+import itertools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
@@ -206,7 +207,7 @@ def _keys_beside(ctx: Any) -> set[str]:  # noqa: ANN401 - typer's click
 def _last_value(args: Sequence[str], flags: Collection[str]) -> str | None:
     """Return what follows one of the flags, before click has parsed anything."""
     found = None
-    for arg, following in zip(args, [*args[1:], None], strict=True):
+    for arg, following in itertools.pairwise([*args, ""]):
         name, equals, value = arg.partition("=")
         if name and name in flags:
             found = value if equals else following

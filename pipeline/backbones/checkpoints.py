@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.registry import backbone_names, family
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,34 @@ def model_facts(config: BackboneConfig) -> ModelFacts:
     if not config.parts:
         return config.describe({})
     model = model_name(config)
-    folder = resolve_model(model, config.parts, weights=False)
-    return describe(config, model, read_configs(folder, config.parts))
+    try:
+        folder = resolve_model(model, config.parts, weights=False)
+        return describe(config, model, read_configs(folder, config.parts))
+    except CheckpointError as error:
+        if others := _readers(model, besides=config.name):
+            told = f"it is a model for --backbone {' or '.join(others)}, not for {config.name}"
+            raise CheckpointError(f"{error}; {told}") from error
+        raise
+
+
+def _readers(model: str, besides: str) -> list[str]:
+    """Name the encoders that a model is for: they know its hub id, or can read its folder."""
+    found = []
+    for name in backbone_names():
+        other = family(name)()
+        if name == besides or not other.parts:
+            continue
+        if model in (model_name(other), *other.published):
+            found.append(name)
+        elif (folder := Path(model).expanduser()).is_dir():
+            try:
+                describe(other, model, read_configs(folder, other.parts))
+            except CheckpointError:
+                continue
+            except UsageError:
+                pass  # it has no such block: it is read all the same
+            found.append(name)
+    return found
 
 
 def planned_facts(config: BackboneConfig) -> ModelFacts:

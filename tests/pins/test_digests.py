@@ -94,7 +94,9 @@ def digest(out: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if not path.is_file() or name.startswith(("unit/runs", "unit/summary.json", "unit/config.toml")):
+        if not path.is_file() or name.startswith(
+            ("unit/runs", "unit/summary.json", "unit/config.toml")
+        ):
             continue
         data = path.read_bytes()
         if name.startswith("unit/commits"):
