@@ -71,15 +71,14 @@ def verify(
         raise typer.BadParameter("--deep needs --scenes, where the store's scenes are")
     if repair and not yes:
         _ask_before_repair()
-    found = asdict(verify_store(store, repair=repair))
+    verified = verify_store(store, repair=repair)
+    found = asdict(verified)
     if deep:
         found["deep"] = _recomputed(store, scenes_at, model, sample)
-    for key, reason in found["damaged"].items():
-        print(f"{key}: {reason}", file=sys.stderr)
-    if found["repaired_units"]:
-        print("now run the extraction again: it redoes these units", file=sys.stderr)
+    for line in verified.told():
+        print(line, file=sys.stderr)
     print_result(found)
-    if found["damaged"] or not all(check["passed"] for check in found.get("deep", [])):
+    if verified.faults or not all(check["passed"] for check in found.get("deep", [])):
         raise typer.Exit(SOME_FAILED)
 
 

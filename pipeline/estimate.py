@@ -5,7 +5,7 @@ from typing import Any
 
 from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.config import ExtractConfig, Rates
-from vega3d.pipeline.store.layout import unit_arrays
+from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
 
 
@@ -28,12 +28,15 @@ def estimate(
         source_bytes: What the source holds, compressed.
         image_size: Height and width of the images, px.
     """
-    arrays = unit_arrays(plan, facts.taps, facts.channels, config.grid, config.store_dtype)
-    stored = sum(
-        array.shard_bytes(plan.scenes_per_shard, len(unit.scene_ids))
-        for unit in plan.units
-        for array in arrays
+    layout = Layout(
+        plan=plan,
+        taps=facts.taps,
+        channels=facts.channels,
+        tokens=config.grid,
+        store_dtype=config.store_dtype,
     )
+    shards = [size for _, _, size in layout.planned_bytes()]
+    stored = sum(shards)
     views = sum(scene.num_views for scene in plan.scenes)
     flops = view_flops(config, facts, image_size) * views
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
@@ -43,7 +46,7 @@ def estimate(
         "views": views,
         "units": len(plan.units),
         "scenes_per_shard": plan.scenes_per_shard,
-        "files": len(arrays) * len(plan.units),
+        "files": len(shards) + len(plan.units),
         "source_bytes": source_bytes,
         "stored_bytes": stored,
         "tflop": flops / 1e12,

@@ -10,11 +10,12 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
 from vega3d.pipeline.scenes.scene import SceneSource
-from vega3d.pipeline.store.commits import Record
+from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.units import Plan, Unit
-from vega3d.pipeline.store.writer import create_or_resume, revoke_failed, uncommitted
+from vega3d.pipeline.store.writer import uncommitted, with_failures
 from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def extract(
         config: What decides the stored bytes.
         numerics: What changes their last bits; a store that is there keeps its own.
         run: How units are handed out: `run_inline`, or the one of `vega3d.cluster`.
-        retry_failed: Recompute the units that hold failed scenes.
+        retry_failed: Also compute the scenes that failed; the others of their units are kept.
         prompt_embeds: A safetensors file of the empty prompt's embedding; "" encodes it with the
             model's text encoder, once.
         on_result: Called after each unit, with all units of this run, to show progress.
@@ -78,9 +79,9 @@ def extract(
     store = create_or_resume(out, plan, model.identity, asdict(numerics))
     if store.numerics != asdict(numerics):
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)
-    if retry_failed and revoke_failed(store):
-        merge_commits(store)  # readers who know nothing of us see at once that rows are gone
     units = uncommitted(store, plan)
+    if retry_failed:
+        units = sorted([*units, *with_failures(store, plan)], key=lambda unit: unit.index)
     results = []
     for result in run(UnitWriter(source, model, store), units):
         results.append(result)

@@ -18,11 +18,12 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import SceneError, StoreError
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.scenes.scene import SceneEntry
+from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION, sha256_of
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
 from vega3d.pipeline.store.store import Store
-from vega3d.pipeline.store.writer import create_or_resume, uncommitted
+from vega3d.pipeline.store.writer import uncommitted
 
 _log = logging.getLogger(__name__)
 _BESIDE = (

@@ -4,7 +4,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import model_facts, model_sha256
+from vega3d.pipeline.backbones.checkpoints import model_facts
+from vega3d.pipeline.backbones.hashing import model_sha256
 from vega3d.pipeline.backbones.noise import NOISE_VERSION
 from vega3d.pipeline.backbones.prompt import prompt_sha256
 from vega3d.pipeline.backbones.settings import ModelFacts, Prompt

@@ -70,6 +70,24 @@ class Remote:
 
         return retried(ask)
 
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written. Raises as `read`."""
+
+        def ask() -> float:
+            with self.told(key, "look for"):
+                return time.time() - float(_reader(self.url).head(key)["last_modified"].timestamp())
+
+        return retried(ask)
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+
+        def ask() -> None:
+            with self.told(key, "remove"):
+                _reader(self.url).delete(key)
+
+        retried(ask)
+
     def exists(self, key: str) -> bool:
         """Say whether an object is there. Raises as `read`."""
         try:

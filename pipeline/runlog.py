@@ -15,9 +15,9 @@ from typing import Any
 
 from vega3d.pipeline.extract import Summary
 from vega3d.pipeline.settings import FILE
-from vega3d.pipeline.store.commits import RUNS
+from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.store.writer import ROOT
+from vega3d.pipeline.store.records import RUNS
 from vega3d.pipeline.worker import UnitResult
 
 SUMMARY = "unit/summary.json"

@@ -11,7 +11,7 @@ from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environ
 from vega3d.pipeline.errors import CheckpointError, SceneError
 from vega3d.pipeline.prepared import PreparedModel
 from vega3d.pipeline.scenes.scene import SceneSource
-from vega3d.pipeline.store.commits import Record
+from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import StoreWriter
@@ -61,10 +61,10 @@ class UnitWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
     ) -> ComputedUnit:
-        """Decode and encode a unit's scenes.
+        """Decode and encode the scenes of a unit that are to be computed.
 
         Args:
-            unit: Its scenes are decoded one ahead.
+            unit: The scenes of its `todo` are decoded one ahead.
             beat: Called before and after each scene is computed, as a sign of life.
             computing: Held while the backbone works, and not while decoding.
         """
@@ -72,7 +72,7 @@ class UnitWriter:
 
         scenes: list[SceneArrays | SceneFailure] = []
         seconds = {"decode": 0.0, "compute": 0.0}
-        for decoded, took in decode_ahead(self.source, unit.scene_ids, self.model.config):
+        for decoded, took in decode_ahead(self.source, unit.todo, self.model.config):
             seconds["decode"] += took
             with computing:
                 beat()
@@ -108,7 +108,8 @@ class UnitWriter:
 
     @cached_property
     def _backbone(self) -> "Backbone":
-        from vega3d.pipeline.backbones.checkpoints import model_name, model_sha256
+        from vega3d.pipeline.backbones.checkpoints import model_name
+        from vega3d.pipeline.backbones.hashing import model_sha256
         from vega3d.pipeline.backbones.loading import load_from_config
 
         config = self.model.config.backbone
@@ -139,6 +140,6 @@ def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:
         failures={scene.scene_id: scene.failure for scene in record.scenes if scene.failure},
         views=sum(len(scene.view_ids) for scene in record.scenes),
         dropped_views=sum(scene.dropped_views for scene in record.scenes),
-        stored_bytes=sum(entry.size for entry in record.objects.values()),
+        stored_bytes=record.stored_bytes,
         seconds=seconds,
     )

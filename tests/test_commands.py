@@ -1,5 +1,6 @@
 """Every option of every command is a field of a config, or one of a few of that command alone."""
 
+import inspect
 from collections import defaultdict
 from typing import Any, get_args
 
@@ -78,6 +79,12 @@ def test_options_are_explained(name: str, taker: ConfigTaker, command: Any) -> N
 def test_what_writes_can_be_tried(name: str, taker: ConfigTaker, command: Any) -> None:  # noqa: ANN401
     named = {parameter.name for parameter in command.params}
     assert "out" not in named or "dry_run" in named
+
+
+def test_the_two_long_stories_are_short() -> None:
+    taken = {name: taker for name, taker, _ in commands()}
+    for name in ("vega3d-extract run", "vega3d-extract demo", "vega3d-train fit"):
+        assert len(inspect.getsource(taken[name].function).splitlines()) < 30
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

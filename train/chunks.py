@@ -2,13 +2,12 @@
 
 A chunk of the store is one view, uncompressed, followed by its crc32c (DESIGN, section 8). For a
 local store it is read by one `preadv` through the shard's own index, straight into the batch's
-(pinned) buffer, and its checksum is verified there. Whatever else zarr can read (a bucket, a
-compressed store) is read through zarr. `tests/benchmarks/bench_train_speed.py` compares
+(pinned) buffer, and its checksum is verified there. A store in a bucket is read by the store's own
+reader. `tests/benchmarks/bench_train_speed.py` compares
 the loader with plain reading of the same files.
 """
 
 import errno
-import json
 import mmap
 import os
 import sys
@@ -16,13 +15,11 @@ import threading
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from fastcrc.crc32 import iscsi as crc32c
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.objects import zarr_store
 from vega3d.pipeline.store.store import Store
 
 _MISSING = 2**64 - 1
@@ -45,10 +42,10 @@ def page_aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     ).reshape(shape)
 
 
-def open_chunks(store: Store, tap: str) -> "DirectChunks | ZarrChunks":
+def open_chunks(store: Store, tap: str) -> "DirectChunks | StoredChunks":
     """Return the fastest reader that this store's layout allows."""
-    layout = _direct_layout(store.url, tap)
-    return ZarrChunks(store, tap) if layout is None else DirectChunks(store.url, tap, layout)
+    local = "://" not in store.url and hasattr(os, "posix_fadvise") and sys.byteorder == "little"
+    return DirectChunks(store, tap) if local else StoredChunks(store, tap)
 
 
 class _File:
@@ -93,14 +90,13 @@ _numbers = count()
 class DirectChunks:
     """Chunks of a local store, by the shards' own index; safe to share between threads."""
 
-    def __init__(self, url: str, tap: str, layout: dict[str, Any]) -> None:
+    def __init__(self, store: Store, tap: str) -> None:
         """Open nothing yet; a shard's index is kept once it was read."""
-        self.dtype = np.dtype(layout["data_type"]).newbyteorder("<")
-        self._folder = Path(url, tap)
-        self._scenes, self._views = layout["shards"][:2]
-        self._trail = ["0"] * (len(layout["shards"]) - 1)
-        self._payload_bytes = int(np.prod(layout["chunks"])) * self.dtype.itemsize
-        self._stored_bytes = self._payload_bytes + _CRC_BYTES
+        spec = store.root.layout.find(tap)
+        self.dtype = np.dtype(spec.dtype).newbyteorder("<")
+        self._store, self._tap = store, tap
+        self._scenes, self._views = spec.grid[:2]
+        self._stored_bytes = spec.chunk_bytes + _CRC_BYTES
         self._number = next(_numbers)  # a reader opened later may find other files at the paths
         self._indices: dict[int, memoryview] = {}
 
@@ -160,7 +156,7 @@ class DirectChunks:
         return index
 
     def _path(self, unit: int) -> Path:
-        return self._folder.joinpath("c", str(unit), *self._trail)
+        return Path(self._store.url, self._store.shard_key(self._tap, unit * self._scenes))
 
     def _damaged(self, unit: int, scene: int, view: int, what: str) -> StoreError:
         return StoreError(f"{self._path(unit)}: chunk ({scene}, {view}) {what}; {_REMEDY}")
@@ -169,19 +165,16 @@ class DirectChunks:
 _REMEDY = "run `vega3d-extract verify STORE --repair`, then the extraction again"
 
 
-class ZarrChunks:
-    """Chunks of any store that zarr can read; safe to share between threads."""
+class StoredChunks:
+    """Chunks of a store wherever it lies, read by its own reader; safe to share between threads."""
 
     def __init__(self, store: Store, tap: str) -> None:
-        """Open the array."""
-        import zarr
-
-        self._array = zarr.open_array(zarr_store(store.url), path=tap, mode="r")
-        self.dtype = np.dtype(self._array.dtype)
+        """Open nothing yet."""
+        self.dtype = np.dtype(store.root.layout.find(tap).dtype).newbyteorder("<")
         self._store, self._tap = store, tap
 
     def expect(self, row: int, view: int) -> None:
-        """Do nothing: zarr cannot be told what comes."""
+        """Do nothing: a bucket cannot be told what comes."""
 
     def read_into(self, row: int, view: int, out: memoryview) -> bool:
         """Fill `out`, a view's bytes; False, for whether they were in memory is not known.
@@ -189,12 +182,7 @@ class ZarrChunks:
         Raises:
             StoreError: The bytes are not those that were written.
         """
-        self._store.check_shard(self._tap, row)
-        try:
-            np.frombuffer(out, self.dtype)[:] = np.asarray(self._array[row, view]).ravel()
-        except ValueError as error:  # zarr's word for a checksum that does not match
-            place = f"{self._store.url}/{self._tap}: ({row}, {view})"
-            raise StoreError(f"{place} is damaged ({error}); {_REMEDY}") from error
+        np.frombuffer(out, self.dtype)[:] = self._store.view(self._tap, row, view).ravel()
         return False
 
 
@@ -206,32 +194,3 @@ def _read_at_once(handle: int, buffers: tuple[memoryview, bytearray], offset: in
         if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
             return 0
         raise
-
-
-def _direct_layout(url: str, tap: str) -> dict[str, Any] | None:
-    """Return shapes and type of a tap whose bytes can be read as they are, None of any other."""
-    if "://" in url or not hasattr(os, "posix_fadvise") or sys.byteorder != "little":
-        return None
-    meta = json.loads(Path(url, tap, "zarr.json").read_bytes())
-    (codec, *others) = meta["codecs"]
-    inner = codec.get("configuration", {})
-    names = [step["name"] for step in inner.get("codecs", [])]
-    little = all(
-        step.get("configuration", {}).get("endian", "little") == "little"
-        for step in inner.get("codecs", [])
-    )
-    plain = (
-        codec["name"] == "sharding_indexed"
-        and not others
-        and names == ["bytes", "crc32c"]
-        and little
-        and inner.get("index_location", "end") == "end"
-        and [step["name"] for step in inner["index_codecs"]] == ["bytes", "crc32c"]
-        and list(inner["chunk_shape"][:2]) == [1, 1]
-        and meta["chunk_key_encoding"]["name"] == "default"
-        and meta["data_type"] in ("float16", "float32")
-    )
-    if not plain:
-        return None
-    shards = meta["chunk_grid"]["configuration"]["chunk_shape"]
-    return {"data_type": meta["data_type"], "shards": shards, "chunks": inner["chunk_shape"]}

@@ -16,12 +16,14 @@ from vega3d.train.processes import join_processes
 from vega3d.train.rundir import (
     LAST,
     check_labels,
+    check_no_leak,
     check_same_stores,
     plan_run,
     read_record,
     recorded_config,
     recorded_model,
     recorded_pairing,
+    same_stores,
 )
 from vega3d.train.scoring import Scores, score_model
 
@@ -41,15 +43,16 @@ def evaluate_run(
     Args:
         run_dir: The run.
         run: Device and workers.
-        prior: Another prior store, all of whose scenes are scored; with `semantic`.
+        prior: Another prior store, all of whose scenes are scored, with `semantic`; the run's own
+            stores at another place keep its split.
         semantic: Its semantic store.
         labels: Its label store.
         weights: `last.safetensors` or `best.safetensors`.
         force_gate: Weight of the semantic tokens in place of the learned gate.
 
     Raises:
-        UsageError: There is no run, its stores changed, or others have other channels or another
-            grid.
+        UsageError: There is no run, its stores changed, or others have other channels, another
+            grid, or a scene that was trained on.
     """
     run = RunConfig() if run is None else run
     record = read_record(Path(run_dir))
@@ -62,8 +65,13 @@ def evaluate_run(
         pairing, samples = _own_views(record, config)
         what = record["split"]["note"]
     else:
-        pairing, samples = _other_views(record, config, run, prior, semantic, labels)
-        what = "All views of other stores."
+        pairing = _other_stores(record, config, run, prior, semantic, labels)
+        if same_stores(pairing, record):
+            samples, what = plan_run(pairing, config).scoring, record["split"]["note"]
+        else:
+            check_no_leak(pairing, record)
+            samples = _all_views(pairing, config.views_per_sample)
+            what = "All views of other stores."
     _check_dims(pairing, record)
     model = recorded_model(record)
     load_weights(Path(run_dir) / weights, model, record["identity"])
@@ -115,14 +123,14 @@ def _own_views(record: dict[str, Any], config: TrainConfig) -> tuple[Pairing, Se
     return pairing, plan_run(pairing, config).scoring
 
 
-def _other_views(
+def _other_stores(
     record: dict[str, Any],
     config: TrainConfig,
     run: RunConfig,
     prior: str | Sequence[str],
     semantic: str | Sequence[str],
     labels: str | Sequence[str] | None,
-) -> tuple[Pairing, Sequence[Sample]]:
+) -> Pairing:
     taps = {name: record["identity"]["stores"][name]["tap"] for name in ("prior", "semantic")}
     pairing = pair_stores(
         prior,
@@ -133,7 +141,7 @@ def _other_views(
         allow_partial=run.allow_partial,
     )
     check_labels(pairing, config)
-    return pairing, _all_views(pairing, config.views_per_sample)
+    return pairing
 
 
 def _all_views(pairing: Pairing, views_per_sample: int) -> list[Sample]:

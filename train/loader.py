@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vega3d.pipeline.store.store import Store
 from vega3d.train.batch import Batch
-from vega3d.train.chunks import DirectChunks, ZarrChunks, bytes_of, open_chunks, page_aligned
+from vega3d.train.chunks import DirectChunks, StoredChunks, bytes_of, open_chunks, page_aligned
 from vega3d.train.geometry import GeometryTable
 from vega3d.train.order import Sample
 from vega3d.train.pairing import AnyStore, Pairing
@@ -63,8 +63,8 @@ class Stream:
     def __init__(self, store: AnyStore, tap: str, name: str, cache: FeatureCache) -> None:
         """Open it; `name` tells the streams apart in the cache."""
         self._store, self._tap, self._name, self._cache = store, tap, name, cache
-        self._readers: dict[str, DirectChunks | ZarrChunks] = {}
-        self._places: dict[str, tuple[DirectChunks | ZarrChunks, int]] = {}
+        self._readers: dict[str, DirectChunks | StoredChunks] = {}
+        self._places: dict[str, tuple[DirectChunks | StoredChunks, int]] = {}
         self.num_channels = int(store.num_channels(tap))
         self.dtype = self._find(store.scene_ids[0])[0].dtype
 
@@ -87,7 +87,7 @@ class Stream:
             reader, row = self._places.get(scene_id) or self._find(scene_id)
             reader.expect(row, view)
 
-    def _find(self, scene_id: str) -> tuple[DirectChunks | ZarrChunks, int]:
+    def _find(self, scene_id: str) -> tuple[DirectChunks | StoredChunks, int]:
         store = self._store if isinstance(self._store, Store) else self._store.home[scene_id]
         if store.url not in self._readers:
             self._readers[store.url] = open_chunks(store, self._tap)

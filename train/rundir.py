@@ -1,6 +1,7 @@
 """What a run is: its plan, made from stores and config alone, and the record kept in its folder."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -123,6 +124,39 @@ def check_answers(plan: RunPlan) -> None:
     raise UsageError(f"{found}. Leave the task out of --task, or score other scenes (--split-seed)")
 
 
+def same_stores(pairing: Pairing, record: dict[str, Any]) -> bool:
+    """Tell whether stores hold what those of the run held, wherever they are now."""
+    before, now = record["identity"]["stores"], _stores_identity(pairing)
+    return bool(before == {**before, **now})  # labels may be left out
+
+
+def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> None:
+    """Refuse to score scenes that the run was trained on, by their content in either store.
+
+    A record of before content was kept names its scenes only: the same name counts there.
+    """
+    split = record["split"]
+    trained = set(split.get("trained_content", ()))
+    names = set() if trained else set(split["train"])
+    leaked = [
+        scene_id
+        for scene_id in pairing.scene_ids
+        if scene_id in names or trained & set(_content(pairing, [scene_id]))
+    ]
+    if leaked:
+        raise UsageError(
+            f"{len(leaked)} of {len(pairing.scene_ids)} scenes were trained on, such as "
+            f"{leaked[:3]}: their scores would say nothing of new scenes. Leave --prior and "
+            "--semantic out, or name the run's own stores, to score what it kept for scoring"
+        )
+
+
+def _content(pairing: Pairing, scene_ids: Sequence[str]) -> list[str]:
+    """Return the hashes of what the scenes were made from, as either store knows it."""
+    stores = (pairing.prior, pairing.semantic)
+    return sorted({store.content_sha256(name) for store in stores for name in scene_ids} - {""})
+
+
 def check_same_stores(pairing: Pairing, record: dict[str, Any]) -> None:
     """Refuse stores that are not those of the run: its split would be of other scenes."""
     before = record["identity"]["stores"]
@@ -204,6 +238,7 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
             "note": plan.split.note,
             "train": [scene.scene_id for scene in plan.split.train],
             "val": [scene.scene_id for scene in plan.split.val],
+            "trained_content": _content(pairing, [s.scene_id for s in plan.split.train]),
         },
         "notes": list(pairing.notes),
         "streams": plan.streams(),

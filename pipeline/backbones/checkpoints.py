@@ -1,12 +1,10 @@
-"""Where a model's files are, what they hash to, and what they say of the model; no torch here.
+"""Where a model's files are, and what they say of the model; no torch here.
 
 A model is a hub id or a folder in the same layout, with the parts that its family names. Only JSON,
 SentencePiece and safetensors files are ever fetched or read: nothing here unpickles.
 """
 
-import hashlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,10 +16,8 @@ from vega3d.pipeline.backbones.registry import backbone_names, family
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError, UsageError
 
-logger = logging.getLogger(__name__)
-
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_KINDS = ("*.json", "*.safetensors", "*.model")
+KINDS = ("*.json", "*.safetensors", "*.model")
 
 
 def model_facts(config: BackboneConfig) -> ModelFacts:
@@ -108,7 +104,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
-        folder = _fetch(model, parts, _KINDS if weights else ("config.json",))
+        folder = _fetch(model, parts, KINDS if weights else ("config.json",))
     for part in parts:
         _check_part(model, folder, part, weights)
     return folder
@@ -138,30 +134,6 @@ def check_class(configs: Configs, part: str, expected: str) -> dict[str, Any]:
     if found != expected:
         raise CheckpointError(f"{part}: must hold a {expected}, found {found!r}")
     return config
-
-
-def weights_sha256(folder: Path, parts: Sequence[str]) -> str:
-    """Hash the parts' names and bytes; remembered by path, size and time of change.
-
-    Gigabytes are read once per machine: each file's hash is kept as its own small JSON in the
-    cache folder, written whole and renamed, so that any number of writers do no harm.
-    """
-    total = hashlib.sha256()
-    for path in part_files(folder, parts):
-        name = path.relative_to(folder).as_posix()
-        total.update(f"{len(name)}:{name}:{_file_sha256(path)};".encode())
-    return total.hexdigest()
-
-
-def model_sha256(config: BackboneConfig) -> str:
-    """Return the hash of the weights that a config computes with."""
-    return weights_sha256(model_folder(config), config.parts)
-
-
-def part_files(folder: Path, parts: Sequence[str]) -> list[Path]:
-    """List the files that decide what the parts compute, sorted by name."""
-    found = {path for part in parts for kind in _KINDS for path in (folder / part).glob(kind)}
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
 def _fetch(model: str, parts: Sequence[str], kinds: Sequence[str]) -> Path:
@@ -199,27 +171,6 @@ def _check_part(model: str, folder: Path, part: str, weights: bool) -> None:
         else f"found {sorted(path.name for path in place.iterdir())}"
     )
     raise CheckpointError(f"{place}: weights must be .safetensors; {remedy}")
-
-
-def _file_sha256(path: Path) -> str:
-    """Return a file's sha256, from the cache while its path, size and time are the same."""
-    real = path.resolve()
-    stat = real.stat()
-    key = [str(real), stat.st_size, stat.st_mtime_ns]
-    note = cache_dir() / "hashes" / f"{hashlib.sha256(str(real).encode()).hexdigest()[:32]}.json"
-    try:
-        remembered = json.loads(note.read_text("utf-8"))
-        if remembered["key"] == key:
-            return str(remembered["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # absent or damaged: hash again
-    with real.open("rb") as stream:
-        value = hashlib.file_digest(stream, "sha256").hexdigest()
-    try:
-        write_whole(note, json.dumps({"key": key, "sha256": value}).encode())
-    except OSError as error:
-        logger.warning("%s: cannot remember hashes, every start reads %s: %s", note, real, error)
-    return value
 
 
 def write_whole(path: Path, data: bytes) -> None:

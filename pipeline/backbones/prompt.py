@@ -15,7 +15,8 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from vega3d.pipeline.backbones.checkpoints import resolve_model, weights_sha256, write_whole
+from vega3d.pipeline.backbones.checkpoints import resolve_model, write_whole
+from vega3d.pipeline.backbones.hashing import weights_sha256
 from vega3d.pipeline.backbones.settings import Prompt
 from vega3d.pipeline.backbones.weights import load_strictly
 from vega3d.pipeline.errors import CheckpointError

@@ -42,6 +42,21 @@ _OTHER_HALF = re.compile(r"text_model\..*|logit_scale|logit_bias")
 """Tensors of a whole-model checkpoint that the vision half does not read."""
 
 
+def _published(kind: str, **differing: int) -> Configs:
+    """Return the config.json of a so400m checkpoint.
+
+    Source: transformers, models/siglip/convert_siglip_to_hf.py and the same of siglip2.
+    """
+    so400m = {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+    }
+    return {".": {"model_type": kind, "vision_config": {**so400m, **differing}}}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiglipConfig(BackboneConfig):
     """Settings of SigLIP and SigLIP 2, the semantic half."""
@@ -50,6 +65,11 @@ class SiglipConfig(BackboneConfig):
     classes: ClassVar[str] = "SiglipVisionModel, Siglip2VisionModel"
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = (".",)
+    published: ClassVar[Mapping[str, Configs]] = {
+        "google/siglip-so400m-patch14-384": _published("siglip", image_size=384),
+        "google/siglip2-so400m-patch14-384": _published("siglip", image_size=384),
+        "google/siglip2-so400m-patch16-naflex": _published("siglip2", patch_size=16),
+    }
 
     model: str = "google/siglip-so400m-patch14-384"
     """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
@@ -84,15 +104,16 @@ class SiglipConfig(BackboneConfig):
         blocks = resolve_blocks(self.blocks, int(vision["num_hidden_layers"]))
         side = 0 if naflex else int(vision["image_size"])
         patch = int(vision["patch_size"])
+        positions = int(vision["num_patches"]) if naflex else (side // patch) ** 2
         return ModelFacts(
             channels=int(vision["hidden_size"]),
             num_blocks=int(vision["num_hidden_layers"]),
             blocks=blocks,
             taps=block_taps(blocks),
             token_px=patch,
-            auto_tokens=int(vision["num_patches"]) if naflex else (side // patch) ** 2,
+            auto_tokens=positions,
             native_px=side,
-            parameters=0,
+            parameters=_parameters(vision, max(blocks) + 1, positions),
             configs={".": vision},
         )
 
@@ -196,6 +217,14 @@ def _vision_config(configs: Configs) -> tuple[str, Mapping[str, Any]]:
     if kind not in _TYPES:
         raise CheckpointError(f"model_type must be one of {list(_TYPES)}, found {kind!r}")
     return str(kind), config.get("vision_config", config)
+
+
+def _parameters(vision: Mapping[str, Any], num_layers: int, positions: int) -> int:
+    """Count patch and position embeddings and the first layers; the pooling head is dropped."""
+    width, mlp = int(vision["hidden_size"]), int(vision["intermediate_size"])
+    embeddings = (3 * int(vision["patch_size"]) ** 2 + 1) * width + positions * width
+    attention = 4 * (width**2 + width)
+    return embeddings + num_layers * (attention + 2 * width * mlp + mlp + width + 4 * width)
 
 
 def _patches(

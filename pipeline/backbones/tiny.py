@@ -33,9 +33,9 @@ def write_tiny_wan(folder: Path, seed: int = 0) -> None:
             num_layers=30,
         )
         vae = AutoencoderKLWan(base_dim=4)
-    _seed_weights(transformer, seed)
+    seed_weights(transformer, seed)
     transformer.save_pretrained(folder / "transformer")
-    _seed_weights(vae, seed + 1)
+    seed_weights(vae, seed + 1)
     _spread_latents(vae)
     vae.save_pretrained(folder / "vae")
     _write_text_encoder(folder, seed + 2)
@@ -81,7 +81,7 @@ def write_tiny_siglip(folder: Path, seed: int = 0) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         model = SiglipModel(config)
-    _seed_weights(model, seed)
+    seed_weights(model, seed)
     with quiet():
         model.save_pretrained(folder)
 
@@ -95,7 +95,7 @@ def _write_text_encoder(folder: Path, seed: int) -> None:
     )
     with torch.random.fork_rng(devices=[]):
         encoder = UMT5EncoderModel(config)
-    _seed_weights(encoder, seed)
+    seed_weights(encoder, seed)
     encoder.encoder.embed_tokens.weight = encoder.shared.weight
     with quiet():
         encoder.save_pretrained(folder / "text_encoder")
@@ -108,7 +108,7 @@ def _write_text_encoder(folder: Path, seed: int) -> None:
     T5TokenizerFast(tokenizer_object=tokenizer, extra_ids=0).save_pretrained(folder / "tokenizer")
 
 
-def _seed_weights(model: torch.nn.Module, seed: int) -> None:
+def seed_weights(model: torch.nn.Module, seed: int) -> None:
     """Draw every weight anew: matrices keep the variance of what they map, biases are 0, norms 1.
 
     The residual branches of 30 blocks then add up to a few times the input: enough to mix tokens,

@@ -9,12 +9,11 @@ repeated up to 4k + 1: latent 0 holds view 0 and latent j >= 1 views 4j - 3 to 4
 latent ceil(i / 4), and a latent's noise is that of the first view it holds.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
@@ -33,7 +32,9 @@ from vega3d.pipeline.backbones.settings import (
     resolve_blocks,
     tap_name,
 )
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
+from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
+from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,11 +51,20 @@ Recipe = Literal["vega3d", "reference"]
 TOKEN_PX = 16
 """Side of a token: VAE 8 x patch 2."""
 
-TEXT_ROWS = 512
-"""Rows of text that Wan attends to. Source: Wan-Video/Wan2.1, wan/configs/shared_config.py."""
-
 AUTO_TOKENS = 1560
 """Tokens of a 480x832 view, which `resolution auto` keeps."""
+
+_VAE = {"_class_name": "AutoencoderKLWan", "base_dim": 96, "z_dim": 16}
+_DIT = {
+    "_class_name": "WanTransformer3DModel",
+    "patch_size": (1, 2, 2),
+    "in_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "attention_head_dim": 128,
+}
+_DIT_1_3B = {**_DIT, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
+_DIT_14B = {**_DIT, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +75,12 @@ class WanConfig(BackboneConfig):
     classes: ClassVar[str] = "WanTransformer3DModel, AutoencoderKLWan"
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    published: ClassVar[Mapping[str, Configs]] = {
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": _DIT_1_3B, "vae": _VAE},
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": _DIT_14B, "vae": _VAE},
+    }
+    """Source: Wan-Video/Wan2.1, wan/configs/wan_t2v_1_3B.py and wan_t2v_14B.py."""
+
     draws_noise: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
@@ -112,11 +128,16 @@ class WanConfig(BackboneConfig):
         if self.recipe == "reference" and self.fit != "crop":
             raise ValueError(f"the reference recipe crops: fit must be crop, got {self.fit!r}")
 
+    @property
+    def encodes_alone(self) -> bool:
+        """Say whether the VAE sees single frames, which a rewritten encoder takes."""
+        return self.recipe == "vega3d" and self.context != "clip"
+
     def describe(self, configs: Configs) -> ModelFacts:
         """Return what planning must know, from the two parts' config.json."""
         dit = check_class(configs, "transformer", "WanTransformer3DModel")
         vae = check_class(configs, "vae", "AutoencoderKLWan")
-        _check_kind(dit, vae)
+        check_kind(dit, vae)
         blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
         return ModelFacts(
             channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
@@ -130,7 +151,7 @@ class WanConfig(BackboneConfig):
             ),
             token_px=TOKEN_PX,
             auto_tokens=AUTO_TOKENS,
-            parameters=0,
+            parameters=dit_parameters(dit, max(blocks) + 1) + vae_parameters(vae),
             configs=configs,
         )
 
@@ -144,10 +165,15 @@ class WanConfig(BackboneConfig):
         latents = {"frame": 1, "stack": num_views, "clip": 1 + math.ceil((num_views - 1) / 4)}
         passes = len(self.timesteps) * self.noise_samples
         depth = max(facts.blocks) + 1
-        ffn_dim = int(facts.configs["transformer"]["ffn_dim"])
-        block = _block_flops(latents[self.context] * tokens, facts.channels, ffn_dim)
+        dit = facts.configs["transformer"]
+        sizes = (latents[self.context] * tokens, facts.channels)
+        if self.recipe == "reference":
+            block = full_block_flops(*sizes, TEXT_ROWS, int(dit["ffn_dim"]))
+        else:
+            block = block_flops(*sizes, int(dit["num_attention_heads"]), int(dit["ffn_dim"]))
         shared = num_views if self.context != "frame" else 1
-        vae = _vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]))
+        taps = 1 if self.encodes_alone else 3
+        vae = vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]), taps)
         return float(passes * depth * block / shared + vae)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
@@ -200,12 +226,13 @@ class WanEncoder:
 
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
-        self._vae = WanVae(folder / "vae", numerics.device)
+        self._vae = WanVae(folder / "vae", numerics.device, alone=config.encodes_alone)
         self._dit = WanTransformer(
             folder / "transformer", max(facts.blocks), config.dtype, numerics.device
         )
+        check_prompt(text_rows, int(facts.configs["transformer"]["text_dim"]))
         with torch.inference_mode():
-            self._text = self._dit.project_text(_padded(text_rows, facts))
+            self._text = self._taken_in(text_rows)
             self._levels = {k: self._noise_level(k) for k in config.timesteps}
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
@@ -230,13 +257,28 @@ class WanEncoder:
     def _run_blocks(
         self, video: "Float32[Tensor, 'B z T h_lat w_lat']", modulation: "Tensor"
     ) -> "Iterator[tuple[int, Float32[Tensor, 'B tokens C']]]":
-        reference = self._config.recipe == "reference"
-        with autocast(self._config.dtype if reference else "float32", self._numerics.device):
+        # The release computes all of it under autocast; folded blocks have types of their own.
+        dtype = self._config.dtype if self._config.recipe == "reference" else "float32"
+        with autocast(dtype, self._numerics.device):
             hidden = self._dit.embed(video)
-        with autocast(self._config.dtype, self._numerics.device):
             yield from self._dit.run(
                 hidden, video, self._text, modulation, frozenset(self._facts.blocks)
             )
+
+    def _taken_in(self, rows: "Float32[np.ndarray, 'L D']") -> "Float[Tensor, '1 512 C'] | None":
+        """Fold the prompt into the blocks; for the reference recipe return it for all 512 rows.
+
+        It is padded with zero rows BEFORE the text MLP, and the blocks attend to all of them.
+
+        Source: Wan-Video/Wan2.1, wan/modules/model.py, WanModel.forward.
+        """
+        import numpy as np
+
+        rows = np.ascontiguousarray(rows, dtype=np.float32)
+        if self._config.recipe == "vega3d":
+            self._dit.fold_prompt(rows, TEXT_ROWS)
+            return None
+        return self._dit.project_text(np.pad(rows, ((0, TEXT_ROWS - len(rows)), (0, 0))))
 
     def _latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
         """Encode the views, each alone or all as one video, to normalised latents."""
@@ -248,6 +290,8 @@ class WanEncoder:
             video = self._pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
             return self._encode(video).transpose(0, 2)
         batches = views.batches(self._numerics.batch_size)
+        if self._config.encodes_alone:
+            return torch.cat([self._vae.frame_latents(batch.pixels()) for batch in batches])
         return torch.cat([self._encode(self._pixels(batch)) for batch in batches])
 
     def _pixels(self, views: "Views") -> "Float[Tensor, 'V 3 1 rows cols']":
@@ -302,71 +346,3 @@ class WanEncoder:
 def reference() -> WanConfig:
     """Return the released pipeline (H-EmbodVis/VEGA-3D @ 9c96924), mistakes included."""
     return WanConfig(recipe="reference", resolution=(720, 1280), fit="crop", dtype="bfloat16")
-
-
-def latent_views(num_views: int, context: Context) -> tuple[list[int], list[int]]:
-    """Return the first view that each latent holds, and the latent that each view reads."""
-    if context != "clip":
-        return list(range(num_views)), list(range(num_views))
-    latent_of_view = [-(-view // 4) for view in range(num_views)]
-    first_view = [latent_of_view.index(latent) for latent in range(latent_of_view[-1] + 1)]
-    return first_view, latent_of_view
-
-
-def _padded(
-    rows: "Float32[np.ndarray, 'L D']", facts: ModelFacts
-) -> "Float32[np.ndarray, '512 D']":
-    """Pad the prompt with zero rows BEFORE the text MLP; the blocks attend to all 512.
-
-    Source: Wan-Video/Wan2.1, wan/modules/model.py, WanModel.forward.
-    """
-    import numpy as np
-
-    text_dim = int(facts.configs["transformer"]["text_dim"])
-    if rows.ndim != 2 or rows.shape[1] != text_dim or not 1 <= len(rows) <= TEXT_ROWS:
-        raise ValueError(
-            f"prompt_embeds must be 1 to {TEXT_ROWS} rows of {text_dim} numbers for this model, "
-            f"got {rows.shape}"
-        )
-    return np.pad(rows.astype(np.float32), ((0, TEXT_ROWS - len(rows)), (0, 0)))
-
-
-def _check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    if dit.get("image_dim") or dit.get("added_kv_proj_dim"):
-        raise CheckpointError(
-            "transformer: is an image-to-video model and needs an image; "
-            "give a text-to-video one such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-        )
-    if tuple(dit["patch_size"]) != (1, 2, 2):
-        raise CheckpointError(
-            f"transformer: patch_size must be (1, 2, 2), found {dit['patch_size']}"
-        )
-    if vae["z_dim"] != dit["in_channels"] or vae.get("patch_size") is not None:
-        raise CheckpointError(
-            f"vae: must be Wan2.1's with the transformer's {dit['in_channels']} latent channels, "
-            f"found z_dim {vae['z_dim']}, patch_size {vae.get('patch_size')}"
-        )
-
-
-def _block_flops(tokens: int, width: int, ffn_dim: int) -> int:
-    """Count one block: self-attention, cross-attention to the text, and MLP."""
-    attention = 8 * tokens * width**2 + 4 * tokens**2 * width
-    cross = 4 * (tokens + TEXT_ROWS) * width**2 + 4 * tokens * TEXT_ROWS * width
-    return attention + cross + 4 * tokens * width * ffn_dim
-
-
-def _vae_flops(rows: int, cols: int, width: int) -> int:
-    """Count the convolutions of Wan's VAE encoder on one frame, zero-padded taps included.
-
-    Source: diffusers, autoencoder_kl_wan.py, WanEncoder3d (two residual blocks a level, levels of
-    1, 2, 4, 4 times the width, three of them followed by a halving of the side).
-    """
-    taps, area = 2 * 27, rows * cols
-    total = taps * area * 3 * width
-    levels = [width, width, 2 * width, 4 * width, 4 * width]
-    for level, (before, after) in enumerate(itertools.pairwise(levels)):
-        total += taps * area * (before * after + 3 * after**2)
-        if level < 3:
-            area //= 4
-            total += 2 * 9 * area * after**2
-    return total + taps * area * (4 * levels[-1] ** 2 + levels[-1] * 32)

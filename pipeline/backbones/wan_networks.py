@@ -16,16 +16,27 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from vega3d.pipeline.backbones.numerics import autocast
+from vega3d.pipeline.backbones.wan_blocks import FoldedBlock, distinct_rows
+from vega3d.pipeline.backbones.wan_frames import FrameEncoder
 from vega3d.pipeline.backbones.weights import load_strictly
 
 
 class WanVae:
     """The VAE's encoder, in float32; its decoder is dropped."""
 
-    def __init__(self, place: Path, device: str) -> None:
-        """Load it from its folder."""
+    def __init__(self, place: Path, device: str, *, alone: bool) -> None:
+        """Load it from its folder.
+
+        Args:
+            place: The folder.
+            device: Where it computes.
+            alone: Rewrite it for single frames (`frame_latents`); videos then cannot be encoded.
+        """
         self.model = load_strictly(AutoencoderKLWan, place, torch.float32)
         self.model.decoder = self.model.post_quant_conv = None
+        if alone:
+            self.frames = FrameEncoder(self.model).to(device)
+            self.model.encoder = self.model.quant_conv = None
         self.model.to(device)
         constants = torch.tensor([self.model.config.latents_mean, self.model.config.latents_std])
         self.mean, self.std = constants.float().to(device)
@@ -36,6 +47,14 @@ class WanVae:
         """Return the posterior's mean; nothing is sampled."""
         mean: Tensor = self.model.encode(video).latent_dist.mode()
         return mean
+
+    def frame_latents(
+        self, pixels: Float32[Tensor, "B 3 H W"]
+    ) -> Float32[Tensor, "B z 1 h_lat w_lat"]:
+        """Return the latents of views alone: equal to `latents` of one-frame videos."""
+        shape = (1, -1, 1, 1)
+        latents: Tensor = (self.frames(pixels) - self.mean.view(shape)) / self.std.view(shape)
+        return latents.unsqueeze(2)
 
     def latents(self, video: Float32[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
         """Return (mean - latents_mean) / latents_std.
@@ -68,6 +87,20 @@ class WanTransformer:
         self.freq_dim: int = self.model.config.freq_dim
         self.max_positions: int = self.model.config.rope_max_seq_len
 
+    def fold_prompt(self, rows: Float32[np.ndarray, "L D"], attended: int) -> None:
+        """Compute once what the blocks make of a constant prompt; they then take no text.
+
+        Args:
+            rows: The prompt's embedding, without padding.
+            attended: Rows that the blocks attend to, zero rows behind the prompt included.
+        """
+        text, counts = distinct_rows(torch.from_numpy(rows), attended)
+        embedded = self.project_text(text[0].numpy())
+        counts = counts.to(self._device)
+        with autocast(self._dtype, self._device):
+            for index, block in enumerate(self.model.blocks):  # one by one, to hold few twice
+                self.model.blocks[index] = FoldedBlock(block, embedded, counts)
+
     def project_text(self, rows: Float32[np.ndarray, "L D"]) -> Float[Tensor, "1 L C"]:
         """Take the prompt through the text MLP."""
         with autocast(self._dtype, self._device):
@@ -99,15 +132,25 @@ class WanTransformer:
         self,
         hidden: Float32[Tensor, "B L C"],
         video: Float32[Tensor, "B z T h_lat w_lat"],
-        text: Float[Tensor, "1 rows C"],
+        text: Float[Tensor, "1 rows C"] | None,
         modulation: Float32[Tensor, "1 6 C"],
         blocks: Set[int],
     ) -> Iterator[tuple[int, Float32[Tensor, "B L C"]]]:
-        """Yield the output of each of the named blocks; `video` gives the positions' shape."""
+        """Yield the output of each of the named blocks.
+
+        Args:
+            hidden: From `embed`.
+            video: Gives the positions' shape.
+            text: From `project_text`; None where the prompt is folded in.
+            modulation: From `modulation`.
+            blocks: Whose outputs are wanted.
+        """
         rotary = self.model.rope(video)
-        text = text.expand(len(video), -1, -1)
         for index, block in enumerate(self.model.blocks):
-            hidden = block(hidden, text, modulation, rotary)
+            if text is None:
+                hidden = block(hidden, modulation, rotary)
+            else:
+                hidden = block(hidden, text.expand(len(video), -1, -1), modulation, rotary)
             if index in blocks:
                 yield index, hidden.float()
 

@@ -4,23 +4,22 @@ A record holds every pose of its scenes. All of them at once are more than the r
 store want in memory, so a record is read again when it is asked for: it never changes.
 """
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.commits import (
-    Record,
-    SceneRecord,
-    latest_records,
-    read_many,
-    read_record_at,
-    record_key,
-)
-from vega3d.pipeline.store.identity import canonical_json
-from vega3d.pipeline.store.objects import Objects
+from vega3d.pipeline.store.identity import FORMAT_VERSION
+from vega3d.pipeline.store.index import IndexedRecord, read_index
+from vega3d.pipeline.store.layout import ArraySpec, Layout
+from vega3d.pipeline.store.record import Record, SceneRecord
+from vega3d.pipeline.store.records import Records, latest_places
+from vega3d.pipeline.store.schema import SchemaError
+from vega3d.pipeline.store.units import Unit
 
 _RECORDS_HELD = 8
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +38,44 @@ class Committed(Mapping[int, Record]):
     Attributes:
         scenes: The scenes that have features.
         failures: Reason of each scene that failed.
-        checksums: Digest of the checksums of all committed objects.
+        digests: Of each committed unit, in order: what was stored.
+        sequences: Of the latest record of each unit that has one.
+        stored_bytes: Of all committed shards.
     """
 
-    def __init__(self, objects: Objects) -> None:
-        """Read every record once."""
+    def __init__(self, records: Records, layout: Layout) -> None:
+        """Read the index, and those records that are not in it.
+
+        Raises:
+            StoreError: A record is damaged, or is not what the store was planned for.
+        """
         self.scenes: dict[str, CommittedScene] = {}
         self.failures: dict[str, str] = {}
-        self._objects = objects
-        self._sequence: dict[int, int] = {}
-        shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # scenes often name views alike
-        digest = sha256()
-        for record in latest_records(objects):
-            if record.kind != "commit":
-                continue
-            self._sequence[record.unit] = record.sequence
-            names = sorted((key, entry.sha256) for key, entry in record.objects.items())
-            digest.update(canonical_json([record.unit, names]))
-            for scene in record.scenes:
-                if scene.failure:
-                    self.failures[scene.scene_id] = scene.failure
-                    continue
-                views = tuple(scene.view_ids)
-                self.scenes[scene.scene_id] = CommittedScene(
-                    record.unit, scene.row, shared.setdefault(views, views), scene.content_sha256
-                )
-        self.checksums = digest.hexdigest()
+        self.digests: list[tuple[int, str]] = []
+        self.sequences: dict[int, int] = dict(latest_places(records.listed()))
+        self.stored_bytes = 0
+        self._records = records
+        self._layout = layout
+        self._committed: dict[int, int] = {}
+        self._moved: dict[tuple[int, str], str] = {}
         self._held: dict[int, Record] = {}
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # scenes often name views alike
+        units = layout.plan.units
+        for entry in self._entries(units):
+            if not entry.committed:
+                continue
+            self._committed[entry.unit] = entry.sequence
+            self.digests.append((entry.unit, entry.digest))
+            self.stored_bytes += entry.stored_bytes
+            self._moved |= {(entry.unit, key.split("/")[0]): key for key in entry.moved}
+            unit = units[entry.unit]
+            facts = zip(unit.scene_ids, entry.failures, entry.contents, entry.views, strict=True)
+            for row, (scene_id, failure, content, views) in enumerate(facts, unit.first_row):
+                if failure:
+                    self.failures[scene_id] = failure
+                else:
+                    names = shared.setdefault(views, views)
+                    self.scenes[scene_id] = CommittedScene(entry.unit, row, names, content)
 
     def __getitem__(self, unit: int) -> Record:
         """Read the commit of a unit."""
@@ -79,33 +89,139 @@ class Committed(Mapping[int, Record]):
 
     def __iter__(self) -> Iterator[int]:
         """Iterate over the committed units."""
-        return iter(self._sequence)
+        return iter(self._committed)
 
     def __len__(self) -> int:
         """Return the number of committed units."""
-        return len(self._sequence)
+        return len(self._committed)
 
     def scene(self, scene_id: str) -> SceneRecord:
         """Read everything that was recorded of one of `scenes`."""
-        unit = self.scenes[scene_id].unit
-        for scene in self[unit].scenes:
-            if scene.scene_id == scene_id:
-                return scene
-        raise StoreError(
-            f"{self._objects.url}: the commit of unit {unit} no longer speaks of {scene_id}; open "
-            "the store again"
-        )
+        place = self.scenes[scene_id]
+        return self[place.unit].scenes[place.row % self._layout.plan.scenes_per_shard]
+
+    def key(self, spec: ArraySpec, unit: int) -> str:
+        """Return the name of a committed unit's shard of an array."""
+        return self._moved.get((unit, spec.name)) or spec.file_key(unit)
 
     def read_all(self) -> dict[int, Record]:
         """Read the commits of all units at once, many at a time."""
-        keys = [record_key(unit, sequence) for unit, sequence in self._sequence.items()]
-        return {record.unit: record for record in read_many(self._objects, keys)}
+        return {
+            record.unit: record for record in self._records.read_many([*self._committed.items()])
+        }
+
+    def _entries(self, units: Sequence[Unit]) -> Iterator[IndexedRecord]:
+        """Yield what is known of each unit's latest record, in the order of the units."""
+        index = self._index(units)
+        new = {unit for unit, sequence in self.sequences.items()
+               if unit not in index or index[unit].sequence != sequence}  # fmt: skip
+        read = self._records.read_many([(unit, self.sequences[unit]) for unit in sorted(new)])
+        for unit in self.sequences:
+            if unit in new:
+                record = next(read)
+                check_record(record, self._layout, units, self._records.objects.url)
+                yield indexed(record)
+            else:
+                yield index[unit]
+
+    def _index(self, units: Sequence[Unit]) -> dict[int, IndexedRecord]:
+        if self._records.format != FORMAT_VERSION:
+            return {}
+        try:
+            index = read_index(self._records.objects)
+            for entry in index.values():
+                if entry.committed:
+                    _check_entry(entry, self._layout, units)
+        except FileNotFoundError:
+            return {}
+        except SchemaError as error:
+            _log.warning(
+                "%s: %s: reading the records one by one; `verify --repair` writes it again",
+                self._records.objects.url,
+                error,
+            )
+            return {}
+        return index
 
     def _read(self, unit: int) -> Record:
+        url = self._records.objects.url
         try:
-            return read_record_at(self._objects, unit, self._sequence[unit])
+            record = self._records.read(unit, self._committed[unit])
         except FileNotFoundError as error:
             raise StoreError(
-                f"{self._objects.url}: the commit of unit {unit} was removed while the store was "
-                "open; open it again, and run the extraction again if scenes are missing"
+                f"{url}: the commit of unit {unit} was removed while the store was open; run "
+                "`vega3d-extract verify STORE --repair`, then open it again"
             ) from error
+        check_record(record, self._layout, self._layout.plan.units, url)
+        return record
+
+
+def indexed(record: Record) -> IndexedRecord:
+    """Return what the index would say of a record, but for its place in the file."""
+    return IndexedRecord(
+        unit=record.unit,
+        sequence=record.sequence,
+        committed=record.kind == "commit",
+        digest=record.digest,
+        offset=0,
+        length=0,
+        stored_bytes=record.stored_bytes,
+        moved=record.moved,
+        failures=tuple(scene.failure for scene in record.scenes),
+        contents=tuple(scene.content_sha256 for scene in record.scenes),
+        views=tuple(tuple(scene.view_ids) for scene in record.scenes),
+    )
+
+
+def check_record(record: Record, layout: Layout, units: Sequence[Unit], url: str) -> None:
+    """Compare a record with the plan; raises StoreError where a member is not what it must be."""
+    try:
+        if record.unit >= len(units):
+            raise SchemaError(f"unit {record.unit} of {len(units)}")
+        if record.kind == "commit":
+            _check_scenes(record, units[record.unit])
+            _check_entry(indexed(record), layout, units)
+            _check_shards(record, layout)
+    except SchemaError as error:
+        raise StoreError(
+            f"{url}: the record of unit {record.unit} does not fit the store's plan: {error}; run "
+            "`vega3d-extract verify STORE --repair`, then the extraction again"
+        ) from error
+
+
+def _check_scenes(record: Record, unit: Unit) -> None:
+    found = [(scene.row, scene.scene_id) for scene in record.scenes]
+    if found != list(enumerate(unit.scene_ids, unit.first_row)):
+        raise SchemaError(f"its rows and scenes are {found[:3]}")
+
+
+def _check_entry(entry: IndexedRecord, layout: Layout, units: Sequence[Unit]) -> None:
+    if entry.unit >= len(units) or len(entry.views) != len(units[entry.unit].scene_ids):
+        raise SchemaError(f"unit {entry.unit} has {len(entry.views)} scenes")
+    first = units[entry.unit].first_row
+    planned = layout.plan.scenes[first : first + len(entry.views)]
+    for scene, views, failure in zip(planned, entry.views, entry.failures, strict=True):
+        if failure and views:
+            raise SchemaError(f"{scene.scene_id} failed and has {len(views)} views")
+        if not failure and not 0 < len(views) <= scene.num_views:
+            raise SchemaError(
+                f"{scene.scene_id} has {len(views)} views, where 1 to {scene.num_views} are planned"
+            )
+    for key in entry.moved:
+        if not key.partition("/")[2].startswith(f"{entry.unit:06d}."):
+            raise SchemaError(f"{key} is not the name of a shard of unit {entry.unit}")
+
+
+def _check_shards(record: Record, layout: Layout) -> None:
+    views = [len(scene.view_ids) for scene in record.scenes]
+    names = {spec.name: spec for spec in layout.unit_arrays}
+    if sorted(key.split("/")[0] for key in record.objects) != sorted(names):
+        raise SchemaError(f"it names the shards {sorted(record.objects)[:3]}...")
+    for key, entry in record.objects.items():
+        spec = names[key.split("/")[0]]
+        if key not in (spec.file_key(record.unit), spec.own_key(record.unit, entry.sha256)):
+            raise SchemaError(f"{key} is not the name of its shard of {spec.name}")
+        count, rest = divmod(entry.size - spec.index_bytes, spec.chunk_bytes + 4)
+        if rest or count not in (possible := layout.chunk_counts(spec, views)):
+            sizes = [spec.shard_bytes(number) for number in (possible[0], possible[-1])]
+            raise SchemaError(f"{key} has {entry.size} bytes, and must have {sizes[0]}..{sizes[1]}")

@@ -1,215 +1,268 @@
-"""The arrays of a store and their metadata: Zarr v3, sharded, every chunk with its crc32c.
+"""The arrays of a store: their shapes, their files, and which array holds what.
 
 Letters: scene, view, row, col, channel are the dimensions' names on disk as well. All shapes are
-final when the store is created; what is not real is NaN (or 0, or "" by type).
+final when the store is created. A unit writes one shard of every unit array; a chunk is one view,
+and a view that is not real has no chunk (FORMAT.md). The small arrays are merged when a run ends.
 """
 
-import json
-import warnings
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.identity import READABLE_FORMATS
 from vega3d.pipeline.store.objects import MAX_PUT_BYTES
 from vega3d.pipeline.store.units import Plan
 
 PREVIEW_PX = 8
 """Side of a token in the preview pictures, px."""
 
-MOMENTS = ("count", "sum", "sum_of_squares", "absmax")
-"""Rows of a tap's `moments_...` array, per channel, over the tokens of a scene."""
+MOMENTS = ("count", "mean", "squared_deviations", "absmax")
+"""Of the array `moments`, per channel, over the tokens of a scene."""
 
 STATS = ("mean", "std", "absmax")
-"""Rows of a tap's `stats_...` array, per channel, over all committed scenes."""
+"""Of the array `stats`, per channel, over all committed scenes."""
 
-_CAMERA = ("camera_row", "camera_col")
-_INTRINSIC = ("pixel_row", "pixel_col")
+GEOMETRY = (
+    "world_x", "world_y", "world_z", "center_x", "center_y", "center_z", "depth_share", "coverage",
+)  # fmt: skip
+"""The numbers that the array `geometry` holds of each token."""
+
+_LABELS: Mapping[str, Sequence[str]] = {"quantity": GEOMETRY, "moment": MOMENTS, "stat": STATS}
+
+Index = tuple[Any, ...]
+"""What picks a quantity out of a chunk of its array."""
+
+_EVERYTHING: Index = (...,)
+_COLUMNS: Mapping[str, Index] = {
+    "world_xyz": (..., slice(0, 3)),
+    "center_xyz": (..., slice(3, 6)),
+    "depth_share": (..., 6),
+    "coverage": (..., 7),
+}
+
+_SCENES_A_FILE = 65_536
+"""Of a small array with one value a scene."""
+
+_VIEWS_A_CHUNK = 32
+_FILE_BYTES = 2**28
+"""Of a small array with values a view, were every view real."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArraySpec:
-    """One array: sharded by unit where `grid_axes` is set, one small chunk where it is not."""
+    """One array. Where `shard` is set its chunks lie in shards, else each is a file."""
 
     name: str
     dims: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
-    grid_axes: int = 0
-    """Leading axes that are cut into chunks of one: (scene, view), or (scene,)."""
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...] | None = None
+    separator: str = "."
+    """Between the numbers of a file's name; format 1 had "/"."""
 
-    def grid(self, scenes_per_shard: int) -> tuple[int, ...]:
-        """Return how many chunks a whole shard has along each leading axis."""
-        return (scenes_per_shard, *self.shape[1 : self.grid_axes])
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Chunks of a whole shard along each axis."""
+        assert self.shard is not None, self.name
+        return tuple(math.ceil(s / c) for s, c in zip(self.shard, self.chunk, strict=True))
 
-    def shard_shape(self, scenes_per_shard: int) -> tuple[int, ...]:
-        """Return the shape of a whole shard."""
-        return (scenes_per_shard, *self.shape[1:])
+    @property
+    def chunk_bytes(self) -> int:
+        """Size of a chunk of numbers, without its checksum."""
+        return math.prod(self.chunk) * np.dtype(self.dtype).itemsize
 
-    def shard_bytes(self, scenes_per_shard: int, scenes: int) -> int:
-        """Return the size of a shard that holds so many scenes: chunks, checksums, and index."""
-        chunks = int(np.prod(self.grid(scenes)))
-        values = int(np.prod(self.shard_shape(scenes)))
-        index = 16 * int(np.prod(self.grid(scenes_per_shard))) + 4
-        return values * np.dtype(self.dtype).itemsize + 4 * chunks + index
+    @property
+    def index_bytes(self) -> int:
+        """Size of a shard's index, with its checksum."""
+        return 16 * math.prod(self.grid) + 4
 
-    def shard_key(self, unit: int) -> str:
-        """Return the name of a unit's shard."""
-        return "/".join([self.name, "c", str(unit), *["0"] * (len(self.shape) - 1)])
+    def shard_bytes(self, chunks: int) -> int:
+        """Return the size of a shard that holds so many chunks."""
+        return chunks * (self.chunk_bytes + 4) + self.index_bytes
 
+    def file_key(self, *place: int) -> str:
+        """Return the name of the file at a place of the grid of files; axes left out are 0."""
+        numbers = [*place, *[0] * (len(self.shape) - len(place))]
+        return f"{self.name}/" + self.separator.join(["c", *map(str, numbers)])
 
-def unit_arrays(
-    plan: Plan, taps: Sequence[str], channels: int, grid: tuple[int, int], store_dtype: str
-) -> tuple[ArraySpec, ...]:
-    """Return the arrays of which every unit writes one shard.
-
-    Raises:
-        StoreError: A shard would be larger than one PUT to a bucket may be.
-    """
-    scenes, views = len(plan.scenes), plan.max_views
-    token = ("scene", "view", "row", "col")
-    cells = (scenes, views, *grid)
-    preview = (scenes, views, grid[0] * PREVIEW_PX, grid[1] * PREVIEW_PX, 3)
-    specs = [
-        ArraySpec(name=tap, dims=(*token, "channel"), shape=(*cells, channels), dtype=store_dtype,
-                  grid_axes=2)
-        for tap in taps
-    ]  # fmt: skip
-    specs += [
-        ArraySpec(name=f"moments_{tap}", dims=("scene", "moment", "channel"),
-                  shape=(scenes, len(MOMENTS), channels), dtype="float64", grid_axes=1)
-        for tap in taps
-    ]  # fmt: skip
-    for name in ("world_xyz", "center_xyz"):
-        specs.append(
-            ArraySpec(name=name, dims=(*token, "axis"), shape=(*cells, 3), dtype="float32",
-                      grid_axes=2)
-        )  # fmt: skip
-    for name in ("depth_share", "coverage"):
-        specs.append(ArraySpec(name=name, dims=token, shape=cells, dtype="float32", grid_axes=2))
-    dims = ("scene", "view", "preview_row", "preview_col", "rgb")
-    specs.append(ArraySpec(name="preview", dims=dims, shape=preview, dtype="uint8", grid_axes=2))
-    for spec in specs:
-        if (size := spec.shard_bytes(plan.scenes_per_shard, plan.scenes_per_shard)) > MAX_PUT_BYTES:
-            raise StoreError(
-                f"{spec.name}: a shard of {plan.scenes_per_shard} scenes would take "
-                f"{size / 2**30:.1f} GiB, and one PUT takes 5; "
-                "use fewer --scenes-per-shard or --views"
-            )
-    return tuple(specs)
+    def own_key(self, unit: int, sha256: str) -> str:
+        """Return the name of a unit's shard that is not at its place in the grid."""
+        return f"{self.name}/{unit:06d}.{sha256}"
 
 
-def merged_arrays(plan: Plan, taps: Sequence[str], channels: int) -> tuple[ArraySpec, ...]:
-    """Return the small arrays that are merged from the commit records when a run ends."""
-    scenes, views = len(plan.scenes), plan.max_views
-    per_view = ("scene", "view")
-    named = [
-        ("committed", ("scene",), (scenes,), "bool"),
-        ("num_views", ("scene",), (scenes,), "int32"),
-        ("failure", ("scene",), (scenes,), "string"),
-        ("content_sha256", ("scene",), (scenes,), "string"),
-        ("view_id", per_view, (scenes, views), "string"),
-        ("image_size", (*per_view, "side"), (scenes, views, 2), "int32"),
-        ("world_from_camera", (*per_view, *_CAMERA), (scenes, views, 4, 4), "float64"),
-        ("intrinsics", (*per_view, *_INTRINSIC), (scenes, views, 3, 3), "float64"),
-    ]
-    named += [
-        (f"stats_{tap}", ("stat", "channel"), (len(STATS), channels), "float64") for tap in taps
-    ]
-    return tuple(
-        ArraySpec(name=name, dims=dims, shape=shape, dtype=dtype)
-        for name, dims, shape, dtype in named
-    )
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Every array of a store, from what it was planned for; see `format_1` for older stores."""
 
+    plan: Plan
+    taps: tuple[str, ...]
+    channels: int
+    tokens: tuple[int, int]
+    """Rows and columns of the common token grid."""
 
-def fixed_arrays(plan: Plan) -> dict[ArraySpec, np.ndarray]:
-    """Return the small arrays whose values are known from the plan."""
-    scenes = len(plan.scenes)
-    step = plan.scenes_per_shard
-    ids = np.array([scene.scene_id for scene in plan.scenes], dtype=object)
-    return {
-        ArraySpec(name="scene", dims=("scene",), shape=(scenes,), dtype="string"): ids,
-        ArraySpec(name="unit", dims=("scene",), shape=(scenes,), dtype="int32"): np.arange(
-            scenes, dtype=np.int32
+    store_dtype: str
+
+    @cached_property
+    def unit_arrays(self) -> tuple[ArraySpec, ...]:
+        """The arrays of which every unit writes one shard: taps first."""
+        gh, gw = self.tokens
+        taps = [self._per_view(tap, (gh, gw, self.channels), self.store_dtype) for tap in self.taps]
+        previews = (gh * PREVIEW_PX, gw * PREVIEW_PX, 3)
+        return (
+            *taps,
+            self._per_view("geometry", (gh, gw, len(GEOMETRY)), "float32"),
+            self._per_view("preview", previews, "uint8"),
+            self._moments(),
         )
-        // step,
-    }
 
-
-def metadata_objects(
-    specs: Sequence[ArraySpec], scenes_per_shard: int, attributes: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """Return every metadata document, as zarr writes it; the root's holds all of them.
-
-    `attributes` go to the root group.
-    """
-    return _through_zarr(specs, scenes_per_shard, attributes, {})
-
-
-def chunk_object(spec: ArraySpec, values: np.ndarray) -> tuple[str, bytes]:
-    """Return the key and bytes of a small array's only chunk, as zarr encodes them."""
-    key = "/".join([spec.name, "c", *["0"] * len(spec.shape)])
-    return key, _through_zarr([spec], 1, {}, {spec.name: values})[key]
-
-
-def _through_zarr(
-    specs: Sequence[ArraySpec],
-    scenes_per_shard: int,
-    attributes: Mapping[str, Any],
-    values: Mapping[str, np.ndarray],
-) -> dict[str, bytes]:
-    import zarr
-    from zarr.codecs import Crc32cCodec
-
-    buffers: dict[str, Any] = {}
-    memory = zarr.storage.MemoryStore(buffers)
-    root = zarr.create_group(memory, zarr_format=3, attributes=dict(attributes))
-    for spec in specs:
-        sharded = spec.grid_axes > 0
-        chunks = (*[1] * spec.grid_axes, *spec.shape[spec.grid_axes :])
-        array = root.create_array(
-            spec.name,
-            shape=spec.shape,
-            dtype=spec.dtype,
-            chunks=chunks,
-            shards=spec.shard_shape(scenes_per_shard) if sharded else None,
-            compressors=[Crc32cCodec()],
-            fill_value=_fill_value(spec.dtype),
-            dimension_names=spec.dims,
-            config={"write_empty_chunks": True},
+    @cached_property
+    def merged_arrays(self) -> tuple[ArraySpec, ...]:
+        """The small arrays that are merged from the commit records when a run ends."""
+        return (
+            self._per_scene("committed", "bool"),
+            self._per_scene("num_views", "int32"),
+            self._per_scene("failure", "string"),
+            self._per_scene("content_sha256", "string"),
+            self._small_per_view("view_id", "string", {}),
+            self._small_per_view("image_size", "int32", {"side": 2}),
+            self._small_per_view(
+                "world_from_camera", "float64", {"camera_row": 4, "camera_col": 4}
+            ),
+            self._small_per_view("intrinsics", "float64", {"pixel_row": 3, "pixel_col": 3}),
+            self._stats(),
         )
-        if spec.name in values:
-            array[:] = values[spec.name]
-    with warnings.catch_warnings():
-        # zarr warns that consolidated metadata is an extension; DESIGN section 8 wants it.
-        warnings.filterwarnings("ignore", message="Consolidated metadata")
-        zarr.consolidate_metadata(memory)
-    return {key: buffer.to_bytes() for key, buffer in buffers.items()}
 
-
-def _fill_value(dtype: str) -> float | str | bool:
-    if dtype.startswith("float"):
-        return float("nan")
-    fills: dict[str, float | str | bool] = {"string": "", "bool": False}
-    return fills.get(dtype, 0)
-
-
-def parse_attributes(root: bytes) -> dict[str, Any]:
-    """Return our part of the root group's attributes.
-
-    Raises:
-        StoreError: It is a Zarr group of somebody else's, or of a format that is not known here.
-    """
-    document = json.loads(root)
-    ours = document.get("attributes", {}).get("vega3d")
-    if document.get("zarr_format") != 3 or not isinstance(ours, dict):
-        raise StoreError("not a vega3d store: its root has no vega3d attributes")
-    if ours.get("format") not in READABLE_FORMATS:
-        raise StoreError(
-            f"a store of format {ours.get('format')}, and this version reads "
-            f"{', '.join(map(str, READABLE_FORMATS))}; install the vega3d that wrote it, or a newer"
+    @cached_property
+    def fixed_arrays(self) -> tuple[ArraySpec, ...]:
+        """The small arrays whose values are known from the plan."""
+        lengths = {"tap": len(self.taps), **{name: len(words) for name, words in _LABELS.items()}}
+        return (
+            self._per_scene("scene", "string"),
+            self._per_scene("unit", "int32"),
+            *(
+                ArraySpec(name=n, dims=(n,), shape=(length,), dtype="string", chunk=(length,))
+                for n, length in lengths.items()
+            ),
         )
-    return ours
+
+    def fixed_values(self, name: str) -> Sequence[str] | np.ndarray:
+        """Return the values of one of `fixed_arrays`."""
+        if name == "scene":
+            return [scene.scene_id for scene in self.plan.scenes]
+        if name == "unit":
+            return np.arange(len(self.plan.scenes)) // self.plan.scenes_per_shard
+        return _LABELS.get(name, self.taps)
+
+    @property
+    def reserved(self) -> frozenset[str]:
+        """Names that no tap may have, in small letters."""
+        small = (*self.merged_arrays, *self.fixed_arrays)
+        return frozenset({spec.name for spec in small} | {"geometry", "preview", "moments"})
+
+    @property
+    def coordinates(self) -> str:
+        """Names of the arrays that label others, as xarray wants them."""
+        return "unit committed num_views view_id"
+
+    def find(self, name: str) -> ArraySpec:
+        """Return one of the unit arrays."""
+        return next(spec for spec in self.unit_arrays if spec.name == name)
+
+    def holds(self, quantity: str) -> tuple[ArraySpec, Index]:
+        """Return which array holds a quantity of each view, and where in its chunks."""
+        name = "geometry" if quantity in _COLUMNS else quantity
+        return self.find(name), _COLUMNS.get(quantity, _EVERYTHING)
+
+    def holds_moments(self, tap: str) -> tuple[ArraySpec, Index]:
+        """Return which array holds a tap's moments of each scene, and where in its chunks."""
+        return self.find("moments"), (self.taps.index(tap),)
+
+    def chunk_counts(self, spec: ArraySpec, views: Sequence[int]) -> range:
+        """Return how many chunks a shard may have.
+
+        Args:
+            spec: One of the unit arrays.
+            views: Real views of each scene of the unit, 0 of one that failed.
+        """
+        if spec.name == "moments":
+            real = sum(count > 0 for count in views)
+            return range(real, real + 1)
+        real = sum(views)
+        return range(0 if spec.name == "preview" else real, real + 1)
+
+    def planned_bytes(self) -> Iterator[tuple[ArraySpec, int, int]]:
+        """Yield each shard's array, unit and size where every planned view is real."""
+        for spec in self.unit_arrays:
+            for unit in self.plan.units:
+                scenes = self.plan.scenes[unit.first_row : unit.first_row + len(unit.scene_ids)]
+                most = self.chunk_counts(spec, [scene.num_views for scene in scenes])[-1]
+                yield spec, unit.index, spec.shard_bytes(most)
+
+    def check_sizes(self) -> None:
+        """Raise StoreError where a shard would be larger than one PUT to a bucket may be."""
+        for spec, unit, size in self.planned_bytes():
+            if size > MAX_PUT_BYTES:
+                raise StoreError(
+                    f"{spec.name}: the shard of unit {unit} would take {size / 2**30:.1f} GiB, and "
+                    "one PUT takes 5; use fewer --scenes-per-shard or --views"
+                )
+
+    def _per_view(self, name: str, inner: tuple[int, ...], dtype: str) -> ArraySpec:
+        scenes, views = len(self.plan.scenes), self.plan.max_views
+        return ArraySpec(
+            name=name,
+            dims=("scene", "view", *_INNER_DIMS.get(name, ("row", "col", "channel"))),
+            shape=(scenes, views, *inner),
+            dtype=dtype,
+            chunk=(1, 1, *inner),
+            shard=(self.plan.scenes_per_shard, views, *inner),
+        )
+
+    def _moments(self) -> ArraySpec:
+        inner = (len(self.taps), len(MOMENTS), self.channels)
+        return ArraySpec(
+            name="moments",
+            dims=("scene", "tap", "moment", "channel"),
+            shape=(len(self.plan.scenes), *inner),
+            dtype="float64",
+            chunk=(1, *inner),
+            shard=(self.plan.scenes_per_shard, *inner),
+        )
+
+    def _stats(self) -> ArraySpec:
+        shape = (len(self.taps), len(STATS), self.channels)
+        dims = ("tap", "stat", "channel")
+        return ArraySpec(name="stats", dims=dims, shape=shape, dtype="float64", chunk=shape)
+
+    def _per_scene(self, name: str, dtype: str) -> ArraySpec:
+        scenes = len(self.plan.scenes)
+        chunk = (min(scenes, _SCENES_A_FILE),)
+        return ArraySpec(name=name, dims=("scene",), shape=(scenes,), dtype=dtype, chunk=chunk)
+
+    def _small_per_view(self, name: str, dtype: str, inner: Mapping[str, int]) -> ArraySpec:
+        """Chunks of some views of one scene, so that short scenes pay nothing for long ones."""
+        scenes, views = len(self.plan.scenes), self.plan.max_views
+        sizes = tuple(inner.values())
+        chunk = min(views, _VIEWS_A_CHUNK)
+        width = math.ceil(views / chunk) * chunk
+        value_bytes = 16 if dtype == "string" else math.prod(sizes) * np.dtype(dtype).itemsize
+        height = max(1, min(scenes, _FILE_BYTES // (width * value_bytes)))
+        return ArraySpec(
+            name=name,
+            dims=("scene", "view", *inner),
+            shape=(scenes, views, *sizes),
+            dtype=dtype,
+            chunk=(1, chunk, *sizes),
+            shard=(height, width, *sizes),
+        )
+
+
+_INNER_DIMS = {
+    "geometry": ("row", "col", "quantity"),
+    "preview": ("preview_row", "preview_col", "rgb"),
+}

@@ -1,98 +1,136 @@
-"""Merging commit records into the small arrays that readers who know nothing of us see."""
+"""Merging commit records into the small arrays that readers who know nothing of us see.
 
-from collections.abc import Iterable, Mapping, Sequence
+Everything here is a copy: it can be written again from the records and shards at any time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.commits import Record, SceneRecord, read_records
-from vega3d.pipeline.store.layout import ArraySpec, chunk_object
-from vega3d.pipeline.store.objects import Objects, open_objects, zarr_store
+from vega3d.pipeline.store.committed import Committed
+from vega3d.pipeline.store.identity import sha256_of
+from vega3d.pipeline.store.index import INDEX, index_parts
+from vega3d.pipeline.store.layout import ArraySpec, Layout
+from vega3d.pipeline.store.metadata import chunk_files, filled
+from vega3d.pipeline.store.moments import merged_moments, read_moments, stats_of
+from vega3d.pipeline.store.objects import Objects, Parts, open_objects
+from vega3d.pipeline.store.reading import ShardReader
+from vega3d.pipeline.store.record import Record, SceneRecord, unpack_matrices
+from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.writer import StoreWriter
 
 
 def merge_commits(writer: StoreWriter) -> dict[int, Record]:
-    """Write poses, view ids, the committed mask and channel statistics; returns the commits.
+    """Write the small arrays, the index, and moved shards to their places; returns the commits.
+
+    Raises:
+        StoreError: A record or a committed shard is damaged.
+    """
+    objects = open_objects(writer.url)
+    records = Records(objects)
+    committed = Committed(records, writer.layout)
+    commits = committed.read_all()
+    for place, key in moved_shards(writer.layout, commits):
+        publish(objects, place, key, commits[_unit_of(key)].objects[key].sha256)
+    for key, parts in merged_objects(objects, writer.layout, commits):
+        _put_if_changed(objects, key, parts)
+    return commits
+
+
+def merged_objects(
+    objects: Objects, layout: Layout, commits: Mapping[int, Record]
+) -> Iterator[tuple[str, Parts]]:
+    """Yield the name and the pieces of each file of a small array, and of the index.
 
     Raises:
         StoreError: A committed shard is damaged.
     """
-    objects = open_objects(writer.url)
-    records = {
-        unit: record for unit, record in read_records(objects).items() if record.kind == "commit"
-    }
-    for key, chunk in merged_objects(writer, records).items():
-        _put_if_changed(objects, key, chunk)
-    return records
-
-
-def merged_objects(writer: StoreWriter, records: Mapping[int, Record]) -> dict[str, bytes]:
-    """Return the only chunk of each merged array, by its key."""
-    scenes = [scene for record in records.values() for scene in record.scenes]
-    values = {
-        spec: _stats(writer, spec, scenes)
-        if spec.name.startswith("stats_")
-        else _merged(spec, scenes)
-        for spec in writer.merged
-    }
-    return dict(chunk_object(spec, array) for spec, array in values.items())
-
-
-def channel_stats(moments: Iterable[np.ndarray], channels: int) -> np.ndarray:
-    """Return mean, standard deviation and absolute maximum of each channel, [3, C].
-
-    Args:
-        moments: Of each scene, [4, C]: count, sum, sum of squares, absolute maximum (`MOMENTS`).
-        channels: C; the statistics of no scene are NaN.
-    """
-    sums, absmax = np.zeros((3, channels)), np.full(channels, np.nan)
-    for scene in moments:
-        sums += scene[:3]
-        absmax = np.fmax(absmax, scene[3])
-    count, total, squares = sums
-    with np.errstate(invalid="ignore"):
-        mean = total / count
-        variance = np.maximum(squares / count - mean**2, 0.0)
-    return np.stack([mean, np.sqrt(variance), absmax])
-
-
-def _stats(writer: StoreWriter, spec: ArraySpec, scenes: Sequence[SceneRecord]) -> np.ndarray:
-    import zarr
-
-    name = spec.name.replace("stats_", "moments_")
-    array = zarr.open_array(zarr_store(writer.url), path=name, mode="r")
-    rows = (np.asarray(array[scene.row]) for scene in scenes if not scene.failure)
-    try:
-        return channel_stats(rows, spec.shape[-1])
-    except ValueError as error:  # zarr's word for a checksum that does not match
-        raise StoreError(
-            f"{writer.url}: {name} is damaged ({error}); run `vega3d-extract verify STORE "
-            "--repair`, then the same command again"
-        ) from error
-
-
-def _merged(spec: ArraySpec, scenes: Sequence[SceneRecord]) -> np.ndarray:
-    fill: Mapping[str, object] = {"string": "", "bool": False, "int32": 0}
-    dtype = object if spec.dtype == "string" else spec.dtype
-    values = np.full(spec.shape, fill.get(spec.dtype, np.nan), dtype=dtype)
-    for scene in scenes:
-        count = len(scene.view_ids)
-        if spec.name == "committed":
-            values[scene.row] = not scene.failure
-        elif spec.name == "num_views":
-            values[scene.row] = count
-        elif spec.name in ("failure", "content_sha256"):
-            values[scene.row] = getattr(scene, spec.name)
-        elif spec.name == "view_id":
-            values[scene.row, :count] = scene.view_ids
+    scenes = [scene for record in commits.values() for scene in record.scenes]
+    for spec in layout.merged_arrays:
+        if spec.name == "stats":
+            stats = _stats(objects, layout, commits)
+            yield from chunk_files(spec, {(0, 0, 0): stats})
         else:
-            for view, value in enumerate(getattr(scene, spec.name)):
-                if value is not None:
-                    values[scene.row, view] = value
-    return values
+            yield from _files(spec, scenes)
+    yield INDEX, index_parts(commits.values())
 
 
-def _put_if_changed(objects: Objects, key: str, chunk: bytes) -> None:
+def moved_shards(layout: Layout, commits: Mapping[int, Record]) -> Iterator[tuple[str, str]]:
+    """Yield the place in Zarr's grid, and the name, of each shard that is not at its place."""
+    specs = {spec.name: spec for spec in layout.unit_arrays}
+    for unit, record in commits.items():
+        for key in record.moved:
+            yield specs[key.split("/")[0]].file_key(unit), key
+
+
+def publish(objects: Objects, place: str, key: str, sha256: str) -> None:
+    """Copy a shard to its place in Zarr's grid, unless it is there."""
+    if not published(objects, place, key, sha256):
+        objects.copy(key, place)
+
+
+def published(objects: Objects, place: str, key: str, sha256: str) -> bool:
+    """Say whether a place in Zarr's grid holds the shard that was committed under another name."""
+    try:
+        return objects.same(key, place) or sha256_of([objects.read(place)]) == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _unit_of(key: str) -> int:
+    return int(key.partition("/")[2].partition(".")[0])
+
+
+def _stats(objects: Objects, layout: Layout, commits: Mapping[int, Record]) -> np.ndarray:
+    """Return the statistics of every tap, float64 [T, 3, C]."""
+    found = read_moments(ShardReader(objects), layout, commits)
+    return stats_of(merged_moments(found, len(layout.taps), layout.channels))
+
+
+def _files(spec: ArraySpec, scenes: Sequence[SceneRecord]) -> Iterator[tuple[str, Parts]]:
+    """Yield the files of an array with values of each scene, or of each of its views."""
+    if spec.shard is not None:
+        yield from chunk_files(spec, dict(_view_chunks(spec, scenes)))
+        return
+    length = spec.chunk[0]
+    values = filled(spec, -(-spec.shape[0] // length) * length)
+    for scene in scenes:
+        values[scene.row] = _of_scene(spec.name, scene)
+    yield from chunk_files(spec, {(i,): part for i, part in enumerate(values.reshape(-1, length))})
+
+
+def _of_scene(name: str, scene: SceneRecord) -> object:
+    if name == "committed":
+        return not scene.failure
+    if name == "num_views":
+        return len(scene.view_ids)
+    return getattr(scene, name)
+
+
+def _view_chunks(
+    spec: ArraySpec, scenes: Sequence[SceneRecord]
+) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Yield the chunks that hold something, each of some views of one scene."""
+    length, inner = spec.chunk[1], spec.chunk[2:]
+    for scene in scenes:
+        values = _of_views(spec.name, scene)
+        for block in range(-(-len(values) // length)):
+            part = values[block * length : (block + 1) * length]
+            chunk = filled(spec, 1, length, *inner)
+            chunk[0, : len(part)] = part
+            yield (scene.row, block, *[0] * len(inner)), chunk
+
+
+def _of_views(name: str, scene: SceneRecord) -> Sequence[object] | np.ndarray:
+    if name in ("world_from_camera", "intrinsics"):
+        packed = getattr(scene, name)
+        size = 4 if name == "world_from_camera" else 3
+        return unpack_matrices(packed, len(scene.view_ids), size) if packed else ()
+    return scene.view_ids if name == "view_id" else scene.image_size
+
+
+def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:
+    chunk = b"".join(parts)
     try:
         if objects.read(key) == chunk:
             return

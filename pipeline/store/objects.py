@@ -2,7 +2,7 @@
 
 A folder object is written under a temporary name, in parts, then fsynced, linked to its name
 (which fails where the name is taken) and the folder fsynced. A bucket object is ONE create-only
-PUT. Reading arrays is zarr's business: `zarr_store` gives it the same place.
+PUT. `zarr_store` gives zarr the same place.
 """
 
 import errno
@@ -10,13 +10,15 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from vega3d.pipeline.errors import StoreError, TransientError
-from vega3d.pipeline.local_files import read_plain
+from vega3d.pipeline.local_files import open_plain, read_plain
 from vega3d.pipeline.remote import RefusedError, Remote
 from vega3d.pipeline.transient import is_transient, retried
 
@@ -28,6 +30,9 @@ Parts = Sequence[bytes | memoryview]
 TEMPORARY_SUFFIX = ".partial"
 MAX_PUT_BYTES = 5 * 2**30
 """The largest single PUT that S3 takes."""
+
+_READERS = 16
+"""Requests for the pieces of one object of a bucket at a time."""
 
 
 class Objects(Protocol):
@@ -42,12 +47,40 @@ class Objects(Protocol):
         """Return an object's bytes; raises FileNotFoundError."""
         ...
 
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        ...
+
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        ...
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        ...
+
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object durably; False, with nothing changed, where the name is taken."""
         ...
 
     def replace(self, key: str, parts: Parts) -> None:
         """Write an object durably, over an older one if there is one."""
+        ...
+
+    def copy(self, key: str, other: str) -> None:
+        """Give an object a second name, over what had that name; needs no second room if it can."""
+        ...
+
+    def same(self, key: str, other: str) -> bool:
+        """Say whether two names are known to hold the same bytes; False where that is not known."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        ...
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
         ...
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -94,6 +127,22 @@ class FolderObjects:
         with _told(path, "read"):
             return read_plain(str(path), MAX_PUT_BYTES)
 
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            size = os.fstat(file.fileno()).st_size
+            return os.pread(file.fileno(), min(length, size), max(0, size - length)), size
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            return [os.pread(file.fileno(), length, offset) for offset, length in spans]
+
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object durably; False, with nothing changed, where the name is taken."""
         path, unsure = Path(self.url, key), False
@@ -122,6 +171,37 @@ class FolderObjects:
                 _sync_folder(path.parent)
 
         retried(ask)
+
+    def copy(self, key: str, other: str) -> None:
+        """Give an object a second name, over what had that name: a hard link where there are."""
+        path = Path(self.url, other)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        try:
+            os.link(Path(self.url, key), temporary)
+        except OSError:
+            self.replace(other, [self.read(key)])
+            return
+        with _told(path, "write"):
+            os.replace(temporary, path)
+            temporary.unlink(missing_ok=True)  # renaming one of two names of a file does nothing
+            _sync_folder(path.parent)
+
+    def same(self, key: str, other: str) -> bool:
+        """Say whether two names are known to hold the same bytes: they are one file."""
+        with _told(Path(self.url, key), "look for"):
+            return os.path.samefile(Path(self.url, key), Path(self.url, other))
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        path = Path(self.url, key)
+        with _told(path, "remove"):
+            path.unlink(missing_ok=True)
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
+        path = Path(self.url, key)
+        with _told(path, "look for"):
+            return time.time() - path.lstat().st_mtime
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""
@@ -156,6 +236,12 @@ class FolderObjects:
                 path.unlink(missing_ok=True)
         return len(found)
 
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[BufferedReader]:
+        path = Path(self.url, key)
+        with _told(path, "read"), open_plain(str(path)) as file:
+            yield file
+
     def _link(self, path: Path, parts: Parts) -> bool:
         if path.exists():
             return False
@@ -167,8 +253,12 @@ class FolderObjects:
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
                     raise
-                # No hard links here (FAT, some FUSE mounts): the last of two writers wins. A loser
-                # notices when its commit record is refused, and checks the shards (writer._heal).
+                # No hard links here (FAT, some FUSE mounts): an empty file takes the name first.
+                # What a writer leaves that dies right here is damaged, and nobody believes it.
+                try:
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                except FileExistsError:
+                    return False
                 os.rename(temporary, path)
             _sync_folder(path.parent)
         return True
@@ -204,6 +294,23 @@ class BucketObjects:
         with _refused(self.url):
             return Remote(self.url).read(key)
 
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        with _refused(self.url):
+            return Remote(self.url).size_bytes(key)
+
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        with _refused(self.url):
+            size = Remote(self.url).size_bytes(key)
+            count = min(length, size)
+            return Remote(self.url).read_range(key, size - count, count) if count else b"", size
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        with _refused(self.url), ThreadPoolExecutor(_READERS) as pool:
+            return list(pool.map(lambda span: Remote(self.url).read_range(key, *span), spans))
+
     def create(self, key: str, parts: Parts) -> bool:
         """Write a new object in one PUT; False, with nothing changed, where the name is taken."""
         with _refused(self.url):
@@ -213,6 +320,24 @@ class BucketObjects:
         """Write an object in one PUT, over an older one if there is one."""
         with _refused(self.url):
             Remote(self.url).replace(key, b"".join(parts))
+
+    def copy(self, key: str, other: str) -> None:
+        """Write an object under a second name, over what had that name."""
+        self.replace(other, [self.read(key)])
+
+    def same(self, key: str, other: str) -> bool:
+        """Return False: that is not known here."""
+        return False
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        with _refused(self.url), suppress(FileNotFoundError):
+            Remote(self.url).remove(key)
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
+        with _refused(self.url):
+            return Remote(self.url).age_s(key)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Yield the names below `prefix`, sorted."""

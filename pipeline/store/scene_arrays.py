@@ -1,13 +1,15 @@
 """The arrays of a scene, checked and laid out as the store's blocks; no files here."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vega3d.pipeline.errors import SceneError, StoreError
-from vega3d.pipeline.store.commits import SceneRecord
-from vega3d.pipeline.store.layout import MOMENTS, ArraySpec
+from vega3d.pipeline.store.layout import GEOMETRY, ArraySpec
+from vega3d.pipeline.store.moments import scene_moments
+from vega3d.pipeline.store.record import MAX_FAILURE_BYTES, SceneRecord, pack_matrices
+from vega3d.pipeline.store.shard import Place
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,55 +59,74 @@ class SceneFailure:
     reason: str
 
 
-def checked(
+def unit_chunks(
+    spec: ArraySpec, taps: Sequence[str], scenes: Mapping[int, SceneArrays | SceneFailure]
+) -> dict[Place, np.ndarray]:
+    """Return the unit's chunks of an array, by their place in the shard; only what is known.
+
+    Args:
+        spec: One of the store's unit arrays.
+        taps: Of the store, in its order.
+        scenes: From `as_stored`, by their row in the unit.
+    """
+    chunks: dict[Place, np.ndarray] = {}
+    dtype = np.dtype(spec.dtype).newbyteorder("<")
+    for row, scene in scenes.items():
+        if isinstance(scene, SceneFailure):
+            continue
+        if spec.name == "moments":
+            values = np.stack([scene_moments(scene.features[tap]) for tap in taps])
+            chunks[row, 0, 0, 0] = np.ascontiguousarray(values, dtype=dtype)
+            continue
+        inner = (0,) * (len(spec.shape) - 2)
+        for view, value in enumerate(_views(spec.name, scene)):
+            chunks[(row, view, *inner)] = np.ascontiguousarray(value, dtype=dtype)
+    return chunks
+
+
+def as_stored(
     scene: SceneArrays | SceneFailure, arrays: Sequence[ArraySpec]
 ) -> SceneArrays | SceneFailure:
-    """Return the scene, or its failure where its numbers cannot be stored."""
+    """Return the scene with its features in the stored type, or its failure where they do not fit.
+
+    Raises:
+        StoreError: The features have another shape than the store's.
+    """
     if isinstance(scene, SceneFailure):
         return scene
     try:
-        for spec in arrays:
-            if spec.name in scene.features:
-                _check_features(scene, spec)
+        features = {
+            spec.name: _stored_features(scene, spec)
+            for spec in arrays
+            if spec.name in scene.features
+        }
     except SceneError as error:
         return SceneFailure(scene.scene_id, str(error))
-    return scene
-
-
-def unit_block(spec: ArraySpec, scenes: Sequence[SceneArrays | SceneFailure]) -> np.ndarray:
-    """Return the unit's part of an array: one row a scene, NaN where nothing is real."""
-    fill = np.nan if spec.dtype.startswith("float") else 0
-    block = np.full(
-        (len(scenes), *spec.shape[1:]), fill, dtype=np.dtype(spec.dtype).newbyteorder("<")
-    )
-    for row, scene in zip(block, scenes, strict=True):
-        if isinstance(scene, SceneArrays):
-            values = _values(spec.name, scene)
-            if values is not None:
-                row[: len(values)] = values
-    return block
+    return replace(scene, features=features)
 
 
 def scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
     """Return what the unit's commit says of a scene."""
     if isinstance(scene, SceneFailure):
-        return SceneRecord(scene_id=scene.scene_id, row=row, failure=scene.reason)
+        reason = scene.reason.encode(errors="replace")[:MAX_FAILURE_BYTES].decode(errors="ignore")
+        return SceneRecord(scene_id=scene.scene_id, row=row, failure=reason)
     count = len(next(iter(scene.features.values())))
     return SceneRecord(
         scene_id=scene.scene_id,
         row=row,
         content_sha256=scene.content_sha256,
         view_ids=tuple(scene.view_ids) or tuple(str(i) for i in range(count)),
-        image_size=np.zeros((count, 2), int).tolist()
+        image_size=((0, 0),) * count
         if scene.image_size is None
-        else np.asarray(scene.image_size).tolist(),
-        world_from_camera=_matrices(scene.world_from_camera, count),
-        intrinsics=_matrices(scene.intrinsics, count),
+        else tuple((int(height), int(width)) for height, width in scene.image_size),
+        world_from_camera=pack_matrices(scene.world_from_camera),
+        intrinsics=pack_matrices(scene.intrinsics),
         dropped_views=scene.dropped_views,
     )
 
 
-def _check_features(scene: SceneArrays, spec: ArraySpec) -> None:
+def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
+    """Return a tap's features in the stored type; raises SceneError where they do not fit."""
     features = scene.features[spec.name]
     if features.ndim != 4 or features.shape[1:] != spec.shape[2:]:
         raise StoreError(
@@ -131,44 +152,29 @@ def _check_features(scene: SceneArrays, spec: ArraySpec) -> None:
             f"tap {spec.name}: channel {channel} reaches {absmax[channel]:.6g}, and "
             f"{spec.dtype} ends at {limit:g}; store with --store-dtype float32"
         )
+    return features.astype(np.dtype(spec.dtype).newbyteorder("<"))
 
 
-def _values(name: str, scene: SceneArrays) -> np.ndarray | None:
-    if name in scene.features:
-        return scene.features[name]
-    if name.startswith("moments_"):
-        return _moments(scene.features[name.removeprefix("moments_")])
-    first = next(iter(scene.features.values()))
-    if name == "coverage" and scene.coverage is None:
-        return np.ones(first.shape[:-1], dtype=np.float32)
-    if name == "depth_share" and scene.depth_share is None and scene.world_xyz is not None:
-        return np.where(np.isfinite(scene.world_xyz).all(axis=-1), np.float32(1), np.float32(0))
-    if name == "center_xyz" and scene.center_xyz is None:
-        return scene.world_xyz
-    beside: dict[str, np.ndarray | None] = {
-        "world_xyz": scene.world_xyz,
-        "center_xyz": scene.center_xyz,
-        "depth_share": scene.depth_share,
-        "coverage": scene.coverage,
-        "preview": scene.preview,
-    }
-    return beside[name]
+def _views(name: str, scene: SceneArrays) -> Iterable[np.ndarray]:
+    """Return what an array keeps of each view of a scene; nothing where nothing is known."""
+    if name == "geometry":
+        return _geometry(scene)
+    if name == "preview":
+        return () if scene.preview is None else scene.preview
+    return scene.features[name]
 
 
-def _moments(features: np.ndarray) -> np.ndarray:
-    tokens = features.reshape(-1, features.shape[-1]).astype(np.float64)
-    tokens = tokens[~np.isnan(tokens).any(axis=1)]
-    moments = {
-        "count": np.full(tokens.shape[1], float(len(tokens))),
-        "sum": tokens.sum(axis=0),
-        "sum_of_squares": (tokens**2).sum(axis=0),
-        "absmax": np.abs(tokens).max(axis=0, initial=0.0),
-    }
-    return np.stack([moments[name] for name in MOMENTS])
-
-
-def _matrices(values: np.ndarray | None, count: int) -> list[list[list[float]] | None]:
-    if values is None:
-        return [None] * count
-    matrices = np.asarray(values, dtype=np.float64)
-    return [matrix.tolist() if np.isfinite(matrix).all() else None for matrix in matrices]
+def _geometry(scene: SceneArrays) -> np.ndarray:
+    """Return `GEOMETRY` of each token, float32 [V, gh, gw, 8]."""
+    tokens = next(iter(scene.features.values())).shape[:-1]
+    found = np.full((*tokens, len(GEOMETRY)), np.nan, dtype="<f4")
+    found[..., 7] = 1 if scene.coverage is None else scene.coverage
+    if scene.world_xyz is not None:
+        found[..., :3] = scene.world_xyz
+        found[..., 3:6] = scene.world_xyz if scene.center_xyz is None else scene.center_xyz
+        found[..., 6] = np.isfinite(scene.world_xyz).all(axis=-1)
+    elif scene.center_xyz is not None:
+        found[..., 3:6] = scene.center_xyz
+    if scene.depth_share is not None:
+        found[..., 6] = scene.depth_share
+    return found

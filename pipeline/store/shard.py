@@ -1,15 +1,16 @@
 """The bytes of one Zarr v3 shard: chunks, then the (offset, length) index, then its crc32c.
 
 Laid out directly because going through zarr reads the old shard first and copies more; the test
-compares with zarr's own bytes. Every chunk ends in its crc32c, as does the index.
+compares with zarr's own bytes. Every chunk ends in its crc32c, as does the index; a chunk that is
+left out costs its place in the index alone, and is the fill value to every reader.
 Source: https://zarr-specs.readthedocs.io, codecs `sharding_indexed` and `crc32c`, version 1.0.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+import math
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from fastcrc.crc32 import iscsi as crc32c
+from fastcrc.crc32 import iscsi
 
 from vega3d.pipeline.errors import StoreError
 
@@ -17,58 +18,86 @@ TOLERANCE = 2e-3
 """Relative L2 within which float arrays of two machines are taken for the same: float16 keeps 11
 bits, and float32 kernels differ by about 1e-7, which flips few of them."""
 
-_MISSING = 2**64 - 1
+MISSING = 2**64 - 1
+
+Place = tuple[int, ...]
+"""Of a chunk in its shard, along each axis."""
+
+Buffer = bytes | memoryview | np.ndarray
 
 
-def shard_parts(block: np.ndarray, grid: tuple[int, ...]) -> Iterator[bytes | memoryview]:
+def shard_parts(chunks: Mapping[Place, Buffer], grid: Place) -> Iterator[bytes | memoryview]:
     """Yield the pieces of a shard, in order.
 
     Args:
-        block: The data, little-endian and contiguous; its leading `len(grid)` axes count chunks,
-            and may be shorter than `grid` in the array's last shard.
-        grid: Chunks of a full shard along each leading axis.
+        chunks: The bytes of each chunk that is there: contiguous, numbers little-endian.
+        grid: Chunks of a full shard along each axis.
     """
-    present = block.shape[: len(grid)]
-    offsets = np.full((*grid, 2), _MISSING, dtype="<u8")
+    offsets = np.full((*grid, 2), MISSING, dtype="<u8")
     offset = 0
-    for position in morton_order(grid):
-        if any(index >= count for index, count in zip(position, present, strict=True)):
-            continue
-        chunk = block[position].reshape(-1).view(np.uint8)
-        yield chunk.data
-        yield _crc32c(chunk)
-        offsets[position] = offset, chunk.nbytes + 4
+    for place in sorted(chunks, key=lambda place: morton_code(place, grid)):
+        chunk = bytes_of(chunks[place])
+        yield chunk
+        yield crc32c(chunk)
+        offsets[place] = offset, chunk.nbytes + 4
         offset += chunk.nbytes + 4
-    index = offsets.reshape(-1).view(np.uint8)
-    yield index.data
-    yield _crc32c(index)
+    index = bytes_of(offsets)
+    yield index
+    yield crc32c(index)
 
 
-def read_shard(raw: bytes, grid: tuple[int, ...], name: str) -> dict[tuple[int, ...], np.ndarray]:
+def read_index(tail: Buffer, grid: Place, name: str, size: int | None = None) -> np.ndarray:
+    """Return a shard's index, uint64 [*grid, 2]: offset and length of each chunk, or `MISSING`.
+
+    Args:
+        tail: The shard's end, or all of it.
+        grid: Chunks of a full shard along each axis.
+        name: Of the shard, for the message.
+        size: Of the whole shard, where `tail` is less.
+
+    Raises:
+        StoreError: It does not match its checksum, or names bytes that are not there.
+    """
+    data = np.frombuffer(tail, dtype=np.uint8)
+    length = math.prod(grid) * 16
+    raw, stored = data[-length - 4 : -4], data[-4:].tobytes()
+    if data.size < length + 4 or crc32c(raw) != stored:
+        raise StoreError(f"{name}: the shard's index does not match its checksum")
+    index = raw.view("<u8").reshape(*grid, 2)
+    room = (data.size if size is None else size) - length - 4
+    offset, count = index[..., 0], index[..., 1]
+    there = offset != MISSING
+    if np.any(there & ((count < 4) | (offset > room) | (count > room - offset))):
+        raise StoreError(f"{name}: the shard's index names bytes that are not in it")
+    return index
+
+
+def read_shard(raw: bytes, grid: Place, name: str) -> dict[Place, np.ndarray]:
     """Return the bytes of every chunk of a shard that is there, by its place in the grid.
 
     Raises:
         StoreError: The index or a chunk does not match its checksum; the message names it.
     """
-    size = int(np.prod(grid)) * 16 + 4
+    index = read_index(raw, grid, name)
     data = np.frombuffer(raw, dtype=np.uint8)
-    if data.size < size or _crc32c(data[-size:-4]) != data[-4:].tobytes():
-        raise StoreError(f"{name}: the shard's index does not match its checksum")
-    index = data[-size:-4].view("<u8").reshape(*grid, 2)
     chunks = {}
-    for position in np.ndindex(*grid):
-        offset, length = (int(number) for number in index[position])
-        if offset == _MISSING:
-            continue
-        chunk = data[offset : offset + length]
-        if _crc32c(chunk[:-4]) != chunk[-4:].tobytes():
-            raise StoreError(f"{name}: chunk {position} does not match its checksum")
-        chunks[position] = chunk[:-4]
+    for place in zip(*np.nonzero(index[..., 0] != MISSING), strict=True):
+        offset, length = (int(number) for number in index[place])
+        where = tuple(int(number) for number in place)
+        chunks[where] = checked_chunk(data[offset : offset + length], f"{name}: chunk {where}")
     return chunks
 
 
+def checked_chunk(stored: Buffer, name: str) -> np.ndarray:
+    """Return a chunk without its checksum; raises StoreError where that does not match."""
+    data = np.frombuffer(stored, dtype=np.uint8)
+    if crc32c(data[:-4]) != data[-4:].tobytes():
+        raise StoreError(f"{name} does not match its checksum")
+    return data[:-4]
+
+
 def shards_agree(
-    there: bytes, parts: Sequence[bytes | memoryview], grid: tuple[int, ...], dtype: str
+    there: bytes, parts: Sequence[bytes | memoryview], grid: Place, dtype: str
 ) -> bool:
     """Say whether two shards hold the same: equal integers, equal NaNs, floats within TOLERANCE."""
     try:
@@ -94,26 +123,32 @@ def _close(left: np.ndarray, right: np.ndarray, dtype: str) -> bool:
     return bool(np.linalg.norm(a - b) <= TOLERANCE * np.linalg.norm(b))
 
 
-@lru_cache(maxsize=64)
-def morton_order(grid: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the positions of a grid in the order in which zarr-python lays out chunks.
+def morton_code(place: Place, grid: Place) -> int:
+    """Return a number that grows in the order in which zarr-python lays out a grid's chunks.
 
     Bits are interleaved from the lowest up, the first axis first; an axis drops out once its
     bits are used up.
     """
-    bits = [(count - 1).bit_length() for count in grid]
+    axes = [(index, (count - 1).bit_length()) for index, count in zip(place, grid, strict=True)]
+    axes = [(index, bits) for index, bits in axes if bits]
+    if len(axes) == 1:
+        return axes[0][0]
+    value = shift = 0
+    for level in range(max((bits for _, bits in axes), default=0)):
+        for index, bits in axes:
+            if level < bits:
+                value |= (index >> level & 1) << shift
+                shift += 1
+    return value
 
-    def code(position: tuple[int, ...]) -> int:
-        value = shift = 0
-        for level in range(max(bits, default=0)):
-            for axis, index in enumerate(position):
-                if level < bits[axis]:
-                    value |= (index >> level & 1) << shift
-                    shift += 1
-        return value
 
-    return tuple(sorted(np.ndindex(*grid), key=code))
+def bytes_of(values: Buffer) -> memoryview:
+    """Return the memory of a contiguous array or buffer, byte by byte."""
+    if isinstance(values, np.ndarray):
+        return values.reshape(-1).view(np.uint8).data
+    return memoryview(values).cast("B")
 
 
-def _crc32c(data: np.ndarray) -> bytes:
-    return crc32c(data.data).to_bytes(4, "little")
+def crc32c(data: Buffer) -> bytes:
+    """Return the four bytes of the Castagnoli checksum."""
+    return iscsi(bytes_of(data)).to_bytes(4, "little")

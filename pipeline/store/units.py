@@ -1,6 +1,7 @@
 """The rows and shards that a store is planned to have."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -11,6 +12,20 @@ class Unit:
     index: int
     first_row: int
     scene_ids: tuple[str, ...]
+
+    last_sequence: int = -1
+    """Of its latest record when the run began; -1 for none."""
+
+    supersedes: bool = False
+    """Whether its latest record is a commit that is to be superseded."""
+
+    kept: frozenset[str] = frozenset()
+    """Scenes of that commit whose features are carried over."""
+
+    @property
+    def todo(self) -> tuple[str, ...]:
+        """The scenes to compute."""
+        return tuple(scene_id for scene_id in self.scene_ids if scene_id not in self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +40,7 @@ class PlannedScene:
     """Views to keep of them, before any is dropped for its pose."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """Every row and every shard that a store will have."""
 
@@ -34,12 +49,12 @@ class Plan:
 
     scenes_per_shard: int
 
-    @property
+    @cached_property
     def max_views(self) -> int:
         """Length of the view axis."""
         return max(1, *(scene.num_views for scene in self.scenes))
 
-    @property
+    @cached_property
     def units(self) -> tuple[Unit, ...]:
         """The units, in order; unit u holds the rows from u * scenes_per_shard on."""
         ids = [scene.scene_id for scene in self.scenes]
@@ -52,5 +67,6 @@ class Plan:
     def rows(self) -> list[dict[str, Any]]:
         """Return the row table as plain JSON."""
         return [
-            {"scene_id": scene.scene_id, "num_views": scene.source_views} for scene in self.scenes
+            {"scene_id": s.scene_id, "source_views": s.source_views, "num_views": s.num_views}
+            for s in self.scenes
         ]

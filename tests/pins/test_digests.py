@@ -89,21 +89,33 @@ def import_features(folder: Path, out: Path) -> None:
     command("import", *files, "--out", out, "--source", "somebody's encoder")
 
 
+_ABOUT_THE_RUN = (
+    "unit/runs",
+    "unit/summary.json",
+    "unit/config.toml",
+    "unit/copy.json",
+    "unit/index.jsonl",
+)
+
+
 def digest(out: Path) -> str:
-    """Return the hash of every object, without the model's path and the versions of packages."""
+    """Return the hash of every object, without the model's path and the versions of packages.
+
+    Nor what is a copy, or a hash over these: of the root, and of the commit records.
+    """
     total = hashlib.sha256()
     for path in sorted(out.rglob("*")):
         name = path.relative_to(out).as_posix()
-        if not path.is_file() or name.startswith(
-            ("unit/runs", "unit/summary.json", "unit/config.toml")
-        ):
+        if not path.is_file() or name.startswith(_ABOUT_THE_RUN):
             continue
         data = path.read_bytes()
         if name.startswith("unit/commits"):
-            data = json.dumps({**json.loads(data), "environment": {}}, sort_keys=True).encode()
+            record = {**json.loads(data), "environment": {}, "digest": ""}
+            data = json.dumps(record, sort_keys=True).encode()
         if name == "zarr.json":
             root = json.loads(data)
-            del root["attributes"]["vega3d"]["identity"]["config"]["model"]
+            ours = root["attributes"]["vega3d"]
+            del ours["identity"]["config"]["model"], ours["attributes_sha256"]
             data = json.dumps(root, sort_keys=True).encode()
         total.update(f"{name}:{hashlib.sha256(data).hexdigest()};".encode())
     return total.hexdigest()

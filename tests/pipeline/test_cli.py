@@ -54,8 +54,8 @@ def test_run_writes_a_store_and_a_summary(rooms: tuple[Path, dict]) -> None:
     assert store.features(store.scene_ids[0]).shape == (3, 14, 14, 48)
     labelled = xarray.open_zarr(out)
     assert np.isfinite(labelled["k300_b20"].values).all()
-    assert labelled["depth_share"].values.min() == 1
-    assert np.isfinite(labelled["world_xyz"].values).all()
+    assert labelled["geometry"].sel(quantity="depth_share").values.min() == 1
+    assert np.isfinite(labelled["geometry"].values).all()
     (log,) = (out / "unit" / "runs").iterdir()
     events = [json.loads(line)["event"] for line in log.read_text().splitlines()]
     assert events == ["start", "unit", "unit", "end"]
@@ -110,10 +110,10 @@ def test_verify_reports_damage_with_exit_code_3(
     rooms: tuple[Path, dict], tmp_path: Path, tiny_wan: Path
 ) -> None:
     copy = shutil.copytree(rooms[0], tmp_path / "s")
-    shard = copy / "k300_b20" / "c/1/0/0/0/0"
+    shard = copy / "k300_b20" / "c.1.0.0.0.0"
     shard.write_bytes(shard.read_bytes()[:-9])
     _, told = command("verify", copy, code=3)
-    assert "k300_b20/c/1/0/0/0/0: does not match its checksum" in told
+    assert "'k300_b20/c.1.0.0.0.0': has " in told
     command("verify", copy, "--repair", "--yes", code=3)
     summary, _ = command("run", ROOMS, "--out", copy, "--model", tiny_wan, *SMALL)
     assert summary["units_this_run"] == 1
@@ -139,7 +139,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
     found, _ = command("plan", ROOMS, "--model", tiny_wan, *SMALL)
     assert found["stored_bytes"] == rooms[1]["stored_bytes"]
     records = open_store(str(rooms[0])).records.values()
-    assert found["files"] == sum(len(record.objects) for record in records)
+    assert found["files"] == sum(len(record.objects) + 1 for record in records)
 
 
 @pytest.mark.parametrize(

@@ -52,12 +52,12 @@ def test_killed_at_random_moments_the_store_ends_with_the_same_digest(
     "key",
     [
         "zarr.json",
-        "world_xyz/zarr.json",
+        "geometry/zarr.json",
         "unit/rows.json",
-        "k300_b1/c/1/0/0/0/0",
-        "preview/c/1/0/0/0/0",
-        "unit/commits/000001/0.json",
-        "world_from_camera/c/0/0/0/0",
+        "k300_b1/c.1.0.0.0.0",
+        "preview/c.1.0.0.0.0",
+        "unit/commits/000001.0.json",
+        "world_from_camera/c.0.0.0.0",
     ],
 )
 def test_killed_in_the_middle_of_each_kind_of_write(tmp_path: Path, whole: str, key: str) -> None:

@@ -3,7 +3,7 @@ import pytest
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.scenes.scene import SceneEntry
-from vega3d.pipeline.store.layout import unit_arrays
+from vega3d.pipeline.store.root import new_root
 
 
 def entry(scene_id: str, views: int = 4, group: str = "") -> SceneEntry:
@@ -48,5 +48,9 @@ def test_repeated_and_missing_scenes_are_refused() -> None:
 def test_a_shard_that_no_put_can_hold_is_refused() -> None:
     plan = plan_units([entry(str(i), 1000) for i in range(16)], num_views=0, scenes_per_shard=16)
     # 16 scenes x 1000 views x 196 tokens x 1536 channels x 2 bytes = 9.6e9
+    identity = {"config": {"grid": [14, 14], "store_dtype": "float16"}, "taps": ["k300_b20"]}
     with pytest.raises(StoreError, match=r"9\.0 GiB.*one PUT takes 5.*--scenes-per-shard"):
-        unit_arrays(plan, ("k300_b20",), 1536, (14, 14), "float16")
+        new_root(plan, {**identity, "channels": 1536}, {})
+    few = plan_units([entry("long", 3000), *(entry(str(i), 30) for i in range(15))], num_views=0,
+                     scenes_per_shard=16)  # fmt: skip
+    new_root(few, {**identity, "channels": 1536}, {})  # missing views take no room

@@ -16,11 +16,12 @@ import numpy as np
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.scenes.scene import SceneEntry
-from vega3d.pipeline.store.commits import Record
+from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION
+from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Plan, Unit
-from vega3d.pipeline.store.writer import StoreWriter, create_or_resume
+from vega3d.pipeline.store.writer import StoreWriter
 from vega3d.pipeline.worker import ComputedUnit, UnitResult, unit_result
 
 GRID = (3, 4)
@@ -99,7 +100,7 @@ class SyntheticWorker:
 
     def _compute(self, unit: Unit, beat: Callable[[], None]) -> ComputedUnit:
         scenes: list[SceneArrays | SceneFailure] = []
-        for scene_id in unit.scene_ids:
+        for scene_id in unit.todo:
             time.sleep(self.delay_s)
             if scene_id in self.kill_on and self._first_time("kill", scene_id):
                 os.kill(os.getpid(), 9)

@@ -211,6 +211,30 @@ def test_a_run_whose_stores_changed_is_not_scored_on_another_split(
     assert found["scenes"] == 5
 
 
+def test_stores_that_moved_keep_the_split_of_the_run(
+    make_stores: Callable[..., object], tmp_path: Path
+) -> None:
+    stores = make_stores()
+    fit(stores.prior, stores.semantic, tmp_path / "run", CONFIG, QUICK)
+    own = evaluate_run(tmp_path / "run")
+    moved = [str(tmp_path / name) for name in ("p", "s")]
+    for old, new in zip((stores.prior, stores.semantic), moved, strict=True):
+        Path(old).rename(new)
+    found = evaluate_run(tmp_path / "run", prior=moved[0], semantic=moved[1])
+    assert found == own
+    assert found["scenes"] < 4
+
+
+def test_scenes_that_were_trained_on_are_not_scored(
+    make_stores: Callable[..., object], tmp_path: Path
+) -> None:
+    """One of the two stores is another one: the split is not the run's, the scenes are."""
+    stores, other = make_stores(), make_stores(noise=("semantic",))
+    fit(stores.prior, stores.semantic, tmp_path / "run", CONFIG, QUICK)
+    with pytest.raises(UsageError, match=r"3 of 4 scenes were trained on, such as \['scene"):
+        evaluate_run(tmp_path / "run", prior=stores.prior, semantic=other.semantic)
+
+
 def test_other_stores_are_scored_whole_and_must_have_the_same_channels(
     run_dir: Path, make_stores: Callable[..., object]
 ) -> None:

@@ -16,3 +16,12 @@ def compiled(function: F) -> F:
     """
     options = {"cache": True, "nogil": True, "error_model": "numpy"}
     return cast(F, numba.njit(**options)(function))
+
+
+def inlined(function: F) -> F:
+    """Return the same, copied into each compiled function that calls it.
+
+    For what is called once a pixel with many arrays, which cost more to hand over than to use.
+    """
+    options = {"cache": True, "nogil": True, "error_model": "numpy", "inline": "always"}
+    return cast(F, numba.njit(**options)(function))

@@ -12,12 +12,13 @@ import numpy as np
 from vega3d.pipeline.scenes.rooms.casting import (
     CYLINDER,
     SPHERE,
+    Face,
     Solids,
     first_met,
     meet,
     on_face,
 )
-from vega3d.pipeline.scenes.rooms.compiled import compiled
+from vega3d.pipeline.scenes.rooms.compiled import compiled, inlined
 from vega3d.pipeline.scenes.rooms.patterns import pattern_color
 
 TEXEL_M = 0.1
@@ -197,7 +198,7 @@ def _shine(
     return total
 
 
-@compiled
+@inlined
 def _arriving(
     s: Solids,
     lights: Lights,
@@ -208,10 +209,11 @@ def _arriving(
     wx: float,
     wy: float,
     wz: float,
+    on: Face,
     out: np.ndarray,
 ) -> None:
     """Write the light at a point to out[:3], and the gloss that is added to out[3]."""
-    u, v, hu, hv, nx, ny, nz = on_face(s.shape, s.body, i, face, wx, wy, wz)
+    u, v, hu, hv, nx, ny, nz = on
     lamp = _baked(s, i, face, u / hu, v / hv)
     w = lights.window_normal
     window = min(max(0.25 - 0.6 * (nx * w[0] + ny * w[1]), 0.0), 1.0) * 0.35
@@ -283,7 +285,7 @@ def shade(
                 rgb[row, col, k] = exposure.display[int(total[k] * steps)]
 
 
-@compiled
+@inlined
 def _pixel(
     s: Solids,
     lights: Lights,
@@ -309,16 +311,22 @@ def _pixel(
         dx = m[0, 0] * x + m[0, 1] * y + m[0, 2]
         dy = m[1, 0] * x + m[1, 1] * y + m[1, 2]
         dz = m[2, 0] * x + m[2, 1] * y + m[2, 2]
-        z, i, side = first_met(
-            s.shape, s.body, found, max(count, 1), m[0, 3], m[1, 3], m[2, 3], dx, dy, dz
-        )
+        if count == 0:
+            i = found[0]
+            z, side = meet(s.shape, s.body, i, m[0, 3], m[1, 3], m[2, 3], dx, dy, dz)
+            i = i if z < math.inf else -1
+        else:
+            z, i, side = first_met(
+                s.shape, s.body, found, count, m[0, 3], m[1, 3], m[2, 3], dx, dy, dz
+            )
         if i < 0:
             continue
         wx, wy, wz = m[0, 3] + z * dx, m[1, 3] + z * dy, m[2, 3] + z * dz
+        on = on_face(s.shape, s.body, i, side, wx, wy, wz)
         if not s.kind[i, 2] and (i != lit or side != lit_side):
-            _arriving(s, lights, exposure, m, i, side, wx, wy, wz, light)
+            _arriving(s, lights, exposure, m, i, side, wx, wy, wz, on, light)
             lit, lit_side = i, side
-        u, v, hu, hv, _, _, _ = on_face(s.shape, s.body, i, side, wx, wy, wz)
+        u, v, hu, hv = on[:4]
         color = pattern_color(s.kind[i, 0], s.paint, i, s.kind[i, 1], u, v, hu, hv)
         for k in range(3):
             albedo = min(max(color[k], 0.0), 1.0)

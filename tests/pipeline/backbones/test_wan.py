@@ -165,7 +165,7 @@ def test_padding_the_text_after_the_mlp_would_be_another_result(checkpoint: Path
     with_rows = encode(load(checkpoint), VIEWS[:1])["k300_b1"]
     more = np.vstack([PROMPT, np.zeros((100, 24), np.float32)])
     same = encode(load(checkpoint, prompt_embeds=more), VIEWS[:1])["k300_b1"]
-    torch.testing.assert_close(with_rows, same, rtol=0, atol=0)
+    assert max(relative_error(with_rows, same)) < 1e-6
     other = encode(load(checkpoint, prompt_embeds=PROMPT[:1]), VIEWS[:1])["k300_b1"]
     assert relative_error(other, with_rows)[0] > 1e-4
 

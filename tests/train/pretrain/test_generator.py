@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
@@ -118,9 +119,8 @@ def test_metrics_hold_losses_and_scores(finished: Path) -> None:
 
 
 def test_the_pipeline_takes_the_saved_model_as_any_other(finished: Path, tmp_path: Path) -> None:
-    config = ExtractConfig(
-        model=str(finished / "model"), blocks=(0,), resolution=(64, 96), num_views=2
-    )
+    backbone = WanConfig(model=str(finished / "model"), blocks=(0,), resolution=(64, 96))
+    config = ExtractConfig(backbone=backbone, num_views=2)
     scenes = read_scenes("rooms:1?views=2&height=64&width=96&seed=103")
     out = str(tmp_path / "store.zarr")
     summary = extract(scenes, out, config, numerics=Numerics(threads=1), run=run_inline)

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer, SiglipModel
 
-from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.backbones.siglip import SiglipBackbone
-from vega3d.pipeline.config import siglip_config
+from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.train.pretrain.config import PretrainRun, Recipe, SemanticConfig
@@ -72,12 +70,9 @@ def test_the_saved_folder_is_a_siglip_with_its_tokenizer(finished: Path) -> None
 
 
 def test_the_pipeline_takes_the_saved_model_as_any_other(finished: Path) -> None:
-    config = dataclasses.replace(
-        siglip_config(), model=str(finished / "model"), resolution=(64, 96), blocks=(-2,)
-    )
     views = read_scenes("rooms:1?views=2&height=64&width=96").read("room0000").views
     rgb = np.stack([view.read_rgb() for view in views])
-    backbone = SiglipBackbone(config, Numerics(threads=1))
+    backbone = load_backbone("siglip", model=str(finished / "model"), resolution=(64, 96))
     features = backbone.encode(rgb, scene_id="room0000", view_ids=["0000", "0001"])
     assert features["b0"].shape == (2, 4, 6, 16)
 

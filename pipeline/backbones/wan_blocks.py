@@ -1,0 +1,144 @@
+"""Wan's DiT blocks with all that a constant prompt makes constant computed once.
+
+The prompt's L rows are followed by 512 - L padding rows, all alike and all attended to. Attention
+over them is exactly a softmax over L + 1 keys, the last one's logit raised by log(512 - L), and
+what the output projection makes of each head's value is a constant row: cross-attention becomes
+heads x (L + 1) weights and one thin product. Letters: n videos, N tokens, C channels, L rows.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+Rotary = tuple[Float32[Tensor, "1 N 1 D"], Float32[Tensor, "1 N 1 D"]]
+
+
+class FoldedBlock(nn.Module):
+    """One block for one prompt; equal to diffusers' WanTransformerBlock up to rounding.
+
+    Norms, modulation, scores of the text and the residual stream are float32; the large products
+    have the type of the block's weights.
+
+    Source: diffusers, transformer_wan.py; Wan-Video/Wan2.1, wan/modules/model.py.
+    """
+
+    def __init__(
+        self,
+        block: Any,  # noqa: ANN401 - diffusers is untyped here
+        text: Float[Tensor, "1 L1 C"],
+        counts: Float32[Tensor, " L1"],
+    ) -> None:
+        """Rewrite a block's weights.
+
+        Args:
+            block: A WanTransformerBlock; bfloat16 where its large matrices are held so.
+            text: The prompt's different rows after the text MLP, the padding row last.
+            counts: How often each occurs among the rows that are attended to.
+        """
+        super().__init__()
+        own, cross = block.attn1, block.attn2
+        self.heads: int = own.heads
+        self.table = nn.Parameter(block.scale_shift_table.detach().clone())
+        self.eps: float = block.norm1.eps
+        self.to_qkv = _joined(own.to_q, own.to_k, own.to_v)
+        self.norm_q, self.norm_k = own.norm_q, own.norm_k
+        self.to_out = own.to_out[0]
+        self.norm_text, self.to_text_q = block.norm2, cross.to_q
+        self.text_eps: float = cross.norm_q.eps
+        keys, rows, bias = _folded_text(cross, text)
+        self.text_keys = nn.Parameter(keys)
+        self.text_rows, self.text_bias = nn.Parameter(rows), nn.Parameter(bias)
+        self.log_counts = nn.Parameter(counts.float().log())
+        self.expand, self.shrink = block.ffn.net[0].proj, block.ffn.net[2]
+        self.requires_grad_(False).eval()
+
+    def forward(
+        self, hidden: Float32[Tensor, "n N C"], modulation: Float32[Tensor, "1 6 C"], rotary: Rotary
+    ) -> Float32[Tensor, "n N C"]:
+        """Return the block's output."""
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = (self.table + modulation)[0]
+        hidden = hidden + gate * self._attend(self._modulated(hidden, shift, scale), rotary)
+        hidden = hidden + self._attend_to_text(hidden)
+        inner = nn.functional.gelu(
+            self.expand(self._modulated(hidden, shift_ff, scale_ff)), approximate="tanh"
+        )
+        found: Tensor = hidden + gate_ff * self.shrink(inner).float()
+        return found
+
+    def _modulated(
+        self, hidden: Float32[Tensor, "n N C"], shift: Tensor, scale: Tensor
+    ) -> Float[Tensor, "n N C"]:
+        width = (hidden.shape[-1],)
+        found = nn.functional.layer_norm(hidden, width, 1 + scale, shift, self.eps)
+        return found.to(self.to_qkv.weight.dtype)
+
+    def _attend(self, rows: Float[Tensor, "n N C"], rotary: Rotary) -> Float32[Tensor, "n N C"]:
+        query, key, value = self.to_qkv(rows).chunk(3, dim=-1)
+        turned = [
+            _rotate(norm(part.float()).unflatten(-1, (self.heads, -1)), rotary).to(rows.dtype)
+            for norm, part in ((self.norm_q, query), (self.norm_k, key))
+        ]
+        heads = [part.transpose(1, 2) for part in (*turned, value.unflatten(-1, (self.heads, -1)))]
+        mixed = nn.functional.scaled_dot_product_attention(*heads)
+        found: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2)).float()
+        return found
+
+    def _attend_to_text(self, hidden: Float32[Tensor, "n N C"]) -> Float32[Tensor, "n N C"]:
+        query = self.to_text_q(self.norm_text(hidden).to(self.to_text_q.weight.dtype)).float()
+        scale = torch.rsqrt(query.square().mean(-1, keepdim=True) + self.text_eps)
+        per_head = (query * scale).unflatten(-1, (self.heads, -1))
+        scores = torch.einsum("nthd,hkd->nthk", per_head, self.text_keys) + self.log_counts
+        return nn.functional.linear(
+            scores.softmax(dim=-1).flatten(2), self.text_rows, self.text_bias
+        )
+
+
+def distinct_rows(
+    rows: Float[Tensor, "L D"], attended: int
+) -> tuple[Float[Tensor, "1 L1 D"], Float32[Tensor, " L1"]]:
+    """Return the prompt's rows and one of padding, and how often each is attended to."""
+    padded = nn.functional.pad(rows, (0, 0, 0, 1))[None]
+    counts = torch.ones(len(rows) + 1)
+    counts[-1] = attended - len(rows)
+    return (padded, counts) if len(rows) < attended else (padded[:, :-1], counts[:-1])
+
+
+def _folded_text(
+    cross: Any,  # noqa: ANN401 - diffusers is untyped here
+    text: Float[Tensor, "1 L1 C"],
+) -> tuple[Float32[Tensor, "heads L1 d"], Float32[Tensor, "C heads_L1"], Float32[Tensor, " C"]]:
+    """Return keys with norm and scale in them, and each head's output for each row.
+
+    Products of weights are taken in float64 and rounded once.
+    """
+    heads: int = cross.heads
+    key: Tensor = cross.norm_k(cross.to_k(text).float())[0] * cross.norm_q.weight
+    width = key.shape[-1] // heads
+    keys = key.reshape(-1, heads, width).transpose(0, 1) * width**-0.5  # heads L1 d
+    value: Tensor = cross.to_v(text)[0].double().reshape(-1, heads, width)  # L1 heads d
+    out = cross.to_out[0]
+    weight: Tensor = out.weight.detach().double().reshape(-1, heads, width)  # C heads d
+    rows = torch.einsum("chd,khd->chk", weight, value).flatten(1).float()
+    return keys.float().clone(), rows, out.bias.detach().float().clone()
+
+
+def _rotate(x: Float32[Tensor, "n N heads D"], rotary: Rotary) -> Float32[Tensor, "n N heads D"]:
+    """Turn neighbouring pairs by the position's angles.
+
+    Source: diffusers, transformer_wan.py (tables with each angle twice).
+    """
+    cosine, sine = rotary[0][..., 0::2], rotary[1][..., 1::2]
+    left, right = x[..., 0::2], x[..., 1::2]
+    turned = (left * cosine - right * sine, left * sine + right * cosine)
+    return torch.stack(turned, dim=-1).flatten(-2)
+
+
+def _joined(*layers: nn.Linear) -> nn.Linear:
+    """Return several layers of one input as one."""
+    weight = torch.cat([layer.weight.detach() for layer in layers])
+    joined = nn.Linear(weight.shape[1], weight.shape[0])
+    joined.weight = nn.Parameter(weight)
+    joined.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+    return joined

@@ -1,0 +1,149 @@
+"""The index of all records, merged when a run ends, so that a store opens with a few reads.
+
+The file holds the latest record of every unit, a line each, then one line that says what is needed
+of all of them at once, then that line's length in 20 digits. It is a copy: whatever it says can be
+read from the records, and a record that was damaged can be restored from it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from vega3d.pipeline.store import schema
+from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json
+from vega3d.pipeline.store.names import check_text
+from vega3d.pipeline.store.objects import Objects
+from vega3d.pipeline.store.record import Record, sealed, unsealed
+
+INDEX = "unit/index.jsonl"
+
+_FOOTER_BYTES = 21
+_FIRST_READ = 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexedRecord:
+    """What the index says of a unit's latest record."""
+
+    unit: int
+    sequence: int
+    committed: bool
+    digest: str
+    offset: int
+    length: int
+    """Of its text in the file."""
+
+    stored_bytes: int
+    moved: tuple[str, ...]
+    """Names of shards that are not at their place in the grid."""
+
+    failures: tuple[str, ...]
+    """Of each scene, "" where there are features."""
+
+    contents: tuple[str, ...]
+    """Hash of what each scene's features came from."""
+
+    views: tuple[tuple[str, ...], ...]
+    """Ids of each scene's views."""
+
+
+def index_parts(records: Iterable[Record]) -> list[bytes]:
+    """Return the pieces of the file; the records in the order of their units."""
+    lines: list[bytes] = []
+    entries: list[list[object]] = []
+    tables: dict[tuple[str, ...], int] = {}  # scenes often name their views alike
+    offset = 0
+    for record in records:
+        text = record.to_json() + b"\n"
+        entries.append([*_entry(record, offset, len(text) - 1, tables)])
+        lines.append(text)
+        offset += len(text)
+    views = [list(names) for names in tables]
+    header = {"format": FORMAT_VERSION, "records": entries, "views": views}
+    line = sealed(canonical_json(header)) + b"\n"
+    return [*lines, line, b"%020d\n" % len(line)]
+
+
+def read_index(objects: Objects) -> dict[int, IndexedRecord]:
+    """Return what the index says, by unit.
+
+    Raises:
+        FileNotFoundError: No run has ended yet.
+        SchemaError: It is damaged.
+    """
+    tail, size = objects.read_tail(INDEX, _FIRST_READ)
+    footer = tail[-_FOOTER_BYTES:]
+    if len(footer) != _FOOTER_BYTES or not footer[:-1].isdigit() or footer[-1:] != b"\n":
+        raise schema.SchemaError(f"{INDEX} does not end as it must")
+    length = int(footer)
+    if not 0 < length <= min(size - _FOOTER_BYTES, schema.MAX_DOCUMENT_BYTES):
+        raise schema.SchemaError(f"{INDEX} says that it ends with {length} of {size} bytes")
+    if length + _FOOTER_BYTES > len(tail):
+        tail, _ = objects.read_tail(INDEX, length + _FOOTER_BYTES)
+    return _parse(tail[-_FOOTER_BYTES - length : -_FOOTER_BYTES].rstrip(b"\n"), size)
+
+
+def read_indexed(objects: Objects, entry: IndexedRecord) -> bytes:
+    """Return the text of a record from the index."""
+    return objects.read_parts(INDEX, [(entry.offset, entry.length)])[0]
+
+
+def _entry(
+    record: Record, offset: int, length: int, tables: dict[tuple[str, ...], int]
+) -> Iterable[object]:
+    views = [tables.setdefault(tuple(s.view_ids), len(tables)) for s in record.scenes]
+    yield from (record.unit, record.sequence, int(record.kind == "commit"), record.digest)
+    yield from (offset, length, record.stored_bytes, list(record.moved))
+    yield [scene.failure for scene in record.scenes]
+    yield [scene.content_sha256 for scene in record.scenes]
+    yield views
+
+
+def _parse(line: bytes, size: int) -> dict[int, IndexedRecord]:
+    document = schema.load(unsealed(line, INDEX), INDEX)
+    document = schema.members(document, INDEX, ("format", "records", "views"))
+    if document["format"] != FORMAT_VERSION:
+        raise schema.SchemaError(f"{INDEX} is of another format than its store")
+    tables = [_texts(names) for names in schema.items(document["views"], INDEX, schema.MAX_SCENES)]
+    found = {}
+    for entry in schema.items(document["records"], INDEX, schema.MAX_SCENES):
+        record = _record(entry, tables, size)
+        found[record.unit] = record
+    return found
+
+
+def _record(entry: object, tables: Sequence[tuple[str, ...]], size: int) -> IndexedRecord:
+    values = schema.items(entry, INDEX, 11)
+    if len(values) != 11:
+        raise schema.SchemaError(f"{INDEX}: an entry has {len(values)} members, and must have 11")
+    unit, sequence, committed, digest, offset, length, stored, moved, failures, contents, views = (
+        values
+    )
+    places = schema.items(views, INDEX, schema.MAX_SCENES)
+    found = IndexedRecord(
+        unit=schema.whole(unit, f"{INDEX}: unit", 0, schema.MAX_SCENES),
+        sequence=schema.whole(sequence, f"{INDEX}: sequence"),
+        committed=bool(schema.whole(committed, f"{INDEX}: committed", 0, 1)),
+        digest=schema.sha256_text(digest, f"{INDEX}: digest"),
+        offset=schema.whole(offset, f"{INDEX}: offset", 0, size),
+        length=schema.whole(length, f"{INDEX}: length", 0, size),
+        stored_bytes=schema.whole(stored, f"{INDEX}: bytes"),
+        moved=_texts(moved),
+        failures=_texts(failures),
+        contents=_texts(contents),
+        views=tuple(tables[schema.whole(v, INDEX, 0, len(tables) - 1)] for v in places),
+    )
+    if not len(found.failures) == len(found.contents) == len(found.views):
+        raise schema.SchemaError(f"{INDEX}: unit {unit} has lists of several lengths")
+    if found.offset + found.length > size:
+        raise schema.SchemaError(f"{INDEX}: unit {unit} lies behind the end")
+    return found
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """Return a list of texts; looked at as one, because a large store has many."""
+    texts = schema.items(value, INDEX, schema.MAX_VIEWS)
+    try:
+        check_text(INDEX, "".join(texts), schema.MAX_DOCUMENT_BYTES)
+    except TypeError as error:
+        raise schema.SchemaError(f"{INDEX}: a list holds something that is no text") from error
+    return tuple(texts)

@@ -1,0 +1,214 @@
+"""A commit record: what a unit's shards are and which scenes they hold, vouching for itself.
+
+A record says nothing of when, where or by whom. Its last member is the hash of all that stands
+before it; `FORMAT.md` lists every member. Files are the business of `records`.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+
+from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.store import schema
+from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json, sha256_of
+from vega3d.pipeline.store.names import check_key, check_text
+
+MAX_RECORD_BYTES = 2**28
+MAX_FAILURE_BYTES = 4096
+MAX_SHARD_BYTES = 5 * 2**30
+
+_SEAL_OPENS = b',"sha256":"'
+_SEAL_BYTES = len(_SEAL_OPENS) + 64 + 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SceneRecord:
+    """What a commit says of one scene; `failure` is its reason, or "" where there are features."""
+
+    scene_id: str
+    row: int
+    failure: str = ""
+    content_sha256: str = ""
+    view_ids: Sequence[str] = ()
+    image_size: Sequence[tuple[int, int]] = ()
+    """Height and width of each view's colour image, px."""
+
+    world_from_camera: str = ""
+    """Of each view, packed; see `pack_matrices`."""
+
+    intrinsics: str = ""
+    dropped_views: int = 0
+    """Views left out because their pose was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectRecord:
+    """Checksum and size of one stored object."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """The state of one unit. A `commit` makes its rows readable, a `revoke` takes them back."""
+
+    kind: Literal["commit", "revoke"]
+    unit: int
+    sequence: int
+    objects: Mapping[str, ObjectRecord] = field(default_factory=dict)
+    """The unit's shards by their names, one of each unit array."""
+
+    scenes: Sequence[SceneRecord] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    """What else changes the last bits: versions, instruction set, GPU."""
+
+    digest: str = field(default="", compare=False)
+    """Hash of what was stored, wherever it lies and however it came about."""
+
+    def __post_init__(self) -> None:
+        """Compute the digest where none was read."""
+        if not self.digest:
+            object.__setattr__(self, "digest", content_digest(self))
+
+    @property
+    def moved(self) -> tuple[str, ...]:
+        """Names of the shards that are not at their place in Zarr's grid."""
+        return tuple(key for key in self.objects if not key.partition("/")[2].startswith("c"))
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the unit's shards."""
+        return sum(entry.size for entry in self.objects.values())
+
+    def to_json(self) -> bytes:
+        """Return the one text of this record."""
+        return sealed(canonical_json({"format": FORMAT_VERSION, **asdict(self)}))
+
+
+def content_digest(record: Record) -> str:
+    """Return the sha256 of a record without its sequence, environment and objects' names."""
+    shards = {key.split("/")[0]: asdict(entry) for key, entry in record.objects.items()}
+    scenes = [asdict(scene) for scene in record.scenes]
+    return sha256_of([canonical_json({"unit": record.unit, "shards": shards, "scenes": scenes})])
+
+
+def sealed(document: bytes) -> bytes:
+    """Return the text of a JSON object with its hash as the last member."""
+    return b"".join(
+        [document[:-1], _SEAL_OPENS, hashlib.sha256(document).hexdigest().encode(), b'"}']
+    )
+
+
+def unsealed(raw: bytes, what: str) -> bytes:
+    """Return the text without its last member; raises SchemaError where that is not its hash."""
+    document = raw[:-_SEAL_BYTES] + b"}"
+    if raw != sealed(document):
+        raise schema.SchemaError(f"{what} does not match its own hash")
+    return document
+
+
+def parse_record(raw: bytes, what: str) -> Record:
+    """Return a record of this format; raises SchemaError where anything is not as it must be."""
+    if len(raw) > MAX_RECORD_BYTES:
+        raise schema.SchemaError(f"{what} has {len(raw)} bytes, and may have {MAX_RECORD_BYTES}")
+    document = schema.load(unsealed(raw, what), what)
+    names = {"format", *(f.name for f in fields(Record))}
+    document = schema.members(document, what, names)
+    if document["format"] != FORMAT_VERSION:
+        raise schema.SchemaError(f"{what} is of another format than its store")
+    if document["kind"] not in ("commit", "revoke"):
+        raise schema.SchemaError(f"{what}: kind must be commit or revoke")
+    shards = document["objects"]
+    if not isinstance(shards, dict) or len(shards) > 4096:
+        raise schema.SchemaError(f"{what}: objects must be an object of at most 4096 members")
+    scenes = schema.items(document["scenes"], f"{what}: scenes", schema.MAX_SCENES)
+    return Record(
+        kind=document["kind"],
+        unit=schema.whole(document["unit"], f"{what}: unit", 0, schema.MAX_SCENES),
+        sequence=schema.whole(document["sequence"], f"{what}: sequence"),
+        objects={check_key(key): _object(value, f"{what}: {key}") for key, value in shards.items()},
+        scenes=[_scene(scene, f"{what}: scene {i}") for i, scene in enumerate(scenes)],
+        environment=schema.plain(document["environment"], f"{what}: environment"),
+        digest=schema.sha256_text(document["digest"], f"{what}: digest"),
+    )
+
+
+def pack_matrices(matrices: np.ndarray | None) -> str:
+    """Return matrices as base64 of little-endian float64, "" where not one is known.
+
+    Args:
+        matrices: [V, n, n]; one that is not finite is unknown and kept as NaN.
+    """
+    if matrices is None:
+        return ""
+    values = np.array(matrices, dtype="<f8")
+    unknown = ~np.isfinite(values).all(axis=(1, 2))
+    values[unknown] = np.nan
+    return "" if unknown.all() else base64.b64encode(values.tobytes()).decode()
+
+
+def unpack_matrices(packed: str, count: int, size: int) -> np.ndarray:
+    """Return `count` matrices of size x size, float64 [V, size, size]; NaN where unknown."""
+    if not packed:
+        return np.full((count, size, size), np.nan)
+    return np.frombuffer(base64.b64decode(packed), dtype="<f8").reshape(count, size, size).copy()
+
+
+def _object(value: object, what: str) -> ObjectRecord:
+    entry = schema.members(value, what, ("sha256", "size"))
+    return ObjectRecord(
+        sha256=schema.sha256_text(entry["sha256"], f"{what}: sha256"),
+        size=schema.whole(entry["size"], f"{what}: size", 0, MAX_SHARD_BYTES),
+    )
+
+
+def _scene(value: object, what: str) -> SceneRecord:
+    scene = schema.members(value, what, [f.name for f in fields(SceneRecord)])
+    views = schema.items(scene["view_ids"], f"{what}: view_ids", schema.MAX_VIEWS)
+    sizes = schema.items(scene["image_size"], f"{what}: image_size", schema.MAX_VIEWS)
+    if len(sizes) != len(views):
+        raise schema.SchemaError(f"{what}: {len(sizes)} image sizes for {len(views)} views")
+    for size in sizes:
+        for side in schema.items(size, f"{what}: image_size", 2):
+            schema.whole(side, f"{what}: image_size", 0, 2**31 - 1)
+        if len(size) != 2:
+            raise schema.SchemaError(f"{what}: an image size has two sides")
+    return SceneRecord(
+        scene_id=_name(scene["scene_id"], f"{what}: scene_id"),
+        row=schema.whole(scene["row"], f"{what}: row", 0, schema.MAX_SCENES),
+        failure=schema.text(scene["failure"], f"{what}: failure", MAX_FAILURE_BYTES),
+        content_sha256=schema.sha256_text(scene["content_sha256"], what, empty=True),
+        view_ids=tuple(_name(view, f"{what}: view_ids") for view in views),
+        image_size=tuple((size[0], size[1]) for size in sizes),
+        world_from_camera=_packed(scene["world_from_camera"], len(views), 4, what),
+        intrinsics=_packed(scene["intrinsics"], len(views), 3, what),
+        dropped_views=schema.whole(scene["dropped_views"], f"{what}: dropped_views"),
+    )
+
+
+def _name(value: object, what: str) -> str:
+    try:
+        return check_text(what, schema.text(value, what))
+    except schema.SchemaError:
+        raise
+    except StoreError as error:
+        raise schema.SchemaError(str(error)) from error
+
+
+def _packed(value: object, views: int, size: int, what: str) -> str:
+    packed = schema.text(value, what, 2**31)
+    if packed:
+        wanted = views * size * size * 8
+        try:
+            held = len(base64.b64decode(packed, validate=True))
+        except (binascii.Error, ValueError) as error:
+            raise schema.SchemaError(f"{what}: matrices that are no base64") from error
+        if held != wanted:
+            raise schema.SchemaError(f"{what}: matrices of {held} bytes, which must be {wanted}")
+    return packed

@@ -1,0 +1,80 @@
+"""Repairing a store: what is a copy is written again, what is lost is taken back.
+
+Order: what is known from the plan, records, shards, what was merged.
+"""
+
+from dataclasses import dataclass, field
+
+from vega3d.pipeline.store.checking import Findings, shard_differs
+from vega3d.pipeline.store.creating import fixed_objects
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.objects import Objects
+from vega3d.pipeline.store.record import Record
+from vega3d.pipeline.store.records import Records
+from vega3d.pipeline.store.root import Root
+from vega3d.pipeline.store.writer import StoreWriter
+
+LEFTOVER_AGE_S = 86_400.0
+"""A temporary file, or a superseded shard, of that age belongs to nobody."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Repaired:
+    """What a repair did."""
+
+    restored: list[str] = field(default_factory=list)
+    """Objects that hold again what they held."""
+
+    taken_back: dict[int, str] = field(default_factory=dict)
+    """Units whose rows are gone until the extraction is run again, and why."""
+
+
+def repair(objects: Objects, root: Root, findings: Findings) -> Repaired:
+    """Write again what can be known, and take back the units whose bytes are lost."""
+    done = Repaired()
+    expected = fixed_objects(root)
+    for key in findings.fixed:
+        objects.replace(key, [expected[key]])
+        done.restored.append(key)
+    _repair_records(Records(objects), findings, done)
+    _repair_shards(objects, root, findings, done)
+    merge_commits(StoreWriter(url=objects.url, layout=root.layout, numerics=root.ours["numerics"]))
+    done.restored += findings.merged
+    objects.remove_leftovers(LEFTOVER_AGE_S)
+    for key in findings.superseded:
+        if objects.age_s(key) > LEFTOVER_AGE_S:
+            objects.remove(key)
+    return done
+
+
+def _repair_records(records: Records, findings: Findings, done: Repaired) -> None:
+    for key in findings.records:
+        place = records.place(key)
+        if place is None:
+            continue  # not ours, and in nobody's way
+        if text := findings.lost.get(place):
+            records.objects.replace(key, [text])
+            done.restored.append(key)
+            continue
+        # Nobody knows what it said. A revoke in its place keeps the unit's numbers without a gap.
+        unit, sequence = place
+        revoke = Record(kind="revoke", unit=unit, sequence=sequence)
+        records.objects.replace(key, [revoke.to_json()])
+        if findings.latest[unit][0] == sequence:
+            done.taken_back[unit] = f"{key} {findings.records[key]}, and there is no copy of it"
+
+
+def _repair_shards(objects: Objects, root: Root, findings: Findings, done: Repaired) -> None:
+    specs = {spec.name: spec for spec in root.layout.unit_arrays}
+    for unit, record in findings.commits.items():
+        for key, entry in record.objects.items():
+            if key not in findings.shards:
+                continue
+            place = specs[key.split("/")[0]].file_key(unit)
+            if place != key and not shard_differs(objects, place, entry):
+                objects.replace(key, [objects.read(place)])
+                done.restored.append(key)
+            else:
+                done.taken_back[unit] = f"{key} {findings.shards[key]}"
+        if unit in done.taken_back:
+            Records(objects).revoke(unit, record.sequence + 1)

@@ -1,0 +1,191 @@
+"""Manifests and scripts: valid for the programs that read them, and one of them run for real."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from vega3d.cluster.config import SubmitConfig
+from vega3d.cluster.submission import command, render, submit
+from vega3d.pipeline import open_store
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.errors import UsageError
+
+REPO = Path(__file__).parents[2]
+SCHEMAS = json.loads(Path(__file__).with_name("kuberay_schema.json").read_text())["schemas"]
+OPTIONS = ["/data/my scans", "--out", "s3://bucket/prior.zarr", "--noise-seed", "7"]
+BIN = Path(sys.executable).parent
+KINDS = [
+    SubmitConfig(),
+    SubmitConfig(gpu="", spot=False, partition="long", account="lab-7", gpus_per_node=2),
+]
+
+
+def rendered(to: str, config: SubmitConfig = KINDS[0], workers: int = 12) -> str:
+    return render(to, OPTIONS, RunConfig(runner="ray", workers=workers), config)
+
+
+def tool(name: str) -> str:
+    """Return a linter of the test extra, wherever the environment keeps it."""
+    found = shutil.which(name) or shutil.which(name, path=str(BIN))
+    if found is None:
+        import importlib.util
+
+        spec = importlib.util.find_spec("kubernetes_validate")
+        assert spec is not None
+        found = str(Path(spec.origin).parents[4] / "bin" / name)
+    return found
+
+
+@pytest.mark.parametrize("config", KINDS, ids=["gpu", "cpu"])
+def test_kuberay_documents_fit_kubernetes_and_kuberay(config: SubmitConfig) -> None:
+    budget, job = yaml.safe_load_all(rendered("kuberay", config))
+    kubernetes_validate.validate(budget, "1.30", strict=True)
+    jsonschema.validate(job, SCHEMAS["RayJob"])
+    cluster = job["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    for group in groups:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, **group["template"]}
+        pod["metadata"] = {**pod["metadata"], "name": "x"}
+        kubernetes_validate.validate(pod, "1.30", strict=True)
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    head, workers = groups
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    assert workers["maxReplicas"] == 12
+    matched = budget["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"]
+    assert head["template"]["metadata"]["labels"]["app.kubernetes.io/name"] == matched
+    limits = workers["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert ("nvidia.com/gpu" in limits) == bool(config.gpu)
+    assert ("tolerations" in workers["template"]["spec"]) == (config.spot or bool(config.gpu))
+
+
+def test_a_wrong_field_would_be_found() -> None:
+    _, job = yaml.safe_load_all(rendered("kuberay"))
+    job["spec"]["rayClusterSpec"]["authOption"] = {}
+    with pytest.raises(jsonschema.ValidationError, match="authOption"):
+        jsonschema.validate(job, SCHEMAS["RayJob"])
+
+
+@pytest.mark.parametrize("config", KINDS, ids=["gpu", "cpu"])
+@pytest.mark.parametrize("to", ["slurm", "ray"])
+def test_scripts_pass_shellcheck(to: str, config: SubmitConfig, tmp_path: Path) -> None:
+    script = tmp_path / "script.sh"
+    script.write_text(rendered(to, config))
+    done = subprocess.run([tool("shellcheck"), script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_script_inside_skypilots_file_passes_shellcheck(tmp_path: Path) -> None:
+    document = yaml.safe_load(rendered("sky"))
+    assert document["num_nodes"] == 2
+    assert document["resources"]["accelerators"] == "H100:8"
+    script = tmp_path / "run.sh"
+    script.write_text("#!/usr/bin/env bash\n" + document["run"])
+    done = subprocess.run([tool("shellcheck"), script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_passes_hadolint() -> None:
+    file = REPO / "cluster" / "docker" / "Dockerfile"
+    done = subprocess.run([tool("hadolint"), file], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "USER 1000" in file.read_text()
+
+
+@pytest.mark.parametrize("to", ["kuberay", "slurm", "sky", "ray"])
+def test_every_file_sets_the_authentication_and_holds_no_secret(to: str) -> None:
+    text = rendered(to)
+    assert "RAY_AUTH_MODE" in text or "authOptions" in text
+    assert "'/data/my scans'" in text  # quoted for the shell that runs it
+    assert "disabled" not in text
+
+
+def test_the_command_is_the_same_run_on_the_ray_around_it() -> None:
+    words = command(OPTIONS, RunConfig(runner="ray", workers=3), SubmitConfig(gpu=""))
+    assert words[: 2 + len(OPTIONS)] == ["vega3d-extract", "run", *OPTIONS]
+    assert words[2 + len(OPTIONS) :] == (
+        [
+            "--runner",
+            "ray",
+            "--address",
+            "auto",
+            "--workers",
+            "3",
+            "--device",
+            "cpu",
+            "--gpus-per-worker",
+            "0",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("name", "My Job"), ("time_limit", "1 day"), ("partition", "a\nb"), ("gpus_per_node", 0)],
+)
+def test_values_that_would_break_a_file_are_refused(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        SubmitConfig(**{field: value})
+
+
+def test_a_submitter_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match="kubectl is not here"):
+        submit("kuberay", "text")
+    with pytest.raises(UsageError, match="--to must be one of kuberay"):
+        rendered("pbs")
+
+
+STUBS = {
+    "srun": """while [[ "${1:-}" == --* ]]; do shift; done
+[ "$1" = hostname ] && { echo 127.0.0.1; exit; }
+[ "$1" = ray ] && set -- "$@" --num-cpus=2 --object-store-memory=80000000
+exec "$@"
+""",
+    "scontrol": """[ "$1" = show ] && { echo node0; echo node1; exit; }
+echo "$@" >> "$VEGA3D_SLURM_STATE/scontrol.log"
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_slurm_script_brings_up_two_nodes_and_runs(tmp_path: Path, tiny_wan: Path) -> None:
+    """With a stub srun, both `nodes` are Ray nodes of this machine; the run is the real one."""
+    stubs = tmp_path / "stubs"
+    stubs.mkdir()
+    for name, body in STUBS.items():
+        (stubs / name).write_text(f"#!/usr/bin/env bash\n{body}")
+        (stubs / name).chmod(0o755)
+    out = tmp_path / "prior.zarr"
+    options = ["rooms:2?views=2&height=96&width=128", "--out", str(out), "--model", str(tiny_wan)]
+    options += ["--threads", "1", "--cpus-per-worker", "1"]
+    options += ["--scenes-per-shard", "1"]
+    config = SubmitConfig(gpu="", gpus_per_node=1)
+    script = tmp_path / "job.sh"
+    script.write_text(render("slurm", options, RunConfig(runner="ray", workers=2), config))
+    environment = {
+        **os.environ,
+        "PATH": f"{stubs}:{BIN}:{Path(tool('shellcheck')).parent}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_JOB_NODELIST": "node[0-1]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "VEGA3D_SLURM_STATE": str(tmp_path),
+        "RAY_TMPDIR": "/tmp",
+    }
+    environment.pop("RAY_AUTH_MODE", None)
+    done = subprocess.run(
+        ["bash", str(script)], capture_output=True, text=True, check=False, env=environment,
+        cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(open_store(str(out)).scene_ids) == 2
+    assert not (tmp_path / environment["SLURM_JOB_ID"]).exists()  # the token is gone
