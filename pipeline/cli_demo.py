@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
     check_out(out)
-    from vega3d.cluster.ray_runner import connection
+    from vega3d.cluster.connecting import connection
     from vega3d.pipeline.demo import SCENES, run_demo
 
     if dry_run:

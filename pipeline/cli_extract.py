@@ -13,7 +13,7 @@ import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
-from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result
+from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import DryRun, Program
@@ -70,7 +70,7 @@ def run(
         print_result(_estimated(scenes, config, Rates(workers=run.workers)))
         return
     summary = extract_to(scenes, out, config, numerics, run, retry_failed, prompt_embeds)
-    _tell(summary)
+    _report(summary)
     if summary["failures"] or summary["pending"]:
         raise typer.Exit(SOME_FAILED)
 
@@ -79,6 +79,8 @@ def run(
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
     found = _estimated(scenes, config, rates)
+    if refused := found["refused_scenes"]:
+        tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
     print(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
@@ -136,7 +138,7 @@ def extract_to(
     from vega3d.pipeline.runlog import RunLog
 
     source = find_scenes(scenes)
-    print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
+    tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
     asked = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run)}
     log = RunLog(out, asked, as_toml(config, numerics, run))
     with Progress() as progress:
@@ -211,7 +213,7 @@ def _runner(run: RunConfig) -> "Runner":
     from vega3d.pipeline.worker import run_inline
 
     if run.runner == "inline":
-        return run_inline
+        return partial(run_inline, config=run)
     from vega3d.cluster.ray_runner import run_ray
 
     return partial(run_ray, config=run)
@@ -230,12 +232,14 @@ def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, An
     return estimate(planned, config, planned_facts(config.backbone), rates, source_bytes=size_bytes)
 
 
-def _tell(summary: dict[str, Any]) -> None:
+def _report(summary: dict[str, Any]) -> None:
     """Tell a person how it went, then print the summary."""
     for scene_id, reason in list(summary["failures"].items())[:20]:
-        print(f"failed {scene_id}: {reason}", file=sys.stderr)
+        tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
         print("when they are mended, run with --retry-failed", file=sys.stderr)
+    for scene_id, reason in list(summary["postponed"].items())[:20]:
+        tell(f"left for the next run {scene_id}: {reason}")
     print(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",

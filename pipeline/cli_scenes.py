@@ -1,4 +1,4 @@
-"""Commands on captures: `pack`. Standard library and typer only, until one runs."""
+"""Commands on captures: `pack`, `check`. Standard library and typer only, until one runs."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result
+from vega3d.pipeline.config import CheckConfig
 from vega3d.pipeline.options import DryRun, Program
 
 if TYPE_CHECKING:
@@ -47,6 +48,29 @@ def pack(
         print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
     print_result(packed)
     if packed["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def check(
+    scenes: Scenes,
+    config: CheckConfig,
+    out: Annotated[str, typer.Option(help="Folder for a picture a scene; none without.")] = "",
+    dry_run: DryRun = False,
+) -> None:
+    """Say whether scenes prove their own geometry; costs no GPU and needs no model."""
+    if out:
+        check_out(out)
+    from vega3d.pipeline.check import check_and_tell
+    from vega3d.pipeline.scenes.reading import read_scenes
+
+    source = checked(read_scenes, scenes)
+    if dry_run:
+        print_result({"scenes": len(source.entries()), "out": out})
+        return
+    found = check_and_tell(source, config, out=out)
+    print_result(found)
+    if found["to_mend"]:
         raise typer.Exit(SOME_FAILED)
 
 

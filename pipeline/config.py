@@ -17,10 +17,12 @@ from vega3d.pipeline.backbones.registry import (
     preset_names,
 )
 from vega3d.pipeline.backbones.settings import check_choices, size_text
+from vega3d.pipeline.scenes.settings import Poses, check_conventions
 from vega3d.pipeline.settings import Choice
 
 StoreDtype = Literal["float16", "float32"]
 Sampling = Literal["uniform", "coverage"]
+BadViews = Literal["drop", "fail"]
 
 
 def _names() -> tuple[str, ...]:
@@ -49,6 +51,10 @@ class ExtractConfig:
     sampling: Sampling = "uniform"
     """How they are chosen: evenly by index, or greedily by the 0.1 m voxels they cover."""
 
+    bad_views: BadViews = "drop"
+    """Views with a damaged or missing file or a camera that cannot be true: drop leaves them out
+    and fails a scene where more than half are bad, fail fails a scene with any."""
+
     scenes_per_shard: int = field(default=8, metadata={"usual": "8 on a GPU, 1 on a CPU"})
     """Scenes of one unit: one file per array, one commit, one retry."""
 
@@ -65,14 +71,19 @@ class ExtractConfig:
             raise ValueError(f"scenes_per_shard must be >= 1, got {self.scenes_per_shard}")
 
     def stored(self) -> dict[str, Any]:
-        """Return the config as a store keeps it: the encoder's settings and ours, side by side."""
+        """Return the config as a store keeps it: the encoder's settings and ours, side by side.
+
+        `bad_views` is left out where it drops: stores made before it had a name go on.
+        """
         common = {name: getattr(self, name) for name in _common()}
+        if self.bad_views == "drop":
+            del common["bad_views"]
         return {"backbone": self.backbone.name, **self.backbone.stored(), **common}
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "ExtractConfig":
         """Rebuild the config that a store was made with."""
-        common = {name: stored[name] for name in _common()}
+        common = {name: stored[name] for name in _common() if name in stored or name != "bad_views"}
         backbone = family(stored["backbone"]).from_stored(stored)
         return cls(backbone=backbone, **{**common, "grid": tuple(stored["grid"])})
 
@@ -150,3 +161,29 @@ class Rates:
             raise ValueError("tflops_per_worker, workers and read_gb_per_s must be positive")
         if min(self.price_per_worker_hour, self.price_per_gb_month) < 0:
             raise ValueError("price_per_worker_hour and price_per_gb_month must be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckConfig:
+    """What is looked at of scenes, and how it is to be understood."""
+
+    num_views: int = field(default=32, metadata={"option": "--views"})
+    """Views of a scene at most; 0 takes all."""
+
+    num_scenes: int = 0
+    """Scenes at most, spread evenly over all; 0 takes all."""
+
+    sampling: Sampling = "uniform"
+    """How views are chosen."""
+
+    poses: Poses = "opencv"
+    """What the poses are: world-from-camera with OpenCV's or OpenGL's axes, or the inverse."""
+
+    depth_scale: float = 1.0
+    """Factor that turns depth into metres."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.num_views < 0 or self.num_scenes < 0:
+            raise ValueError("num_views and num_scenes must be >= 0 (0 takes all)")
+        check_conventions(self.poses, self.depth_scale)

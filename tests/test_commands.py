@@ -27,6 +27,7 @@ ALONE = {
     "vega3d-extract backbones": "",
     "vega3d-extract bench": "full repeats",
     "vega3d-extract pack": "scenes out scenes_per_tar dry_run",
+    "vega3d-extract check": "scenes out dry_run",
     "vega3d-extract status": "store watch every_s",
     "vega3d-extract verify": "store deep scenes_at model sample repair yes",
     "vega3d-extract import": "files out source dry_run",
@@ -38,6 +39,9 @@ ALONE = {
     "vega3d-train ablate": "out dry_run",
     "vega3d-train eval": "run_dir weights force_gate",
     "vega3d-train export": "what out weights views_per_tar dry_run",
+    "vega3d-train pretrain generator": "out dry_run",
+    "vega3d-train pretrain semantic": "out dry_run",
+    "vega3d-train pretrain score": "scenes store compare",
 }
 """What a command takes beside configs: what it reads and writes, and how it goes about it this
 once. A setting that decides a result, or that two commands share, belongs into a config."""
@@ -50,9 +54,18 @@ ITS_OWN = {"out", "dry_run"}
 def commands() -> list[tuple[str, ConfigTaker, Any]]:
     """Return the name, the function and typer's command of each."""
     return [
-        (f"{program} {name}", command.callback.__wrapped__, command)
+        (name, command.callback.__wrapped__, command)
         for program, app in PROGRAMS.items()
-        for name, command in get_command(app).commands.items()
+        for name, command in within(program, get_command(app))
+    ]
+
+
+def within(name: str, command: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - typer's click
+    """Return the commands in a group, and in the groups in it."""
+    if not hasattr(command, "commands"):
+        return [(name, command)]
+    return [
+        found for word, one in command.commands.items() for found in within(f"{name} {word}", one)
     ]
 
 

@@ -41,7 +41,7 @@ SHARED = {
 """What every room may import."""
 
 ONLY_IN = {
-    "ray": {"cluster/ray_runner.py"},
+    "ray": {"cluster/"},
     "diffusers": {"pipeline/backbones/", "train/pretrain/"},
     "transformers": {"pipeline/backbones/", "train/pretrain/"},
 }
@@ -156,7 +156,7 @@ def test_every_package_is_installed() -> None:
 
 
 COMMANDS = {
-    "pipeline": "run plan backbones bench pack status verify import pictures demo",
+    "pipeline": "run plan backbones bench pack check status verify import pictures demo",
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",

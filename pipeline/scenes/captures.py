@@ -64,7 +64,7 @@ class Layout(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Captures:
-    """The captures below a folder, or the ones that it holds itself."""
+    """The captures below a folder, or the ones that it holds itself; or those of one file."""
 
     root: str
     layouts: tuple[Layout, ...]
@@ -77,8 +77,7 @@ class Captures:
         """
         entries, places = [], []
         for folder, layout in self._look().captures:
-            found = layout.places(folder) if layout else (Place(path=folder.path, num_views=0),)
-            for place in found:
+            for place in _places(folder, layout):
                 scene_id = self._scene_id(folder.path, place)
                 places.append((scene_id, place.path))
                 entries.append(
@@ -116,9 +115,12 @@ class Captures:
         return found
 
     def _scene_id(self, folder: str, place: Place) -> str:
-        below = PurePath(folder).relative_to(self.root).as_posix()
+        is_file = os.path.isfile(self.root)
+        root = os.path.dirname(self.root) if is_file else self.root
+        below = PurePath(folder).relative_to(root).as_posix() if folder else "."
         parts = [part for part in (below, place.name) if part not in ("", ".")]
-        return "/".join(parts) or Path(self.root).resolve().name
+        own = Path(place.path).resolve()
+        return "/".join(parts) or (own.stem if own.is_file() else own.name)
 
     def _find(self, scene_id: str) -> tuple[Layout, Place]:
         # A scene id comes from our own listing or from a user; it must stay below the root.
@@ -127,12 +129,12 @@ class Captures:
             raise SceneError(f"{scene_id!r} is no path below {self.root}")
         for depth in range(len(parts), -1, -1):
             path = os.path.join(self.root, *parts[:depth])
-            if not os.path.isdir(path):
+            if not os.path.exists(path):
                 continue
             folder = list_folder(path)
             layout = _claimant(self.layouts, folder)
             for place in layout.places(folder) if layout else ():
-                if layout and self._scene_id(path, place) == scene_id:
+                if layout and self._scene_id(folder.path, place) == scene_id:
                     return layout, place
             if depth == len(parts) and layout is None:
                 raise SceneError(f"{scene_id}: {path} holds no colour images")
@@ -163,6 +165,18 @@ def _walk(root: str, layouts: tuple[Layout, ...]) -> Iterator[Folder]:
             yield folder
         else:
             waiting.extend(folder.join(name) for name in reversed(folder.folders))
+
+
+def _places(folder: Folder, layout: Layout | None) -> Sequence[Place]:
+    """Return a folder's captures; one that holds none, or cannot say which, is one without views.
+
+    Reading it says why.
+    """
+    path = folder.join(folder.files[0]) if folder.alone else folder.path
+    try:
+        return layout.places(folder) if layout else (Place(path=path, num_views=0),)
+    except SceneError:
+        return (Place(path=path, num_views=0),)
 
 
 def _claimant(layouts: tuple[Layout, ...], folder: Folder) -> Layout | None:

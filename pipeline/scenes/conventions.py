@@ -8,15 +8,12 @@ only place where `--poses` and `--depth-scale` are applied.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from vega3d.pipeline.scenes.scene import Scene, View
-
-Poses = Literal["opencv", "opengl", "inverse", "opengl-inverse"]
-POSES: tuple[Poses, ...] = get_args(Poses)
+from vega3d.pipeline.scenes.settings import Poses
 
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1, -1, 1])
 
@@ -35,6 +32,20 @@ def world_from_opencv(matrix: Float[np.ndarray, "4 4"], poses: Poses) -> Float64
     if poses.endswith("inverse"):
         pose = np.asarray(np.linalg.inv(pose), dtype=np.float64)
     return pose @ _OPENGL_FROM_OPENCV if poses.startswith("opengl") else pose
+
+
+def composed(first: Poses, then: Poses) -> Poses:
+    """Return the one convention that `then`, of poses already read as `first`, comes to.
+
+    Up to a turn of the world's axes, which moves no view against another.
+    """
+    is_inverse = first.endswith("inverse") != then.endswith("inverse")
+    is_opengl = then.startswith("opengl")
+    if not then.endswith("inverse"):
+        is_opengl = is_opengl != first.startswith("opengl")
+    if is_inverse:
+        return "opengl-inverse" if is_opengl else "inverse"
+    return "opengl" if is_opengl else "opencv"
 
 
 def as_meant(scene: Scene, *, poses: Poses = "opencv", depth_scale: float = 1.0) -> Scene:

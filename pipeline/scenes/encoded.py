@@ -17,6 +17,7 @@ from vega3d.pipeline.scenes.depth_images import decode_depth_m, depth_size
 from vega3d.pipeline.scenes.files import printable
 from vega3d.pipeline.scenes.images import decode_rgb, image_size, read_turns
 from vega3d.pipeline.scenes.integrity import JPEG_SIGNATURE, PNG_SIGNATURE
+from vega3d.pipeline.scenes.lenses import Lens, undistort_depth, undistort_rgb
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
 
 T = TypeVar("T")
@@ -49,6 +50,9 @@ class EncodedView:
 
     no_reading: int = 0
     """A second depth value that means no reading, beside 0."""
+
+    lens: Lens | None = None
+    """Undistorts colour and depth to the pinhole camera of the intrinsics."""
 
     turns: int | None = None
     """Quarter turns clockwise that show it upright; None: as the image's EXIF says."""
@@ -87,9 +91,9 @@ def build_scene(
             bad.append(BadView(printable(view_id), str(error)))
     if not views:
         raise SceneError(bad[0].reason if bad else f"{scene_id}: holds no colour images")
-    return Scene(
-        scene_id, tuple(map(decoded_view, _with_depth_size(views))), tuple(bad), tuple(notes)
-    )
+    views, scaled = _with_color_size(views)
+    views = _with_depth_size(views)
+    return Scene(scene_id, tuple(map(decoded_view, views)), tuple(bad), (*notes, *scaled))
 
 
 def decoded_view(encoded: EncodedView) -> View:
@@ -102,7 +106,8 @@ def decoded_view(encoded: EncodedView) -> View:
         K_color_size=encoded.K_color_size,
         K_depth=encoded.K_depth,
         world_from_camera=encoded.world_from_camera,
-        read_color_bytes=encoded.load_color,
+        # A file whose pixels are not those that the intrinsics describe is not passed on.
+        read_color_bytes=None if encoded.lens else encoded.load_color,
         read_turns=lambda: _read_turns(encoded),
     )
 
@@ -113,6 +118,31 @@ def resized(
     """Return the intrinsics of an image after resizing it between two sizes (rows, columns)."""
     rows, cols = to_size[0] / from_size[0], to_size[1] / from_size[1]
     return np.asarray(np.diag([cols, rows, 1.0]) @ K)
+
+
+def _with_color_size(views: list[EncodedView]) -> tuple[list[EncodedView], list[str]]:
+    """Scale intrinsics whose source names another size than the images have, at the same aspect.
+
+    One header is read: images of a scene have one size.
+    """
+    stated = _first(views, lambda view: view.K_color_size)
+    size = _first(views, _color_size_of) if stated else None
+    if stated is None or size is None or size in (stated, stated[::-1]):
+        return views, []
+    # Half a pixel of rounding on either side still counts as the same aspect.
+    slack = abs(stated[0] * size[1] - stated[1] * size[0])
+    if slack > max(stated) + max(size):
+        return views, []  # reading a view says that they do not fit
+    scaled = [
+        replace(view, K_color=resized(view.K_color, view.K_color_size, size), K_color_size=size)
+        if view.K_color is not None and view.K_color_size is not None
+        else view
+        for view in views
+    ]
+    return scaled, [
+        f"intrinsics are of {stated[0]}x{stated[1]} and images {size[0]}x{size[1]} (rows x "
+        "columns); scaled to them"
+    ]
 
 
 def _with_depth_size(views: list[EncodedView]) -> list[EncodedView]:
@@ -162,10 +192,11 @@ def _read_rgb(encoded: EncodedView) -> UInt8[np.ndarray, "H W 3"]:
     rgb = decode_rgb(data, encoded.where)
     if _is_of_upright(encoded, data):
         rgb = np.ascontiguousarray(np.rot90(rgb, -read_turns(data, encoded.where)))
-    if encoded.K_color is not None:
-        where = f"{encoded.where}: colour"
-        check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], where, encoded.K_color_size)
-    return rgb
+    if encoded.K_color is None:
+        return rgb
+    where = f"{encoded.where}: colour"
+    check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], where, encoded.K_color_size)
+    return undistort_rgb(rgb, encoded.K_color, encoded.lens) if encoded.lens else rgb
 
 
 def _read_turns(encoded: EncodedView) -> int:
@@ -197,9 +228,10 @@ def _read_depth(encoded: EncodedView) -> Float32[np.ndarray, "h w"]:
             f"{encoded.depth_size[0]}x{encoded.depth_size[1]}; export all depth images of a scene "
             "at one size"
         )
-    if encoded.K_depth is not None:
-        check_fits(encoded.K_depth, height, width, f"{encoded.where}: depth")
-    return depth_m
+    if encoded.K_depth is None:
+        return depth_m
+    check_fits(encoded.K_depth, height, width, f"{encoded.where}: depth")
+    return undistort_depth(depth_m, encoded.K_depth, encoded.lens) if encoded.lens else depth_m
 
 
 def _load(load: Callable[[], T], where: str, what: str) -> T:

@@ -26,6 +26,8 @@ class Folder:
     path: str
     files: tuple[str, ...]
     folders: tuple[str, ...]
+    alone: bool = False
+    """The location is one file: it stands here by itself, whatever lies beside it."""
 
     def join(self, *names: str) -> str:
         """Return the path of something below it."""
@@ -37,7 +39,9 @@ class Folder:
 
 
 def list_folder(path: str) -> Folder:
-    """List one folder, in natural order; raises OSError where that is not allowed."""
+    """List one folder, in natural order, or a file by itself; raises OSError where it may not."""
+    if os.path.isfile(path):
+        return Folder(os.path.dirname(path), (os.path.basename(path),), (), alone=True)
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(path) as found:

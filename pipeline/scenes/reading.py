@@ -6,15 +6,36 @@ A new layout of folders is one file beside this one and one line in FOLDER_LAYOU
 import os
 from pathlib import Path
 
+from vega3d.pipeline.scenes.arkitscenes import ArkitScenes
 from vega3d.pipeline.scenes.captures import Captures, Layout, holds_captures
+from vega3d.pipeline.scenes.colmap import Colmap
+from vega3d.pipeline.scenes.embodiedscan import EmbodiedScan
+from vega3d.pipeline.scenes.lerobot import LeRobot
+from vega3d.pipeline.scenes.nerfstudio import Nerfstudio
 from vega3d.pipeline.scenes.posed_images import PosedImages
+from vega3d.pipeline.scenes.record3d import Record3D
+from vega3d.pipeline.scenes.replica import Replica
 from vega3d.pipeline.scenes.scannet_export import ScannetExport
+from vega3d.pipeline.scenes.scannet_sens import ScannetSens
+from vega3d.pipeline.scenes.scannetpp import ScannetppDslr, ScannetppIphone
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.scenes.seven_scenes import SevenScenes
+from vega3d.pipeline.scenes.tum_rgbd import TumRgbd
 
 FOLDER_LAYOUTS: tuple[Layout, ...] = (
     ScannetExport(),
     SevenScenes(),
+    TumRgbd(),
+    Replica(),
+    ArkitScenes(),
+    ScannetppIphone(),
+    ScannetppDslr(),
+    Nerfstudio(),
+    Colmap(),
+    LeRobot(),
+    Record3D(),
+    ScannetSens(),
+    EmbodiedScan(),
     PosedImages(),
 )
 """A folder belongs to the first one that claims it."""
@@ -63,6 +84,8 @@ def _file_source(path: Path) -> SceneSource:
     from vega3d.pipeline.scenes.tars import looks_like_tars, read_tars
     from vega3d.pipeline.scenes.videos import SUFFIXES, Videos
 
+    if holds_captures(str(path), FOLDER_LAYOUTS):
+        return Captures(str(path), FOLDER_LAYOUTS)
     if looks_like_tars(path.name):
         return read_tars(str(path))
     if path.suffix.lower() in SUFFIXES:
