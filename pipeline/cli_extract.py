@@ -133,6 +133,7 @@ def extract_to(
     check_out(out)
     if numerics.device == "cuda" and run.runner == "inline" and not _gpu_is_here():
         raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
+    from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.runlog import RunLog
@@ -148,16 +149,17 @@ def extract_to(
             progress.show(result, units)
 
         try:
-            summary = extract(
-                source,
-                out,
-                config,
-                numerics=numerics,
-                run=_runner(run),
-                retry_failed=retry_failed,
-                prompt_embeds=prompt_embeds,
-                on_result=on_result,
-            )
+            with naming_the_encoder(config.backbone):
+                summary = extract(
+                    source,
+                    out,
+                    config,
+                    numerics=numerics,
+                    run=_runner(run),
+                    retry_failed=retry_failed,
+                    prompt_embeds=prompt_embeds,
+                    on_result=on_result,
+                )
         except KeyboardInterrupt as error:
             log.close(None, error)
             raise interrupted() from None
@@ -221,6 +223,7 @@ def _runner(run: RunConfig) -> "Runner":
 
 def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
     from vega3d.pipeline.backbones.checkpoints import planned_facts
+    from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.estimate import estimate
     from vega3d.pipeline.plan import plan_units
 
@@ -229,7 +232,9 @@ def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, An
         entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
     size_bytes = sum(entry.size_bytes for entry in entries)
-    return estimate(planned, config, planned_facts(config.backbone), rates, source_bytes=size_bytes)
+    with naming_the_encoder(config.backbone):
+        facts = planned_facts(config.backbone)
+    return estimate(planned, config, facts, rates, source_bytes=size_bytes)
 
 
 def _report(summary: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from vega3d.pipeline.backbones.registry import (
     family,
     preset,
     preset_names,
+    unchanged,
 )
 from vega3d.pipeline.backbones.settings import check_choices, size_text
 from vega3d.pipeline.scenes.settings import Poses, check_conventions
@@ -35,7 +36,7 @@ class ExtractConfig:
 
     backbone: BackboneConfig = field(
         default_factory=lambda: preset(DEFAULT),
-        metadata={"choice": Choice(names=_names, make=preset), "alias": "--preset"},
+        metadata={"choice": Choice(names=_names, make=unchanged), "alias": "--preset"},
     )
     """Which encoder, or a named config of one; its own settings are options too."""
 

@@ -143,7 +143,7 @@ class _Command(TyperCommand):
             inner.key
             for item, choice in self._taker.choices
             if isinstance(name := held.get(item.key), str) and name in choice.names()
-            for made in [choice.make(name)]
+            for made in [choice.make(name, {})]
             if made.name != item.usual
             for inner in settings(made)
         }
@@ -166,7 +166,7 @@ class _Command(TyperCommand):
     def _told_of_other_choices(self, flag: str) -> str:
         """Say what would have an option, where it is not what was chosen."""
         for item, choice in self._taker.choices:
-            made = {name: settings(choice.make(name)) for name in choice.names()}
+            made = {name: settings(choice.make(name, {})) for name in choice.names()}
             having = [name for name, inner in made.items() if flag in {one.flag for one in inner}]
             if having:
                 return f"goes with {item.flag} {' or '.join(having)}, not with {item.usual}"

@@ -33,8 +33,9 @@ class Choice:
     names: Callable[[], Sequence[str]]
     """All there are; imports none of what they stand for."""
 
-    make: Callable[[str], Any]
-    """Returns the config of a name; the one that a config goes by is its `name`."""
+    make: Callable[[str, Mapping[str, Any]], Any]
+    """Returns the config of a name, before the settings that are asked for change it; the name that
+    a config goes by is its `name`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,8 +123,9 @@ def build(config: T | type[T], values: Mapping[str, Any]) -> T:
     changes = {}
     for item in fields(cast("Any", config)):
         value = _value(config, item)
-        if "choice" in item.metadata and _key(item) in values:
-            value = item.metadata["choice"].make(values[_key(item)])
+        if "choice" in item.metadata and (_key(item) in values or isinstance(config, type)):
+            name = values.get(_key(item), cast("Any", value).name)
+            value = item.metadata["choice"].make(name, values)
         if is_dataclass(value):
             changes[item.name] = build(value, values)
         elif _key(item) in values:

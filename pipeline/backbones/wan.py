@@ -85,7 +85,8 @@ class WanConfig(BackboneConfig):
     draws_noise: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+    """Hub id, a folder in the same layout, or `desk`: small, comes with the package. Its weights'
+    hash, not its name, is in the digest."""
 
     blocks: tuple[int, ...] = (20,)
     """Blocks whose OUTPUT is kept, from 0; negative counts from the end (-1 is the last)."""
@@ -346,3 +347,8 @@ class WanEncoder:
 def reference() -> WanConfig:
     """Return the released pipeline (H-EmbodVis/VEGA-3D @ 9c96924), mistakes included."""
     return WanConfig(recipe="reference", resolution=(720, 1280), fit="crop", dtype="bfloat16")
+
+
+def desk() -> WanConfig:
+    """Return the small generator that comes with the package, with defaults of its own."""
+    return WanConfig(model="desk", blocks=(3,), timesteps=(300,), resolution=(128, 160))

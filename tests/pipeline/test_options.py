@@ -112,7 +112,7 @@ ENCODERS: dict[str, Callable[[], Any]] = {
     "still": Still,
     "old": lambda: Film(steps=(299,)),
 }
-CHOICE = Choice(names=lambda: tuple(ENCODERS), make=lambda name: ENCODERS[name]())
+CHOICE = Choice(names=lambda: tuple(ENCODERS), make=lambda name, _: ENCODERS[name]())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
