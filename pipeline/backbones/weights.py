@@ -35,8 +35,11 @@ def load_strictly(
         may_miss: Tensors that the caller fills in.
         may_skip: Tensors of the file that this class has no use for.
     """
-    dtype_option = "torch_dtype" if cls.__module__.startswith("diffusers.") else "dtype"
-    options = {dtype_option: dtype, "use_safetensors": True, "local_files_only": True}
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+    if cls.__module__.startswith("diffusers."):
+        options["torch_dtype"] = dtype
+    else:  # "ignored" are tensors of another shape in its report, which raises without naming them
+        options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
     try:
         with quiet():
             model, info = cls.from_pretrained(str(place), output_loading_info=True, **options)
