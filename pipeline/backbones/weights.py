@@ -38,8 +38,10 @@ def load_strictly(
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     if cls.__module__.startswith("diffusers."):
         options["torch_dtype"] = dtype
-    else:  # "ignored" are tensors of another shape in its report, which raises without naming them
-        options |= {"dtype": dtype, "ignore_mismatched_sizes": True}
+    else:
+        # An unset trust asks the user, who may type y; and what is "ignored" is in the report,
+        # where a shape that does not fit would otherwise raise without naming the tensor.
+        options |= {"dtype": dtype, "trust_remote_code": False, "ignore_mismatched_sizes": True}
     try:
         with quiet():
             model, info = cls.from_pretrained(str(place), output_loading_info=True, **options)
