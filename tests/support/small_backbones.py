@@ -20,6 +20,9 @@ class Small:
     early: Mapping[str, Any] = field(default_factory=dict)
     """Settings of an early tap: the deeper a random network, the wider it spreads what it sees."""
 
+    sees: bool = True
+    """Its features change with the pixels."""
+
     folds: bool = False
     """Rewrites its weights when loading, so that it holds fewer than its facts count."""
 
@@ -27,6 +30,9 @@ class Small:
 SMALL: dict[str, Small] = {
     "wan2.1-t2v": Small(write_tiny_wan, {"blocks": (1,), "resolution": (240, 320)}, folds=True),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
+    "rgb": Small(None),
+    "position": Small(None, sees=False),
+    "random": Small(None, sees=False),
 }
 """A new encoder adds its line here, and the suite takes it up."""
 

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from small_backbones import SmallModels
+from small_backbones import SMALL, SmallModels
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.registry import backbone_names
 
-NAMES = backbone_names()
+NAMES = [name for name in backbone_names() if SMALL[name].sees]
 GRID = (7, 7)
 """Coarser than what is stored: a cell is then wider than the 1 to 2 tokens a random VAE blurs."""
 
