@@ -1,16 +1,20 @@
 """What every encoder must hold, whatever its family; `small_backbones.py` says how each is made."""
 
 import gc
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from small_backbones import SMALL, SmallModels
 
@@ -18,6 +22,7 @@ from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.checkpoints import model_facts, model_name, planned_facts
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
+from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import backbone_names, family
 from vega3d.pipeline.errors import CheckpointError
 
@@ -132,7 +137,7 @@ def parameters_alive() -> int:
     """Count the numbers of all parameters that this process holds."""
     gc.collect()
     alive = {
-        found.data_ptr(): found.untyped_storage().nbytes() // found.element_size()
+        found.data_ptr() or id(found): found.numel()  # on the meta device all lie at 0
         for found in gc.get_objects()
         if type(found) is torch.nn.Parameter
     }
@@ -217,3 +222,36 @@ def test_listing_and_planning_load_nothing_heavy() -> None:
 def test_a_stores_config_gives_the_settings_back(name: str) -> None:
     config = family(name)()
     assert family(name).from_stored({"grid": [14, 14], **config.stored()}) == config
+
+
+@pytest.mark.parametrize("name", WITH_WEIGHTS)
+def test_the_published_sizes_are_the_real_classes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Load the published config on the meta device: our own way in, at full size, no numbers."""
+    config = family(name)()
+    configs = config.published[model_name(config)]
+    for part, held in configs.items():
+        (tmp_path / part).mkdir(exist_ok=True)
+        (tmp_path / part / "config.json").write_text(json.dumps(held))
+    monkeypatch.setattr(diffusers.ModelMixin, "from_pretrained", classmethod(_on_meta))
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(_on_meta))
+    facts = planned_facts(config)
+    numerics = Numerics()
+    object.__setattr__(numerics, "device", "meta")
+    text = {"prompt_embeds": np.zeros((1, 4096), np.float32)}
+    before = parameters_alive()
+    encoder = config.load(tmp_path, facts, numerics, text if name in GENERATORS else {})
+    held = parameters_alive() - before
+    assert held == facts.parameters if not SMALL[name].folds else held <= facts.parameters
+    del encoder
+
+
+def _on_meta(cls: Any, place: str, **_: object) -> tuple[Any, dict[str, list[str]]]:  # noqa: ANN401
+    with torch.device("meta"):
+        if issubclass(cls, diffusers.ModelMixin):
+            model = cls.from_config(cls.load_config(place))
+        else:
+            model = cls(cls.config_class.from_pretrained(place))
+    nothing: dict[str, list[str]] = {"missing_keys": [], "unexpected_keys": []}
+    return model, {**nothing, "mismatched_keys": []}
