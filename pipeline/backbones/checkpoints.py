@@ -8,13 +8,19 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.local_files import read_plain
+
+_MAX_CONFIG_BYTES = 1 << 24
+_MAX_LAYERS = 1000
+_MAX_SIZE = 1 << 24
+"""Of numbers in a config.json: published models have some 80 layers, vocabularies of 2^18."""
 
 INDEX = "model_index.json"
 """Which parts a diffusers pipeline has."""
@@ -23,6 +29,9 @@ logger = logging.getLogger(__name__)
 _WORTH_SAYING_BYTES = 100 << 20
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 KINDS = ("*.json", "*.safetensors", "*.model")
+
+DESK = "desk"
+"""Name of the small generator that comes with the package: see desk/README.md."""
 
 
 def model_facts(config: BackboneConfig) -> ModelFacts:
@@ -98,7 +107,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id or folder, or `desk` for the small generator that comes with the package.
         parts: Subfolders, or "." for the root.
         weights: False fetches and checks the configs alone.
 
@@ -106,26 +115,66 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
         CheckpointError: The folder lacks a part or holds only pickled weights, or the hub id can
             neither be fetched nor found in the local cache.
     """
-    folder = Path(model).expanduser()
+    folder = _packaged(parts) if model == DESK else Path(model).expanduser()
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
         folder = _fetch(model, parts, KINDS if weights else ("config.json",))
     for part in parts:
         _check_part(model, folder, part, weights)
+        _check_no_code(folder / part)
     return folder
+
+
+def _packaged(parts: Sequence[str]) -> Path:
+    """Return the folder of the desk model that has these parts: see desk/README.md."""
+    if "." in parts:
+        raise CheckpointError(
+            f"{DESK!r} is a generator; no semantic model comes with the package yet: train one "
+            "with `vega3d-train pretrain semantic --out RUN`, and give RUN/model"
+        )
+    return Path(__file__).parent / "desk" / "generator"
 
 
 def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:
     """Return the config.json of one part."""
     path = folder / part / name
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_plain(str(path), _MAX_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: no readable {name}: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: must be a JSON object, got {type(config).__name__}")
+    if name == "config.json":
+        _check_sizes(config, str(path))
     return config
+
+
+def _check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Refuse sizes that no checkpoint has: a model would be built for minutes, or fill memory."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, where)
+            continue
+        values = value if isinstance(value, list) else [value]
+        limit = _MAX_LAYERS if "layers" in name else _MAX_SIZE
+        for one in values:
+            if isinstance(one, int) and abs(one) > limit:
+                raise CheckpointError(f"{where}: {name} is {one:.6g}, and at most {limit} is taken")
+
+
+def _check_no_code(place: Path) -> None:
+    """Refuse a part that brings code of its own: nothing from a checkpoint is ever run."""
+    for path in sorted(place.glob("*config*.json")):
+        try:
+            config = json.loads(read_plain(str(path), _MAX_CONFIG_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: no readable {path.name}: {error}") from error
+        if isinstance(config, dict) and "auto_map" in config:
+            raise CheckpointError(
+                f"{path}: names code of its own (auto_map), which is never run; give a checkpoint "
+                "of a class that transformers or diffusers has"
+            )
 
 
 def read_configs(folder: Path, parts: Sequence[str]) -> Configs:
