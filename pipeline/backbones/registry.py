@@ -20,6 +20,9 @@ DEFAULT = "wan2.1-t2v"
 _OURS = {
     "wan2.1-t2v": "wan:WanConfig",
     "siglip": "siglip:SiglipConfig",
+    "rgb": "controls:RgbConfig",
+    "position": "controls:PositionConfig",
+    "random": "controls:RandomConfig",
 }
 """Name -> module of this folder, and its config class."""
 

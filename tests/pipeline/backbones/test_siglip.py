@@ -164,19 +164,6 @@ def test_naflex_keeps_the_aspect_and_agrees_with_transformers(naflex: Path) -> N
     torch.testing.assert_close(features, expected, rtol=1e-5, atol=2e-5)
 
 
-def test_bfloat16_stays_near_float32(whole: Path) -> None:
-    rgb = RNG.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
-    exact = encode(load(whole), rgb)["b2"]
-    rounded = encode(load(whole, dtype="bfloat16"), rgb)["b2"]
-    assert 1e-5 < float((rounded - exact).norm() / exact.norm()) < 0.02
-
-
-def test_noise_is_refused(whole: Path) -> None:
-    rgb = np.zeros((1, 96, 96, 3), np.uint8)
-    with pytest.raises(ValueError, match="siglip is no diffusion model: it takes no noise"):
-        load(whole).encode(rgb, scene_id="s", view_ids=["a"], noise=torch.zeros(1, 16, 1, 2, 2))
-
-
 def test_a_block_out_of_range_is_refused(whole: Path) -> None:
     with pytest.raises(ValueError, match=r"blocks must lie in -4..3 for this model, got \[4\]"):
         load(whole, blocks=(4,))
