@@ -27,8 +27,8 @@ _OURS = {
 """Name -> module of this folder, and its config class."""
 
 _PRESETS = {
-    "reference": "wan:reference",
-    "desk": "wan:desk",
+    "reference": "wan_presets:reference",
+    "desk": "wan_presets:desk",
 }
 """Name -> a function that returns a config of other than the defaults."""
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,26 @@ def test_the_default_is_the_penultimate_layer_and_the_last_is_dropped(whole: Pat
     token_map = backbone.token_map(480, 640)  # padded: 640 px become 96
     assert (token_map.rows, token_map.cols) == (6, 6)
     assert (6 - token_map.offset_col) / token_map.scale_col == pytest.approx(640 * 84 / 96)
+
+
+def test_the_checkpoint_s_own_mean_and_std_are_taken(whole: Path, tmp_path: Path) -> None:
+    """OpenAI's CLIP statistics, as some vision checkpoints have them."""
+    folder = Path(shutil.copytree(whole, tmp_path / "m"))
+    mean, std = [0.481, 0.458, 0.408], [0.269, 0.261, 0.276]
+    config = folder / "preprocessor_config.json"
+    config.write_text(json.dumps({"image_mean": mean, "image_std": std}))
+    rgb = RNG.integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    found = encode(load(folder, blocks=(0,)), rgb)["b0"]
+    channels = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    m, s = channels
+    pixels = (torch.tensor(rgb).permute(0, 3, 1, 2).float() / 255 - m) / s
+    with torch.no_grad():
+        full = SiglipVisionModel.from_pretrained(whole).eval()
+        expected = full(pixels, output_hidden_states=True).hidden_states[1].reshape(2, 6, 6, 32)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    config.write_text(json.dumps({"image_mean": [0.5, 0.5], "image_std": std}))
+    with pytest.raises(CheckpointError, match=r"preprocessor_config.json: .* three each"):
+        load(folder)
 
 
 def test_another_size_interpolates_the_position_table(whole: Path) -> None:
