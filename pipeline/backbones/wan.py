@@ -138,7 +138,7 @@ class WanConfig(BackboneConfig):
         """Return what planning must know, from the two parts' config.json."""
         dit = check_class(configs, "transformer", "WanTransformer3DModel")
         vae = check_class(configs, "vae", "AutoencoderKLWan")
-        check_kind(dit, vae)
+        check_kind(dit, vae, configs.get("model_index.json", {}))
         blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
         return ModelFacts(
             channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
