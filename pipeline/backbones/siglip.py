@@ -78,8 +78,8 @@ class SiglipConfig(BackboneConfig):
     """Layers whose OUTPUT is kept, from 0; negative counts from the end; LLaVA reads -2."""
 
     resolution: tuple[int, int] | Literal["auto", "native"] = "native"
-    """Rows and columns of the input, px; `native` is the checkpoint's own square, `auto` keeps each
-    image's aspect at about the token count of that."""
+    """Size of the input, px, rows first in Python; `native` is the checkpoint's own square, `auto`
+    keeps each image's aspect at about the token count of that."""
 
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
