@@ -5,8 +5,9 @@ The last line on stdout is one JSON object; progress and logs go to stderr. Exit
 interrupted (run the same command again to go on).
 
 The commands stand with their noun, in `cli_extract.py` (`run` is the story), `cli_scenes.py`,
-`cli_stores.py` and `cli_demo.py`: a new one goes there. What a command takes is declared once: a
-setting is a field of a config, and a parameter of that config's type brings all its options.
+`cli_stores.py`, `cli_cluster.py` and `cli_demo.py`: a new one goes there. What a command takes is
+declared once: a setting is a field of a config, and a parameter of that config's type brings all
+its options.
 """
 
 import logging
@@ -15,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from vega3d.pipeline import cli_demo, cli_extract, cli_scenes, cli_stores
+from vega3d.pipeline import cli_cluster, cli_demo, cli_extract, cli_scenes, cli_stores
 from vega3d.pipeline.commands import exit_on_sigterm, run_app
 from vega3d.pipeline.options import Program
 
@@ -23,7 +24,7 @@ app = Program(
     "vega3d-extract",
     "Posed scenes in, features of a frozen video generator in a sharded Zarr store out.",
 )
-for part in (cli_extract, cli_scenes, cli_stores, cli_demo):
+for part in (cli_extract, cli_scenes, cli_stores, cli_cluster, cli_demo):
     app.add_typer(part.app)
 
 

@@ -166,8 +166,10 @@ class _Command(TyperCommand):
     def _told_of_other_choices(self, flag: str) -> str:
         """Say what would have an option, where it is not what was chosen."""
         for item, choice in self._taker.choices:
-            made = {name: settings(choice.make(name, {})) for name in choice.names()}
-            having = [name for name, inner in made.items() if flag in {one.flag for one in inner}]
+            made = [config for name in choice.names() for config in [choice.make(name, {})]]
+            having = dict.fromkeys(
+                config.name for config in made if flag in {one.flag for one in settings(config)}
+            )
             if having:
                 return f"goes with {item.flag} {' or '.join(having)}, not with {item.usual}"
         return ""

@@ -20,12 +20,15 @@ DEFAULT = "wan2.1-t2v"
 _OURS = {
     "wan2.1-t2v": "wan:WanConfig",
     "siglip": "siglip:SiglipConfig",
+    "rgb": "controls:RgbConfig",
+    "position": "controls:PositionConfig",
+    "random": "controls:RandomConfig",
 }
 """Name -> module of this folder, and its config class."""
 
 _PRESETS = {
-    "reference": "wan:reference",
-    "desk": "wan:desk",
+    "reference": "wan_presets:reference",
+    "desk": "wan_presets:desk",
 }
 """Name -> a function that returns a config of other than the defaults."""
 

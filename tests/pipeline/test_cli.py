@@ -156,7 +156,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("run", ROOMS, "--out", "s", "--model", "/no/model"), "neither a folder nor a hub id"),
         (
             ("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"),
-            "--timesteps goes with --backbone wan2.1-t2v or reference, not with siglip",
+            "--timesteps goes with --backbone wan2.1-t2v, not with siglip",
         ),
         (("run", ROOMS, "--out", "s", "--device", "cuda"), "no GPU here"),
         (("run", ROOMS, "--out", "s", "--blocks", "99"), "--blocks must lie in -30..29"),

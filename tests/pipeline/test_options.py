@@ -334,7 +334,7 @@ def test_a_choice_brings_its_own_options_and_defaults() -> None:
 
 def test_an_option_of_another_choice_says_which_has_it() -> None:
     said = told("extract", "--encoder", "still", "--steps", "3")
-    assert "--steps goes with --encoder film or old, not with still" in said
+    assert "--steps goes with --encoder film, not with still" in said
     assert "--native goes with --encoder still, not with film" in told("extract", "--native")
     said = told("extract", "--encoder", "stale", "--steps", "3")
     assert "--encoder takes film, still or old, got 'stale'" in said
