@@ -6,8 +6,6 @@ JOBS ?= auto
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-export RAY_AUTH_MODE := disabled
-
 .PHONY: demo test lint types tests clean
 
 demo: $(INSTALLED)

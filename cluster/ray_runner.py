@@ -6,13 +6,11 @@ few numbers. Ray places and restarts actors; this loop counts the attempts of ea
 """
 
 import logging
-import os
-import signal
+import math
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,16 +25,22 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from vega3d.cluster.connecting import connection
+from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.config import RunConfig
-from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.errors import StoreError, TransientError, UsageError
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import UnitResult, UnitWriter, unit_result
+from vega3d.pipeline.texts import without_secrets
+from vega3d.pipeline.worker import UnitResult, UnitWriter, postponed, unit_result
 
 UNITS_IN_FLIGHT = 2
 """Of one actor: one is computed while the other is stored, or waits."""
 
 POLL_S = 2.0
 """How often the driver asks each actor for a sign of life."""
+
+START_S = 120.0
+"""A worker's process and its imports may take so long, on a machine with other work."""
 
 _LOST = (
     ActorDiedError,
@@ -53,11 +57,12 @@ _log = logging.getLogger(__name__)
 class Worker:
     """The actor: computes one unit at a time, and stores one while it computes the next."""
 
-    def __init__(self, writer: UnitWriter) -> None:
+    def __init__(self, writer: UnitWriter, limit_s: float) -> None:
         """Keep the writer; the model is loaded with the first unit."""
-        self._writer = writer
+        self._writer, self._limit_s = writer, limit_s
         self._computing = threading.Lock()
         self._last_beat: dict[int, float] = {}
+        self._waiting: set[int] = set()
 
     def run(self, unit: Unit) -> UnitResult:
         """Compute and commit one unit."""
@@ -65,19 +70,43 @@ class Worker:
         def beat() -> None:
             self._last_beat[unit.index] = time.monotonic()
 
+        beat()
         try:
-            computed = self._writer.compute(unit, beat, self._computing)
+            computed = self._writer.compute(unit, beat, self._turn(unit.index, beat), self._limit_s)
+            beat()
             return self._writer.commit(unit, computed)
         finally:
             self._last_beat.pop(unit.index, None)
 
+    def _turn(self, unit: int, beat: Callable[[], None]) -> "_Turn":
+        return _Turn(self._computing, self._waiting, unit, beat)
+
     def silent_s(self) -> float:
         """Return how long the most silent unit here has shown no sign of life; 0 when idle.
 
-        A unit that waits for another one's computing has not begun, and does not count.
+        A unit that waits for another one's computing does not count.
         """
-        beats = list(self._last_beat.values())
+        beats = [beat for unit, beat in self._last_beat.copy().items() if unit not in self._waiting]
         return time.monotonic() - min(beats) if beats else 0.0
+
+
+@dataclass
+class _Turn:
+    """One unit's turn to compute; who waits for it is not silent."""
+
+    lock: Any
+    waiting: set[int]
+    unit: int
+    beat: Callable[[], None]
+
+    def __enter__(self) -> None:
+        self.waiting.add(self.unit)
+        self.lock.acquire()
+        self.beat()
+        self.waiting.discard(self.unit)
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
 
 
 def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Iterator[UnitResult]:
@@ -99,30 +128,6 @@ def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Ite
         finally:
             for member in team:
                 ray.kill(member.actor)
-
-
-@contextmanager
-def connection(config: RunConfig) -> Iterator[None]:
-    """Connect to Ray, or start it, and take it down again; does nothing where there is one."""
-    if ray.is_initialized():
-        yield
-        return
-    if config.address == "local":  # listens on this machine alone: needs no token
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    handler = signal.getsignal(signal.SIGTERM)
-    context = ray.init(
-        address=config.address,
-        runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
-    _log.info("Ray dashboard: %s", context.dashboard_url or "none")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @dataclass
@@ -153,6 +158,11 @@ class _Loop:
     team: list[_Member]
     config: RunConfig
     tries: Counter[int] = field(default_factory=Counter)
+    attempts: Attempts = field(init=False)
+    rest_until_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.attempts = Attempts(self.config.attempts, self.config.unit_timeout_s)
 
     def results(self) -> Iterator[UnitResult]:
         fresh, suspects = deque(self.units), deque[Unit]()
@@ -160,11 +170,14 @@ class _Loop:
             self._watch()
             for member in self.team:
                 self._fill(member, fresh, suspects)
+            while self.attempts.exhausted and fresh:
+                unit = fresh.popleft()
+                yield postponed(unit, self.attempts.told(unit))
             running = [ref for member in self.team for ref in member.running]
             if not (running or fresh or suspects):
                 return
             polls = [member.poll for member in self.team if member.poll is not None]
-            if not (running or polls):
+            if not (running or polls) or (not running and time.monotonic() < self.rest_until_s):
                 time.sleep(POLL_S / 4)  # nobody is up, and all were asked a moment ago
                 continue
             done, _ = ray.wait(running + polls, num_returns=1, timeout=POLL_S)
@@ -176,16 +189,20 @@ class _Loop:
                 try:
                     result = ray.get(ref)
                 except RayTaskError as error:
-                    raise _original(error, unit) from None
+                    cause = _original(error, unit)
+                    if not isinstance(cause, TransientError | StoreError):
+                        raise cause from None
+                    yield from self._passing(unit, cause, fresh)
                 except _LOST as error:
                     member.up = False
                     yield from self._lost(unit, error, suspects)
                 else:
                     member.heard = time.monotonic()
+                    self.attempts.succeeded()
                     yield result
 
     def _fill(self, member: _Member, fresh: deque[Unit], suspects: deque[Unit]) -> None:
-        if not member.up:
+        if not member.up or time.monotonic() < self.rest_until_s:
             return
         alone = any(self.tries[unit.index] for unit in member.running.values())
         if suspects and not member.running:
@@ -195,6 +212,20 @@ class _Loop:
         room = 1 if suspects else UNITS_IN_FLIGHT
         while fresh and not alone and len(member.running) < room:
             member.submit(fresh.popleft())
+
+    def _passing(
+        self, unit: Unit, error: TransientError | StoreError, fresh: deque[Unit]
+    ) -> Iterator[UnitResult]:
+        """Try a unit again later; a store's error may be that of one worker's node alone."""
+        told = without_secrets(str(error))
+        _log.warning("unit %d: %s", unit.index, told)
+        if self.attempts.failed(unit, told):
+            fresh.append(unit)
+            self.rest_until_s = time.monotonic() + self.attempts.pause_s()
+        elif isinstance(error, StoreError):
+            raise error
+        else:
+            yield postponed(unit, self.attempts.told(unit))
 
     def _lost(self, unit: Unit, error: Exception, suspects: deque[Unit]) -> Iterator[UnitResult]:
         self.tries[unit.index] += 1
@@ -223,7 +254,9 @@ class _Loop:
                     member.up = False  # the units' own calls fail too, and are counted there
                 member.poll, member.asked = None, time.monotonic()
             silent_s = time.monotonic() - member.heard
-            if silent_s > self.config.unit_timeout_s and (member.running or self._nobody_is_up()):
+            limit_s = self.config.unit_timeout_s
+            waited_s = max(limit_s, START_S) if self._nobody_is_up() else math.inf
+            if silent_s > (limit_s if member.running else waited_s):
                 self._restart(member)
             elif member.poll is None and (
                 time.monotonic() - member.asked > POLL_S or not member.asked
@@ -235,9 +268,10 @@ class _Loop:
 
     def _restart(self, member: _Member) -> None:
         if not member.running:
+            waited_s = max(self.config.unit_timeout_s, START_S)
             raise TimeoutError(
-                f"no worker came up within {self.config.unit_timeout_s:.0f} s; look at the Ray "
-                "logs and run the same command again: it goes on where this run stops"
+                f"no worker came up within {waited_s:.0f} s; look at the Ray logs and run the same "
+                "command again: it goes on where this run stops"
             )
         _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
         ray.kill(member.actor, no_restart=False)
@@ -252,7 +286,7 @@ def _start(worker: UnitWriter, config: RunConfig) -> _Member:
         "max_task_retries": 0,
         "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
     }
-    return _Member(ray.remote(Worker).options(**options).remote(worker))
+    return _Member(ray.remote(Worker).options(**options).remote(worker, config.unit_timeout_s))
 
 
 def _check_room(config: RunConfig) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store, open_store
 
 
@@ -241,12 +242,10 @@ def _notes(sources: Sequence[Source]) -> list[str]:
             "more fine tokens are averaged in a voxel, so such rows compare only roughly."
         )
     for source in sources:
-        if source.config.get("context") == "clip":
-            notes.append(
-                f"{source.label}: in clip context the views of one latent share their features, so "
-                "their pairs at one image position have cosine 1; the same-position baseline holds "
-                "such pairs too."
-            )
+        notes += [
+            f"{source.label}: {remark}. Pairs of them have cosine 1, also at one position."
+            for remark in remarks_on(source.config)
+        ]
         if source.num_pending:
             notes.append(
                 f"{source.label}: {source.num_pending} planned scenes are not committed yet."

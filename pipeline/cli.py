@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,6 +26,7 @@ from vega3d.pipeline.commands import (
     interrupted,
     print_result,
     run_app,
+    tell,
 )
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
@@ -63,6 +64,7 @@ from vega3d.pipeline.extract_options import (
 )
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.conventions import Poses
     from vega3d.pipeline.scenes.scene import SceneSource
     from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import Runner, UnitResult
@@ -223,6 +225,12 @@ def plan(
     if tflops is not None:
         rates["tflops_per_worker"] = tflops
     found = _estimated(scenes, config, rates)
+    if found["refused_scenes"]:
+        print(
+            f"{len(found['refused_scenes'])} scenes will fail, such as "
+            f"{found['refused_scenes'][:3]}: {found['refused_because']}",
+            file=sys.stderr,
+        )
     print(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
@@ -327,6 +335,38 @@ def pack(
         raise typer.Exit(SOME_FAILED)
 
 
+@app.command()
+def check(
+    scenes: Scenes,
+    out: Annotated[str, typer.Option(help="Folder for a picture a scene; none without.")] = "",
+    views: Annotated[int, typer.Option(help="Views looked at of a scene; 0: all.")] = 32,
+    num_scenes: Annotated[int, typer.Option(help="Scenes, spread over all; 0: all.")] = 0,
+    sampling: SamplingOption = Sampling.UNIFORM,
+    poses: Annotated[
+        str, typer.Option(help="What the poses are: opencv, opengl, inverse, opengl-inverse.")
+    ] = "opencv",
+    depth_scale: Annotated[float, typer.Option(help="Factor that makes depth metres.")] = 1.0,
+) -> None:
+    """Say whether scenes prove their own geometry; costs no GPU and needs no model."""
+    from vega3d.pipeline.check import CheckConfig, check_and_tell
+    from vega3d.pipeline.scenes.reading import read_scenes
+
+    if out:
+        check_out(out)
+    config = checked(
+        CheckConfig,
+        num_views=views,
+        num_scenes=num_scenes,
+        sampling=sampling.value,
+        poses=cast("Poses", poses),
+        depth_scale=depth_scale,
+    )
+    found = check_and_tell(checked(read_scenes, scenes), config, out=out)
+    print_result(found)
+    if found["to_mend"]:
+        raise typer.Exit(SOME_FAILED)
+
+
 @app.command("import")
 def import_(
     files: Annotated[
@@ -399,7 +439,7 @@ def demo(
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
 ) -> None:
     """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
-    from vega3d.cluster.ray_runner import connection
+    from vega3d.cluster.connecting import connection
     from vega3d.evaluate.report import report as write_report
     from vega3d.pipeline.demo import run_demo
     from vega3d.train.config import RunConfig as TrainRun
@@ -453,7 +493,7 @@ def _extract(
     from vega3d.pipeline.runlog import RunLog
 
     source = _source(scenes)
-    print(f"{scenes}: {len(source.entries())} scenes -> {out}", file=sys.stderr)
+    tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
     settings = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run_config)}
     log = RunLog(out, settings)
     with Progress() as progress:
@@ -518,7 +558,7 @@ def _runner(config: RunConfig) -> "Runner":
     from vega3d.pipeline.worker import run_inline
 
     if config.runner == "inline":
-        return run_inline
+        return partial(run_inline, config=config)
     from vega3d.cluster.ray_runner import run_ray
 
     return partial(run_ray, config=config)
@@ -545,9 +585,11 @@ def _estimated(scenes: str, config: ExtractConfig, rates: dict[str, Any]) -> dic
 def _report(summary: dict[str, Any]) -> None:
     """Tell a person how it went, then print the summary."""
     for scene_id, reason in list(summary["failures"].items())[:20]:
-        print(f"failed {scene_id}: {reason}", file=sys.stderr)
+        tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
         print("when they are mended, run with --retry-failed", file=sys.stderr)
+    for scene_id, reason in list(summary["postponed"].items())[:20]:
+        tell(f"left for the next run {scene_id}: {reason}")
     print(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",

@@ -14,6 +14,7 @@ from vega3d.pipeline.backbones.settings import check_choices
 
 StoreDtype = Literal["float16", "float32"]
 Sampling = Literal["uniform", "coverage"]
+BadViews = Literal["drop", "fail"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +36,10 @@ class ExtractConfig:
     sampling: Sampling = "uniform"
     """How they are chosen: evenly by index, or greedily by the 0.1 m voxels they cover."""
 
+    bad_views: BadViews = "drop"
+    """Views with a damaged or missing file or a camera that cannot be true: drop leaves them out
+    and fails a scene where more than half are bad, fail fails a scene with any."""
+
     scenes_per_shard: int = 8
     """Scenes of one unit: one file per array, one commit, one retry. 1 on a slow CPU."""
 
@@ -49,14 +54,19 @@ class ExtractConfig:
             raise ValueError(f"scenes_per_shard must be >= 1, got {self.scenes_per_shard}")
 
     def stored(self) -> dict[str, Any]:
-        """Return the config as a store keeps it: the encoder's settings and ours, side by side."""
+        """Return the config as a store keeps it: the encoder's settings and ours, side by side.
+
+        `bad_views` is left out where it drops: stores made before it had a name go on.
+        """
         common = {name: getattr(self, name) for name in _common()}
+        if self.bad_views == "drop":
+            del common["bad_views"]
         return {"backbone": self.backbone.name, **self.backbone.stored(), **common}
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "ExtractConfig":
         """Rebuild the config that a store was made with."""
-        common = {name: stored[name] for name in _common()}
+        common = {name: stored[name] for name in _common() if name in stored or name != "bad_views"}
         backbone = family(stored["backbone"]).from_stored(stored)
         return cls(backbone=backbone, **{**common, "grid": tuple(stored["grid"])})
 

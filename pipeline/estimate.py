@@ -60,10 +60,13 @@ def estimate(
     stored = sum(shards)
     views = sum(scene.num_views for scene in plan.scenes)
     flops = view_flops(config, facts, image_size) * views
+    refused = refused_scenes(plan, config, facts, image_size)
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
     return {
         "scenes": len(plan.scenes),
         "empty_scenes": sum(scene.num_views == 0 for scene in plan.scenes),
+        "refused_scenes": list(refused),
+        "refused_because": next(iter(refused.values()), ""),
         "views": views,
         "units": len(plan.units),
         "scenes_per_shard": plan.scenes_per_shard,
@@ -83,6 +86,18 @@ def estimate(
             "read_gb_per_s": rates.read_gb_per_s,
         },
     }
+
+
+def refused_scenes(
+    plan: Plan, config: ExtractConfig, facts: ModelFacts, image_size: tuple[int, int]
+) -> dict[str, str]:
+    """Return the scenes that the encoder cannot take, and why, for images of `image_size`."""
+    canvas = config.backbone.canvas(facts, *image_size)
+    why = {
+        scene.scene_id: config.backbone.refusal(facts, canvas, scene.num_views)
+        for scene in plan.scenes
+    }
+    return {scene_id: reason for scene_id, reason in why.items() if reason}
 
 
 def view_flops(config: ExtractConfig, facts: ModelFacts, image_size: tuple[int, int]) -> float:

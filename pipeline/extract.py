@@ -9,6 +9,7 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
+from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
@@ -31,6 +32,9 @@ class Summary:
     committed: int
     failures: Mapping[str, str]
     pending: int
+    postponed: Mapping[str, str]
+    """Of the pending scenes, those whose disk or server did not answer, and what was told."""
+
     views: int
     dropped_views: int
     stored_bytes: int
@@ -76,6 +80,8 @@ def extract(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
     model = prepare_model(config, prompt_embeds)
+    for remark in remarks_on(model.identity["config"]):
+        _log.warning("%s: %s", out, remark)
     store = create_or_resume(out, plan, model.identity, asdict(numerics))
     if store.numerics != asdict(numerics):
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)
@@ -108,6 +114,7 @@ def summarize(
         committed=len(store.scene_ids),
         failures=store.failures,
         pending=len(store.pending),
+        postponed={one: result.postponed for result in results for one in result.left},
         views=sum(total.views for total in totals),
         dropped_views=sum(total.dropped_views for total in totals),
         stored_bytes=sum(total.stored_bytes for total in totals),

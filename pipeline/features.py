@@ -5,9 +5,7 @@ Letters: V views, H W the images, gh gw the common token grid.
 
 import hashlib
 import logging
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +19,7 @@ from vega3d.pipeline.scenes.decoding import SceneReport, decode_views
 from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
-from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
+from vega3d.pipeline.store.scene_arrays import SceneArrays
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +45,10 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
         SceneError: It cannot be read, no view is left, too many are bad, or images differ in size.
     """
     decoded, report = decode_views(
-        source.read(scene_id), num_views=config.num_views, sampling=config.sampling
+        source.read(scene_id),
+        num_views=config.num_views,
+        sampling=config.sampling,
+        policy=config.bad_views,
     )
     for line in report.lines():
         _log.warning("%s: %s", scene_id, line)
@@ -61,37 +62,6 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     depth_m = tuple(one.depth_m for one in decoded)
     digest = _content_sha256(views, rgb, depth_m)
     return DecodedScene(scene_id, views, np.stack(rgb), depth_m, digest, report)
-
-
-def decode_ahead(
-    source: SceneSource, scene_ids: Sequence[str], config: ExtractConfig
-) -> Iterator[tuple[DecodedScene | SceneFailure, float]]:
-    """Yield each scene, decoded while the one before it is computed, and the seconds it took."""
-    root = str(getattr(source, "root", "")).rstrip("/")
-
-    def decode(scene_id: str) -> tuple[DecodedScene | SceneFailure, float]:
-        start = time.monotonic()
-        try:
-            decoded: DecodedScene | SceneFailure = decode_scene(source, scene_id, config)
-        except SceneError as error:
-            # A commit record names no place: reasons speak of files below the source's root.
-            decoded = SceneFailure(
-                scene_id, str(error).replace(f"{root}/", "") if root else str(error)
-            )
-        except Exception as error:
-            error.add_note(f"while reading scene {scene_id}")
-            raise
-        return decoded, time.monotonic() - start
-
-    with ThreadPoolExecutor(1) as thread:
-        coming = None
-        for scene_id in scene_ids:
-            following = thread.submit(decode, scene_id)
-            if coming is not None:
-                yield coming.result()
-            coming = following
-        if coming is not None:
-            yield coming.result()
 
 
 def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig) -> SceneArrays:

@@ -1,5 +1,6 @@
 """Pictures a person can look at: views beside the joint PCA of their features."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -9,8 +10,10 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store
 
+_log = logging.getLogger(__name__)
 _MARGIN = 8
 _HEADING = 26
 
@@ -49,6 +52,9 @@ def write_pictures(
         num_views: Columns at most, spread evenly over the scene's views.
         num_scenes: Scenes at most; 0 draws all.
     """
+    for store in stores:
+        for remark in remarks_on(store.identity["config"]):
+            _log.warning("%s: %s", ", ".join(store.taps), remark)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     written = []

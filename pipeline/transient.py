@@ -36,6 +36,19 @@ def is_transient(error: OSError) -> bool:
     return error.errno in _PASSING
 
 
+def transient_cause(error: BaseException | None) -> OSError | None:
+    """Return the passing trouble that an error was raised from, or None where there is none.
+
+    FFmpeg's own errors do not count: it says EIO of a file that is cut short.
+    """
+    while error is not None:
+        foreign = type(error).__module__.partition(".")[0] == "av"
+        if isinstance(error, OSError) and not foreign and is_transient(error):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def pauses() -> "Pauses":
     """Return growing random pauses, from the first to the longest."""
     return Pauses(FIRST_PAUSE_S, LONGEST_PAUSE_S)

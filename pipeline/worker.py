@@ -1,24 +1,32 @@
 """The worker: units in, committed shards out. The same one in this process and on Ray."""
 
+import logging
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
-from vega3d.pipeline.errors import CheckpointError, SceneError
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
 from vega3d.pipeline.prepared import PreparedModel
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import StoreWriter
+from vega3d.pipeline.texts import fixed_text, printable, without_secrets
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
     from vega3d.pipeline.features import DecodedScene
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +42,14 @@ class UnitResult:
     seconds: Mapping[str, float]
     """Of decoding (overlapped), computing and storing."""
 
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Of failures in this run, as libraries told them; for the run's log."""
+
+    postponed: str = ""
+    """Why the unit is left uncommitted, to a later run; its scenes are in `left`."""
+
+    left: Sequence[str] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class ComputedUnit:
@@ -41,6 +57,7 @@ class ComputedUnit:
 
     scenes: Sequence[SceneArrays | SceneFailure]
     seconds: Mapping[str, float]
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -51,53 +68,62 @@ class UnitWriter:
     model: PreparedModel
     store: StoreWriter
 
-    def __call__(self, unit: Unit) -> UnitResult:
+    def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
         """Compute a unit and commit it."""
-        return self.commit(unit, self.compute(unit))
+        return self.commit(unit, self.compute(unit, limit_s=limit_s))
 
     def compute(
         self,
         unit: Unit,
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
+        limit_s: float = math.inf,
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
         Args:
             unit: The scenes of its `todo` are decoded one ahead.
-            beat: Called before and after each scene is computed, as a sign of life.
+            beat: Called from the first byte that is read, as a sign of life.
             computing: Held while the backbone works, and not while decoding.
+            limit_s: A scene of which no view can be read for so long is given up.
+
+        Raises:
+            TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
-        from vega3d.pipeline.features import decode_ahead
+        from vega3d.pipeline.reading_ahead import places, read_ahead
 
         scenes: list[SceneArrays | SceneFailure] = []
-        seconds = {"decode": 0.0, "compute": 0.0}
-        for decoded, took in decode_ahead(self.source, unit.todo, self.model.config):
-            seconds["decode"] += took
+        seconds, details = {"decode": 0.0, "compute": 0.0}, {}
+        roots, config = places(self.source), self.model.config
+        for read in read_ahead(self.source, unit.todo, config, limit_s=limit_s, beat=beat):
+            seconds["decode"] += read.seconds
             with computing:
                 beat()
                 start = time.monotonic()
-                scenes.append(
-                    decoded if isinstance(decoded, SceneFailure) else self._encode(decoded)
-                )
+                if isinstance(read.scene, SceneFailure):
+                    scenes.append(read.scene)
+                    details[read.scene.scene_id] = without_secrets(read.detail)
+                else:
+                    scenes.append(self._encode(read.scene, roots))
                 seconds["compute"] += time.monotonic() - start
             beat()
-        return ComputedUnit(scenes, seconds)
+        return ComputedUnit(scenes, seconds, details)
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
         start = time.monotonic()
         found = environment(self._numerics.device)
         record = self.store.write_unit(unit, computed.scenes, found)
-        return unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
+        result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
+        return replace(result, details=computed.details)
 
-    def _encode(self, decoded: "DecodedScene") -> SceneArrays | SceneFailure:
+    def _encode(self, decoded: "DecodedScene", roots: Sequence[str]) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
 
         try:
             return encode_scene(decoded, self._backbone, self.model.config)
         except SceneError as error:
-            return SceneFailure(decoded.scene_id, str(error))
+            return SceneFailure(decoded.scene_id, fixed_text(str(error), roots))
         except Exception as error:
             error.add_note(f"while computing scene {decoded.scene_id}")
             raise
@@ -126,10 +152,50 @@ class UnitWriter:
 Runner = Callable[[UnitWriter, Sequence[Unit]], Iterator[UnitResult]]
 
 
-def run_inline(worker: UnitWriter, units: Sequence[Unit]) -> Iterator[UnitResult]:
-    """Do the units one after the other in this process: the reference for every other runner."""
-    for unit in units:
-        yield worker(unit)
+def run_inline(
+    worker: UnitWriter,
+    units: Sequence[Unit],
+    config: RunConfig = RunConfig(),  # noqa: B008 - frozen
+) -> Iterator[UnitResult]:
+    """Do the units one after the other in this process: the reference for every other runner.
+
+    A unit whose cause may pass is tried again after the others, and is postponed in the end.
+    """
+    attempts = Attempts(config.attempts, config.unit_timeout_s)
+    waiting = deque(units)
+    while waiting:
+        unit = waiting.popleft()
+        if attempts.exhausted:
+            yield postponed(unit, attempts.told(unit))
+            continue
+        try:
+            result = worker(unit, config.unit_timeout_s)
+        except TransientError as error:
+            again = attempts.failed(unit, without_secrets(str(error)))
+            _log.warning("unit %d: %s", unit.index, without_secrets(str(error)))
+            if not again:
+                yield postponed(unit, attempts.told(unit))
+                continue
+            waiting.append(unit)
+            time.sleep(attempts.pause_s())
+        else:
+            attempts.succeeded()
+            yield result
+
+
+def postponed(unit: Unit, reason: str) -> UnitResult:
+    """Return the result of a unit that is left to a later run."""
+    return UnitResult(
+        unit=unit.index,
+        scenes=len(unit.scene_ids),
+        failures={},
+        views=0,
+        dropped_views=0,
+        stored_bytes=0,
+        seconds={},
+        postponed=printable(reason),
+        left=unit.scene_ids,
+    )
 
 
 def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:

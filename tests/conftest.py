@@ -43,10 +43,9 @@ def _skip_without_gpu(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests out of the user's caches, and Ray from asking for a token."""
+    """Keep the tests out of the user's caches."""
     patch = pytest.MonkeyPatch()
     patch.setenv("VEGA3D_CACHE", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("RAY_AUTH_MODE", "disabled")
     patch.setenv("HF_HUB_OFFLINE", "1")
     yield
     patch.undo()

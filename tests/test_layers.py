@@ -34,12 +34,12 @@ MAY_IMPORT = {
 
 SHARED = {
     f"vega3d.pipeline.{name}"
-    for name in ("errors", "lazy", "texts", "transient", "local_files", "remote")
+    for name in ("errors", "lazy", "plugins", "texts", "transient", "local_files", "remote")
 }
 """What every room may import."""
 
 ONLY_IN = {
-    "ray": {"cluster/ray_runner.py"},
+    "ray": {"cluster/"},
     "diffusers": {"pipeline/backbones/", "train/pretrain/"},
     "transformers": {"pipeline/backbones/", "train/pretrain/"},
 }
@@ -154,7 +154,7 @@ def test_every_package_is_installed() -> None:
 
 
 COMMANDS = {
-    "pipeline": "run plan status verify pack import pictures bench demo",
+    "pipeline": "run plan status verify pack check import pictures bench demo",
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",

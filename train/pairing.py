@@ -8,6 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store, open_store
 from vega3d.train.geometry import Geometry, GeometryTable
 
@@ -84,6 +85,11 @@ def pair_stores(
         f"{len(extra)} scenes are in the {name} store alone, such as {sorted(extra)[:3]}"
         for name, store in stores.items()
         if (extra := set(store.scene_ids) - set(shared))
+    ]
+    notes += [
+        f"{name} store: {remark}"
+        for name, store in stores.items()
+        for remark in remarks_on(store.identity["config"])
     ]
     for name, store in stores.items():
         _check_aligned(first, store, name, shared)

@@ -75,7 +75,7 @@ class Backbone:
             step = len(rgb) if self._encoder.joint else self._numerics.batch_size
             for batch in views.batches(step):
                 for tap, tokens in self._encoder.tokens(batch):
-                    parts[tap].append(tokens.cpu())
+                    parts[tap].append(torch.as_tensor(tokens).cpu())
         features = {tap: torch.cat(found) for tap, found in parts.items()}
         self._check_tokens(features, (len(rgb), height, width))
         return features

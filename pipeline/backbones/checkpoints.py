@@ -5,6 +5,7 @@ SentencePiece and safetensors files are ever fetched or read: nothing here unpic
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -15,6 +16,11 @@ from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError
 
+INDEX = "model_index.json"
+"""Which parts a diffusers pipeline has."""
+
+logger = logging.getLogger(__name__)
+_WORTH_SAYING_BYTES = 100 << 20
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 KINDS = ("*.json", "*.safetensors", "*.model")
 
@@ -42,7 +48,11 @@ def describe(config: BackboneConfig, model: str, configs: Configs) -> ModelFacts
         return config.describe(configs)
     except CheckpointError as error:
         raise CheckpointError(f"{model}: {error}") from error
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
+        raise CheckpointError(
+            f"{model}: a config.json lacks the field {error}; is this a model of {config.name}?"
+        ) from error
+    except (TypeError, ValueError) as error:
         raise CheckpointError(f"{model}: config.json is not {config.name}'s: {error!r}") from error
 
 
@@ -53,7 +63,30 @@ def model_name(config: BackboneConfig) -> str:
 
 def model_folder(config: BackboneConfig) -> Path:
     """Return the folder with a model's weights, fetched if need be; "." where there are none."""
-    return resolve_model(model_name(config), config.parts) if config.parts else Path()
+    if not config.parts:
+        return Path()
+    announce(model_name(config), config.parts)
+    return resolve_model(model_name(config), config.parts)
+
+
+def announce(model: str, parts: Sequence[str], hint: str = "") -> None:
+    """Say how much of a model is not here yet and will be fetched; nothing where all of it is."""
+    if Path(model).expanduser().is_dir() or model.count("/") != 1:
+        return
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    patterns, ignore = _patterns(parts, KINDS)
+    try:
+        files = snapshot_download(
+            model, allow_patterns=patterns, ignore_patterns=ignore, dry_run=True
+        )
+    except (HFValidationError, HfHubHTTPError, OSError):
+        return  # no network: what is here may do, and fetching says what it lacks
+    size = sum(file.file_size or 0 for file in files if file.will_download)
+    if size > _WORTH_SAYING_BYTES:
+        told = ("%s: %.1f GB are fetched from the Hugging Face hub, once: %s%s", model)
+        logger.warning(*told, size / 1e9, ", ".join(parts), hint)
 
 
 def cache_dir() -> Path:
@@ -83,21 +116,24 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     return folder
 
 
-def read_config(folder: Path, part: str) -> dict[str, Any]:
+def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:
     """Return the config.json of one part."""
-    path = folder / part / "config.json"
+    path = folder / part / name
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: no readable config.json: {error}") from error
+        raise CheckpointError(f"{path}: no readable {name}: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: must be a JSON object, got {type(config).__name__}")
     return config
 
 
 def read_configs(folder: Path, parts: Sequence[str]) -> Configs:
-    """Return the config.json of each part."""
-    return {part: read_config(folder, part) for part in parts}
+    """Return the config.json of each part, and the pipeline's model_index.json where it has one."""
+    found = {part: read_config(folder, part) for part in parts}
+    if (folder / INDEX).is_file():
+        found[INDEX] = read_config(folder, ".", INDEX)
+    return found
 
 
 def check_class(configs: Configs, part: str, expected: str) -> dict[str, Any]:
@@ -114,10 +150,7 @@ def _fetch(model: str, parts: Sequence[str], kinds: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    prefixes = ["" if part == "." else f"{part}/" for part in parts]
-    patterns = [prefix + kind for prefix in prefixes for kind in kinds]
-    # A bare pattern also matches in subfolders, which only the root part must not fetch.
-    ignore = ["*/*"] if "." in parts else None
+    patterns, ignore = _patterns(parts, kinds)
     try:
         return Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=ignore))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
@@ -126,6 +159,14 @@ def _fetch(model: str, parts: Sequence[str], kinds: Sequence[str]) -> Path:
             f"give {', '.join(patterns)}: {type(error).__name__}: {error}. Check the id and the "
             f"network, or give a folder that holds the model"
         ) from error
+
+
+def _patterns(parts: Sequence[str], kinds: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """Return which files of a hub repository the parts are, and which are left out."""
+    prefixes = ["" if part == "." else f"{part}/" for part in parts]
+    patterns = [INDEX, *(prefix + kind for prefix in prefixes for kind in kinds)]
+    # A bare pattern also matches in subfolders, which only the root part must not fetch.
+    return patterns, ["*/*"] if "." in parts else None
 
 
 def _check_part(model: str, folder: Path, part: str, weights: bool) -> None:

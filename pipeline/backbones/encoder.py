@@ -40,11 +40,15 @@ class Views:
         """Rows and columns of the encoder's input, px."""
         return self.placement.canvas
 
+    def placed(self) -> UInt8[np.ndarray, "n rows cols 3"]:
+        """Return the views on the canvas, 8-bit RGB."""
+        return place(self.rgb, self.placement)
+
     def pixels(
         self, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
     ) -> Float32[Tensor, "n 3 rows cols"]:
         """Return the views on the canvas, normalised; in [-1, 1] with the defaults."""
-        placed = torch.from_numpy(place(self.rgb, self.placement)).permute(0, 3, 1, 2).float()
+        placed = torch.from_numpy(self.placed()).permute(0, 3, 1, 2).float()
         scale = 255 * torch.tensor(std).view(3, 1, 1)
         offset = torch.tensor(mean).view(3, 1, 1) / torch.tensor(std).view(3, 1, 1)
         return (placed / scale - offset).to(self.device)
@@ -88,6 +92,6 @@ class Encoder(Protocol):
     joint: bool
     """Views of a scene attend to one another: all of them come at once."""
 
-    def tokens(self, views: Views) -> Iterable[tuple[str, Float32[Tensor, "n h w C"]]]:
-        """Yield each tap's name and its tokens, float32, on any device."""
+    def tokens(self, views: Views) -> Iterable[tuple[str, Float32[Tensor | np.ndarray, "n h w C"]]]:
+        """Yield each tap's name and its tokens, float32, on any device, of torch or numpy."""
         ...

@@ -69,6 +69,11 @@ class BackboneConfig(ABC):
             num_views: Views of a scene; counts where they attend to one another.
         """
 
+    def refusal(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> str:
+        """Return why a scene of so many views cannot be computed; "" where it can."""
+        del facts, canvas, num_views
+        return ""
+
     @abstractmethod
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt

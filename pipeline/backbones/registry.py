@@ -1,18 +1,16 @@
 """Names of encoders to their families, without importing one that nobody asked for.
 
 Ours stand in a table. An installed package adds its own with an entry point of the group
-`vega3d.backbones`: the name that `--backbone` takes, and `module:ConfigClass`.
+`vega3d.backbones` (see `plugins.py`): the name that `--backbone` takes, `module:ConfigClass`.
 """
 
 from collections.abc import Callable
-from functools import cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.errors import UsageError
-
-GROUP = "vega3d.backbones"
+from vega3d.pipeline.plugins import BACKBONES, installed
 
 DEFAULT = "wan2.1-t2v"
 
@@ -67,16 +65,5 @@ def _load(place: str) -> Callable[[], BackboneConfig]:
     return found
 
 
-@cache
 def _installed() -> dict[str, EntryPoint]:
-    """Find the encoders of installed packages; two of one name cannot be told apart."""
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=GROUP):
-        other = _OURS.get(point.name) or (found[point.name].value if point.name in found else "")
-        if other and other != point.value:
-            raise UsageError(
-                f"backbone {point.name!r} is offered twice, by {other} and {point.value}; "
-                "uninstall one of the two packages"
-            )
-        found[point.name] = point
-    return found
+    return installed(BACKBONES, (*_OURS, *_PRESETS))

@@ -35,6 +35,7 @@ from vega3d.pipeline.backbones.settings import (
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
 from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
 from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
+from vega3d.pipeline.errors import SceneError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +138,7 @@ class WanConfig(BackboneConfig):
         """Return what planning must know, from the two parts' config.json."""
         dit = check_class(configs, "transformer", "WanTransformer3DModel")
         vae = check_class(configs, "vae", "AutoencoderKLWan")
-        check_kind(dit, vae)
+        check_kind(dit, vae, configs.get("model_index.json", {}))
         blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
         return ModelFacts(
             channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
@@ -175,6 +176,15 @@ class WanConfig(BackboneConfig):
         taps = 1 if self.encodes_alone else 3
         vae = vae_flops(rows, cols, int(facts.configs["vae"]["base_dim"]), taps)
         return float(passes * depth * block / shared + vae)
+
+    def refusal(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> str:
+        """Say where latents, rows or columns are more than the rotary table holds."""
+        limit = int(facts.configs["transformer"].get("rope_max_seq_len", 1024))  # the class's own
+        latents = {"frame": 1, "stack": num_views, "clip": 1 + (num_views + 2) // 4}
+        sizes = (latents[self.context], canvas[0] // TOKEN_PX, canvas[1] // TOKEN_PX)
+        told = f"latents, token rows and columns must each be at most {limit}, got {sizes}; "
+        told += "take fewer --views, another --context or a smaller --resolution"
+        return told if max(sizes) > limit else ""
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return umT5's rows of the empty prompt, or the given ones."""
@@ -237,7 +247,8 @@ class WanEncoder:
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
         """Yield every tap of every noise level; nothing after the last block runs."""
-        self._check_size(views)
+        if why := self._config.refusal(self._facts, views.canvas, len(views)):
+            raise SceneError(why)
         latents = self._latents(views)
         first_view, latent_of_view = latent_views(len(views), self._config.context)
         named = views.select(first_view)
@@ -330,17 +341,6 @@ class WanEncoder:
         import torch
 
         return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
-
-    def _check_size(self, views: "Views") -> None:
-        limit = self._dit.max_positions
-        latents = {"frame": 1, "stack": len(views), "clip": 1 + (len(views) + 2) // 4}
-        rows, cols = views.canvas
-        sizes = (latents[self._config.context], rows // TOKEN_PX, cols // TOKEN_PX)
-        if max(sizes) > limit:
-            raise ValueError(
-                f"latents, token rows and columns must each be at most {limit}, got {sizes}; "
-                f"take fewer views or a smaller resolution"
-            )
 
 
 def reference() -> WanConfig:

@@ -31,8 +31,14 @@ def latent_views(num_views: int, context: str) -> tuple[list[int], list[int]]:
     return first_view, latent_of_view
 
 
-def check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+def check_kind(dit: Mapping[str, Any], vae: Mapping[str, Any], index: Mapping[str, Any]) -> None:
     """Raise CheckpointError where the configs are those of another kind of Wan."""
+    second = index.get("transformer_2")
+    if second and second[0]:  # [null, null] where a pipeline could have one and has not
+        raise CheckpointError(
+            "is a pipeline of two transformers (Wan2.2), each for a part of the noise levels, of "
+            "which one alone would be read; give a Wan2.1 text-to-video model"
+        )
     if dit.get("image_dim") or dit.get("added_kv_proj_dim"):
         raise CheckpointError(
             "transformer: is an image-to-video model and needs an image; "

@@ -85,7 +85,6 @@ class WanTransformer:
         self.model.to(device)
         self._device, self._dtype = device, dtype
         self.freq_dim: int = self.model.config.freq_dim
-        self.max_positions: int = self.model.config.rope_max_seq_len
 
     def fold_prompt(self, rows: Float32[np.ndarray, "L D"], attended: int) -> None:
         """Compute once what the blocks make of a constant prompt; they then take no text.

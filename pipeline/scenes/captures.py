@@ -172,10 +172,11 @@ def _places(folder: Folder, layout: Layout | None) -> Sequence[Place]:
 
     Reading it says why.
     """
+    path = folder.join(folder.files[0]) if folder.alone else folder.path
     try:
-        return layout.places(folder) if layout else (Place(path=folder.path, num_views=0),)
+        return layout.places(folder) if layout else (Place(path=path, num_views=0),)
     except SceneError:
-        return (Place(path=folder.path, num_views=0),)
+        return (Place(path=path, num_views=0),)
 
 
 def _claimant(layouts: tuple[Layout, ...], folder: Folder) -> Layout | None:

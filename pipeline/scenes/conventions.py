@@ -21,6 +21,14 @@ POSES: tuple[Poses, ...] = get_args(Poses)
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1, -1, 1])
 
 
+def check_conventions(poses: str, depth_scale: float) -> None:
+    """Raise ValueError unless these are conventions that can be put right."""
+    if poses not in POSES:
+        raise ValueError(f"poses must be one of {', '.join(POSES)}, got {poses!r}")
+    if not (depth_scale > 0 and np.isfinite(depth_scale)):
+        raise ValueError(f"depth_scale must be positive and finite, got {depth_scale}")
+
+
 def world_from_opencv(matrix: Float[np.ndarray, "4 4"], poses: Poses) -> Float64[np.ndarray, "4 4"]:
     """Return the world-from-camera pose with OpenCV axes that a source's matrix stands for.
 
@@ -35,6 +43,20 @@ def world_from_opencv(matrix: Float[np.ndarray, "4 4"], poses: Poses) -> Float64
     if poses.endswith("inverse"):
         pose = np.asarray(np.linalg.inv(pose), dtype=np.float64)
     return pose @ _OPENGL_FROM_OPENCV if poses.startswith("opengl") else pose
+
+
+def composed(first: Poses, then: Poses) -> Poses:
+    """Return the one convention that `then`, of poses already read as `first`, comes to.
+
+    Up to a turn of the world's axes, which moves no view against another.
+    """
+    is_inverse = first.endswith("inverse") != then.endswith("inverse")
+    is_opengl = then.startswith("opengl")
+    if not then.endswith("inverse"):
+        is_opengl = is_opengl != first.startswith("opengl")
+    if is_inverse:
+        return "opengl-inverse" if is_opengl else "inverse"
+    return "opengl" if is_opengl else "opencv"
 
 
 def as_meant(scene: Scene, *, poses: Poses = "opencv", depth_scale: float = 1.0) -> Scene:

@@ -3,6 +3,7 @@
 Letters: H W a colour image, h w a depth image.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -37,6 +38,9 @@ class SceneReport:
     lost_poses: int
     """Views left out because tracking was lost."""
 
+    repeated_views: tuple[str, ...]
+    """Views left out because their pixels and depth are those of a view before them."""
+
     bad_views: tuple[BadView, ...]
     """Views left out because a file is missing or damaged, or a camera cannot be true."""
 
@@ -45,13 +49,18 @@ class SceneReport:
     @property
     def dropped_views(self) -> int:
         """Count the views that were left out for any reason."""
-        return self.lost_poses + len(self.bad_views)
+        return self.lost_poses + len(self.repeated_views) + len(self.bad_views)
 
     def lines(self) -> list[str]:
         """Return what a person should know, a line each; empty where all is well."""
         lines = list(self.notes)
         if self.lost_poses:
             lines.append(f"dropped {self.lost_poses} views without a pose: tracking was lost")
+        if self.repeated_views:
+            lines.append(
+                f"dropped {len(self.repeated_views)} repeated frames, {self.repeated_views[0]} the "
+                "first: their pixels and depth are those of an earlier view"
+            )
         if self.bad_views:
             lines.append(name_bad_views(self.bad_views))
         return lines
@@ -65,6 +74,8 @@ def decode_views(
     policy: BadViews = "drop",
 ) -> tuple[list[DecodedView], SceneReport]:
     """Drop views without a pose, choose views, decode them and turn them upright.
+
+    A view that repeats an earlier one is dropped: compared with itself it would agree.
 
     Args:
         scene: As a source gives it.
@@ -93,12 +104,14 @@ def decode_views(
             del turns[len(decoded) :]
             bad.append(BadView(view.view_id, str(error)))
     check_bad_views(scene.scene_id, bad, len(sampled.views), policy)
+    decoded, turns, repeated = _without_repeats(decoded, turns)
     decoded, turned = _upright(decoded, turns)
     return decoded, SceneReport(
         views=len(decoded),
         with_depth=sum(one.depth_m is not None for one in decoded),
         with_pose=sum(one.view.world_from_camera is not None for one in decoded),
         lost_poses=lost,
+        repeated_views=repeated,
         bad_views=(*sampled.bad_views, *bad),
         notes=(*scene.notes, *turned),
     )
@@ -142,6 +155,30 @@ def _decode(view: View) -> DecodedView:
         view=view,
         rgb=view.read_rgb(),
         depth_m=view.read_depth_m() if view.read_depth_m else None,
+    )
+
+
+def _without_repeats(
+    decoded: Sequence[DecodedView], turns: Sequence[int]
+) -> tuple[list[DecodedView], list[int], tuple[str, ...]]:
+    """Return the views of pixels and depth not seen before, their turns, and the others' ids.
+
+    Cameras do not count: who repeats a frame may well interpolate its pose.
+    """
+    seen: set[bytes] = set()
+    kept: list[int] = []
+    repeated: list[int] = []
+    for index, one in enumerate(decoded):
+        digest = hashlib.blake2b(digest_size=16)
+        for pixels in (one.rgb, one.depth_m):
+            digest.update(b"" if pixels is None else f"{pixels.shape}".encode())
+            digest.update(b"" if pixels is None else np.ascontiguousarray(pixels).data)
+        (repeated if digest.digest() in seen else kept).append(index)
+        seen.add(digest.digest())
+    return (
+        [decoded[index] for index in kept],
+        [turns[index] for index in kept],
+        tuple(decoded[index].view.view_id for index in repeated),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from vega3d.pipeline.scenes.conventions import POSES, Poses, world_from_opencv
+from vega3d.pipeline.scenes.conventions import POSES, Poses, composed, world_from_opencv
 from vega3d.pipeline.scenes.reprojection import Agreement, PosedDepth, agreement
 
 CLEARLY_BETTER = 1.7
@@ -41,6 +41,9 @@ FOCALS = (0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0)
 """Factors on the focal length, the centre staying where it is."""
 
 _READINGS_TRIED = 800
+_PAIRS_TRIED = 10
+"""Of neighbours, and as many of wider pairs: ten times as many change the ratios by a tenth."""
+
 _DIRECTIONS = (("right", "down", "forward"), ("left", "up", "backward"))
 
 
@@ -88,20 +91,40 @@ class Diagnosis:
 
     meant_error_m: float | None = None
 
+    asked: Reading = Reading()
+    """How the source was asked to be read: what options said already."""
+
+    @property
+    def options(self) -> tuple[Poses, float]:
+        """Return the `--poses` and `--depth-scale` under which it fits, as far as these go."""
+        poses = composed(self.asked.poses, self.meant.poses)
+        return poses, self.asked.depth_scale * self.meant.depth_scale
+
     def lines(self) -> list[str]:
         """Return what a person should know, a line each; empty where all is well."""
         lines = []
-        if self.state in ("misread", "disagrees"):
-            lines.append(f"{self._told()}: {self._remedy()}")
+        if self.meant_error_m is not None:
+            mended = f"{self.remedy()} would make it {_metres(self.meant_error_m)}"
+            lines.append(f"{self._told()}: {mended}")
+        elif self.state == "disagrees":
+            lines.append(
+                f"{self._told()}: no other axes, direction, unit or focal length mends it; are "
+                "these the poses and intrinsics of these images?"
+            )
         depth_m = (self.median_depth_m or 1.0) * self.meant.depth_scale
         if not _is_indoor(self.median_depth_m or 1.0) and not _is_indoor(depth_m):
             factor = 10.0 ** round(np.log10(2.0 / depth_m))
             lines.append(
                 f"the median depth is {depth_m:.4g} m, and rooms have {INDOOR_M[0]:g} to "
-                f"{INDOOR_M[1]:g}: --depth-scale {factor:g} would make it {depth_m * factor:.3g}; "
+                f"{INDOOR_M[1]:g}: --depth-scale {self.options[1] * factor:g} would make it "
+                f"{depth_m * factor:.3g}; "
                 "the positions of the poses must be in metres as well"
             )
         return lines
+
+    def remedy(self) -> str:
+        """Return what would mend a scene that is misread: options where there are some."""
+        return " and ".join(_remedies(self))
 
     def _told(self) -> str:
         if self.error_m is None or self.error_share is None:
@@ -111,30 +134,23 @@ class Diagnosis:
             f"{self.error_share:.1%} of the depth"
         )
 
-    def _remedy(self) -> str:
-        if self.meant_error_m is None:
-            return (
-                "no other axes, direction, unit or focal length mends it; are these the poses and "
-                "intrinsics of these images?"
-            )
-        parts = list(_remedies(self.meant, self.median_depth_m or 1.0))
-        return f"{' and '.join(parts)} would make it {_metres(self.meant_error_m)}"
-
 
 def diagnose(
     near: Sequence[tuple[PosedDepth, PosedDepth]],
     wide: Sequence[tuple[PosedDepth, PosedDepth]] = (),
+    asked: Reading = Reading(),
 ) -> Diagnosis:
     """Measure how neighbouring views agree, and look for the reading under which they would.
 
     Args:
         near: Neighbouring views, whose distance is reported.
         wide: Views farther apart, where a misreading shows more; they only help to tell.
+        asked: How these views were asked to be read already: options that are named take it in.
     """
     views = {id(view): view for pair in near for view in pair}.values()
     medians = [float(np.median(d)) for v in views if (d := v.depth_m[v.depth_m > 0]).size]
     median_depth_m = float(np.median(medians)) if medians else None
-    pairs = [*near, *wide]
+    pairs = [*_spread(near), *_spread(wide)]
     given = _share(pairs, Reading())
     meant, share = Reading(), given
     for readings in (_single_readings, _double_readings, _any_axes):
@@ -148,7 +164,7 @@ def diagnose(
             meant, share = found, its_share
     is_misread = share <= SMALL_SHARE and _is_clearly_better(share, given)
     if np.isinf(given) and not is_misread:
-        return Diagnosis(state="unknown", median_depth_m=median_depth_m)
+        return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
     measured = agreement(near)
     meant = meant if is_misread else Reading()
     scale = meant.depth_scale if _is_indoor((median_depth_m or 1.0) * meant.depth_scale) else 1.0
@@ -160,6 +176,7 @@ def diagnose(
         median_depth_m=median_depth_m,
         meant=meant,
         meant_error_m=_known(mended.error_m * scale) if is_misread else None,
+        asked=asked,
     )
 
 
@@ -198,22 +215,32 @@ def _understood(
     return [(reading.of(first), reading.of(second)) for first, second in pairs]
 
 
+def _spread(
+    pairs: Sequence[tuple[PosedDepth, PosedDepth]],
+) -> list[tuple[PosedDepth, PosedDepth]]:
+    """Return some of the pairs, spread evenly over all."""
+    chosen = np.unique(np.linspace(0, len(pairs) - 1, _PAIRS_TRIED).astype(int))
+    return [pairs[index] for index in chosen] if pairs else []
+
+
 def _is_clearly_better(share: float, than: float) -> bool:
     return share * CLEARLY_BETTER < than and share + LEAST_GAIN < than
 
 
-def _remedies(meant: Reading, median_depth_m: float) -> Iterator[str]:
+def _remedies(found: Diagnosis) -> Iterator[str]:
     """Yield what mends each thing that is misread; options where there are some."""
+    meant = found.meant
+    poses, depth_scale = found.options
     if meant.axes != (1, 2, 3):
         names = ", ".join(_DIRECTIONS[axis < 0][abs(axis) - 1] for axis in meant.axes)
         inverse = "camera-from-world matrices with " if meant.poses == "inverse" else ""
         hand = "" if np.linalg.det(_turn(meant.axes)) > 0 else " (a left-handed world)"
         yield f"{inverse}camera axes {names}{hand}, converted to OpenCV's,"
     elif meant.poses != "opencv":
-        yield f"--poses {meant.poses}"
+        yield f"--poses {poses}"
     scale = meant.depth_scale
-    if scale != 1 and _is_indoor(median_depth_m * scale):
-        yield f"--depth-scale {scale:.5g}"
+    if scale != 1 and _is_indoor((found.median_depth_m or 1.0) * scale):
+        yield f"--depth-scale {depth_scale:.5g}"
     elif scale != 1:
         yield f"positions of the poses times {1 / scale:.5g} (depth has another unit)"
     if meant.focal_scale != 1:

@@ -27,7 +27,11 @@ from vega3d.pipeline.scenes.files import Folder, read_file
 from vega3d.pipeline.scenes.scene import Scene
 
 _KNOWN = (
-    {("builtins", name) for name in ("set", "frozenset", "complex", "bytearray", "range", "slice")}
+    {
+        (module, name)
+        for module in ("builtins", "__builtin__")  # the latter in older protocols
+        for name in ("set", "frozenset", "complex", "bytearray", "range", "slice")
+    }
     | {
         (f"numpy.{core}.{module}", name)
         for core in ("core", "_core")

@@ -1,11 +1,14 @@
 """Which reader a location is for: the only place that knows all of them.
 
-A new layout of folders is one file beside this one and one line in FOLDER_LAYOUTS.
+A new layout of folders is one file beside this one and one line in FOLDER_LAYOUTS. An installed
+package adds a reader with an entry point of the group `vega3d.scenes`: it claims every location
+that starts with the entry's name and a colon (see `plugins.py`).
 """
 
 import os
 from pathlib import Path
 
+from vega3d.pipeline.plugins import SCENES, installed
 from vega3d.pipeline.scenes.arkitscenes import ArkitScenes
 from vega3d.pipeline.scenes.captures import Captures, Layout, holds_captures
 from vega3d.pipeline.scenes.colmap import Colmap
@@ -70,6 +73,8 @@ def read_scenes(location: str) -> SceneSource:
         from vega3d.pipeline.scenes.rooms.rooms import parse_rooms
 
         return parse_rooms(location)
+    if (plugin := _plugin_source(location)) is not None:
+        return plugin
     path = Path(location).expanduser()
     if not path.exists() and looks_like_tars(location):
         return read_tars(location)
@@ -78,6 +83,18 @@ def read_scenes(location: str) -> SceneSource:
     if path.is_file():
         return _file_source(path)
     raise ValueError(f"{location}: there is no such file or folder; {LAYOUTS}")
+
+
+def _plugin_source(location: str) -> SceneSource | None:
+    """Return the source of an installed package's reader, where one claims the location."""
+    name, colon, _ = location.partition(":")
+    point = installed(SCENES, ours=("rooms", "http", "https", "s3", "gs", "file")).get(name)
+    if not colon or point is None:
+        return None
+    source = point.load()(location)
+    if not isinstance(source, SceneSource):
+        raise ValueError(f"{location}: {point.value} gave {source!r}, which is no SceneSource")
+    return source
 
 
 def _file_source(path: Path) -> SceneSource:

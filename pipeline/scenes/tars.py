@@ -283,7 +283,14 @@ def _parse_cameras(data: bytes, scene_id: str) -> dict[str, dict[str, Any]]:
     try:
         views = {str(view["view_id"]): view for view in json.loads(data)["views"]}
         return {view_id: _camera(view) for view_id, view in views.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise SceneError(
             f"{scene_id}: its cameras.json cannot be understood ({type(error).__name__}: {error})"
         ) from error

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import ray
 import synthetic_unit
 from ray import cloudpickle
 from synthetic_unit import make_worker
 
 from vega3d.cluster import ray_runner
+from vega3d.cluster.connecting import connection
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline import open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig, RunConfig
-from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.writer import uncommitted
@@ -35,9 +35,8 @@ BAD = "hall/004 \u00fc"
 def one_ray() -> Iterator[None]:
     """Start Ray once; the runner uses the connection that is there."""
     cloudpickle.register_pickle_by_value(synthetic_unit)
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with connection(config(), num_cpus=2):
+        yield
     cloudpickle.unregister_pickle_by_value(synthetic_unit)
 
 
@@ -118,6 +117,32 @@ def test_a_bug_stops_the_run_and_names_the_unit(tmp_path: Path, digest: str) -> 
     assert any("unit 2" in note for note in caught.value.__notes__)
     run(tmp_path / "s")
     assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+@pytest.mark.parametrize("fault", ["away_on", "refused_on"])
+def test_trouble_of_one_worker_does_not_end_the_run(
+    tmp_path: Path, digest: str, fault: str
+) -> None:
+    """A server that does not answer, a store that one node may not write: tried again."""
+    faults = {fault: (BAD,), "marks": str(tmp_path)}
+    assert run(tmp_path / "s", **faults) == [0, 1, 2, 3, 4]
+    assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+def test_what_does_not_answer_is_left_to_the_next_run(tmp_path: Path, digest: str) -> None:
+    plan, worker = make_worker(str(tmp_path / "s"), SCENES, away_on=(BAD,))
+    results = list(run_ray(worker, plan.units, config()))
+    (left,) = [result for result in results if result.postponed]
+    assert left.left == plan.units[2].scene_ids
+    assert left.postponed == f"{BAD}: the server is not reached; tried 3 times"
+    assert open_store(str(tmp_path / "s")).failures == {}
+    assert run(tmp_path / "s") == [2]
+    assert open_store(str(tmp_path / "s")).digest() == digest
+
+
+def test_a_store_that_no_worker_may_write_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot write: Permission denied"):
+        run(tmp_path / "s", refused_on=(BAD,))
 
 
 def test_failed_scenes_are_recorded_and_the_run_goes_on(tmp_path: Path) -> None:

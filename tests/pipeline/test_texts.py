@@ -1,5 +1,3 @@
-import io
-
 import pytest
 
 from vega3d.pipeline.texts import fixed_text, printable, shown_url, without_secrets
@@ -29,7 +27,10 @@ def test_nothing_reaches_a_terminal_that_it_would_act_upon() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (f"no image in {io.BytesIO()!r}", f"no image in {[io.BytesIO(), io.BytesIO()][1]!r}"),
+        (
+            "no image in <_io.BytesIO object at 0x7f0c>",
+            "no image in <_io.BytesIO object at 0x7fb1>",
+        ),
         ("GET took 12.5ms, 3 tries", "GET took 1.25 s, 3 tries"),
         ("s: /mnt/a/x/tars/0.tar at byte 5: cut", "s: /home/u/0.tar at byte 5: cut"),
         ("s: http://u:p@h1/x/0.tar?k=1: gone", "s: s3://other/0.tar: gone"),

@@ -4,6 +4,7 @@ It stores through the real writer, so that kills, resumes and runners can be tes
 """
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.scenes.scene import SceneEntry
 from vega3d.pipeline.store.creating import create_or_resume
@@ -84,15 +86,21 @@ class SyntheticWorker:
     fail_on: Sequence[str] = ()
     marks: str = ""
     bug_on: Sequence[str] = ()
+    away_on: Sequence[str] = ()
+    """Scenes whose source does not answer: once each where `marks` is a folder, else every time."""
 
-    def __call__(self, unit: Unit) -> UnitResult:
-        return self.commit(unit, self.compute(unit))
+    refused_on: Sequence[str] = ()
+    """Scenes at which the store says no, as where one node lacks the disk."""
+
+    def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
+        return self.commit(unit, self.compute(unit, limit_s=limit_s))
 
     def compute(
         self,
         unit: Unit,
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
+        limit_s: float = math.inf,
     ) -> ComputedUnit:
         with computing:
             beat()
@@ -106,6 +114,10 @@ class SyntheticWorker:
                 os.kill(os.getpid(), 9)
             if scene_id in self.hang_on and self._first_time("hang", scene_id):
                 time.sleep(600)
+            if scene_id in self.away_on and self._first_time("away", scene_id):
+                raise TransientError(f"{scene_id}: the server is not reached")
+            if scene_id in self.refused_on and self._first_time("refused", scene_id):
+                raise StoreError(f"{scene_id}: cannot write: Permission denied")
             if scene_id in self.bug_on:
                 raise ZeroDivisionError(f"a bug at {scene_id}")
             if scene_id in self.fail_on:

@@ -203,3 +203,22 @@ def test_facts_need_neither_torch_nor_diffusers_nor_transformers(wan: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_pipeline_of_two_experts_is_not_taken_for_one(wan: Path) -> None:
+    one = {"transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [None, None]}
+    (wan / "model_index.json").write_text(json.dumps(one))
+    assert model_facts(wan_config(wan)).num_blocks == 30
+    two = {**one, "transformer_2": ["diffusers", "WanTransformer3DModel"], "boundary_ratio": 0.875}
+    (wan / "model_index.json").write_text(json.dumps(two))
+    with pytest.raises(CheckpointError, match=r"pipeline of two transformers \(Wan2.2\)"):
+        model_facts(wan_config(wan))
+
+
+@pytest.mark.parametrize("field", ["num_layers", "patch_size", "in_channels", "ffn_dim"])
+def test_a_config_without_a_field_names_it(wan: Path, field: str) -> None:
+    path = wan / "transformer" / "config.json"
+    path.write_text(json.dumps({k: v for k, v in WAN_1_3B.items() if k != field}))
+    told = f"a config.json lacks the field '{field}'; is this a model of wan2.1-t2v"
+    with pytest.raises(CheckpointError, match=told):
+        model_facts(wan_config(wan))

@@ -1,13 +1,17 @@
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
+from vega3d.pipeline.backbones.checkpoints import announce
 from vega3d.pipeline.backbones.prompt import (
+    TEXT_PARTS,
     empty_prompt_embedding,
     prompt_sha256,
     read_prompt_embedding,
@@ -115,3 +119,51 @@ def test_a_prompt_file_must_be_safetensors_with_the_rows(tmp_path: Path) -> None
     (tmp_path / "half.safetensors").write_bytes(b"abc")
     with pytest.raises(CheckpointError, match=r"not a readable .safetensors file"):
         read_prompt_embedding(tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("batch", [True, False])
+def test_files_as_pipelines_save_them_are_read(
+    tmp_path: Path, dtype: torch.dtype, batch: bool
+) -> None:
+    """[1, 512, D] with zero rows behind the prompt: the model pads with the same itself."""
+    rows = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).to(dtype)
+    padded = torch.cat([rows, torch.zeros(510, 4, dtype=dtype)])
+    path = tmp_path / "p.safetensors"
+    save_file({"prompt_embeds": padded[None] if batch else padded}, path)
+    found = read_prompt_embedding(path)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, rows.float().numpy())
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_rows_that_are_not_finite_are_refused_at_once(tmp_path: Path, wrong: float) -> None:
+    rows = torch.ones(1, 3, 4)
+    rows[0, 1, 2] = wrong
+    save_file({"prompt_embeds": rows}, tmp_path / "p.safetensors")
+    with pytest.raises(CheckpointError, match=r"row 1 of prompt_embeds \(1 of 3\) holds NaN"):
+        read_prompt_embedding(tmp_path / "p.safetensors")
+
+
+def test_two_prompts_in_one_file_are_refused(tmp_path: Path) -> None:
+    save_file({"prompt_embeds": torch.ones(2, 3, 4)}, tmp_path / "p.safetensors")
+    with pytest.raises(CheckpointError, match=r"floats \[L, D\] or \[1, L, D\]; found"):
+        read_prompt_embedding(tmp_path / "p.safetensors")
+
+
+def test_what_will_be_fetched_is_said_before(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The hub's own dry run gives the sizes; here with those of the published files."""
+
+    def dry_run(model: str, *, dry_run: bool, **chosen: object) -> list[SimpleNamespace]:
+        assert dry_run
+        assert "text_encoder/*.safetensors" in chosen["allow_patterns"]
+        sizes = (22.7e9, 5.7e9, 0.5e9)
+        there = SimpleNamespace(file_size=9e9, will_download=False)
+        return [SimpleNamespace(file_size=n, will_download=True) for n in sizes] + [there]
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", dry_run)
+    announce("Wan-AI/Wan2.1-T2V-1.3B-Diffusers", (*TEXT_PARTS, "transformer", "vae"), "; so")
+    assert "28.9 GB are fetched" in caplog.text
+    assert "text_encoder, tokenizer, transformer, vae; so" in caplog.text

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.noise import view_noise
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, SceneError
 
 PROMPT = np.random.default_rng(5).standard_normal((3, 24)).astype(np.float32)
 SIZE = (64, 96)
@@ -258,7 +258,7 @@ def test_too_many_latents_for_the_position_table_are_refused(broken: Path) -> No
     path.write_text(json.dumps({**json.loads(path.read_text()), "rope_max_seq_len": 6}))
     encode(load(broken, context="clip"))
     views = np.repeat(VIEWS, 2, axis=0)
-    with pytest.raises(ValueError, match=r"at most 6, got \(12, 4, 6\); take fewer views"):
+    with pytest.raises(SceneError, match=r"at most 6, got \(12, 4, 6\); take fewer --views"):
         encode(load(broken, context="stack"), views, view_ids=list("abcdefghijkl"))
 
 

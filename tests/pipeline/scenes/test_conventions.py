@@ -5,7 +5,13 @@ import pickle
 import numpy as np
 import pytest
 
-from vega3d.pipeline.scenes.conventions import POSES, Poses, as_meant, world_from_opencv
+from vega3d.pipeline.scenes.conventions import (
+    POSES,
+    Poses,
+    as_meant,
+    composed,
+    world_from_opencv,
+)
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene, View
 
@@ -50,3 +56,18 @@ def test_views_without_pose_or_depth_stay_without() -> None:
     (view,) = as_meant(plain, poses="opengl", depth_scale=2.0).views
     assert view.world_from_camera is None
     assert view.read_depth_m is None
+
+
+@pytest.mark.parametrize("first", POSES)
+@pytest.mark.parametrize("then", POSES)
+def test_two_conventions_come_to_one_between_views(first: Poses, then: Poses) -> None:
+    rng = np.random.default_rng(0)
+    told = []
+    for _ in range(2):
+        pose = np.eye(4)
+        pose[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        pose[:3, 3] = rng.normal(size=3)
+        told.append(pose)
+    a, b = (world_from_opencv(world_from_opencv(pose, first), then) for pose in told)
+    c, d = (world_from_opencv(pose, composed(first, then)) for pose in told)
+    np.testing.assert_allclose(np.linalg.inv(a) @ b, np.linalg.inv(c) @ d, atol=1e-12)

@@ -5,13 +5,16 @@ import os
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.features import decode_scene
 from vega3d.pipeline.scenes.bad_views import check_bad_views
 from vega3d.pipeline.scenes.cameras import is_lost, parse_intrinsics, parse_matrix
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views, turn
@@ -298,6 +301,26 @@ def test_more_than_half_bad_fails_the_scene(tmp_path: Path, what: str) -> None:
         decode(folder)
 
 
+def test_the_configs_policy_decides_and_the_hash_is_of_the_kept_views(tmp_path: Path) -> None:
+    folder = scannet(tmp_path / "s")
+    spoil(folder, "pose", 2)
+    config = ExtractConfig(num_views=0)
+    assert "bad_views" not in config.stored()  # the digest is that of older stores
+    strict = replace(config, bad_views="fail")
+    assert ExtractConfig.from_stored(strict.stored()) == strict
+    assert ExtractConfig.from_stored(config.stored()) == config
+    source = read_scenes(str(folder))
+    decoded = decode_scene(source, "s", config)
+    assert decoded.report.dropped_views == 1
+    with pytest.raises(SceneError, match="it has bad views"):
+        decode_scene(source, "s", strict)
+    for part, ending in (("color", "jpg"), ("depth", "png")):
+        (folder / f"{part}/2.{ending}").unlink()
+    again = decode_scene(source, "s", strict)
+    assert again.report.dropped_views == 0
+    assert again.content_sha256 == decoded.content_sha256
+
+
 def test_coverage_leaves_out_what_it_cannot_read(tmp_path: Path) -> None:
     folder = scannet(tmp_path / "s")
     spoil(folder, "lfs", 2)
@@ -322,7 +345,7 @@ def posed_images(folder: Path) -> Path:
     for name in ("intrinsic.txt", "depth_intrinsic.txt"):
         np.savetxt(folder / name, K)
     for i in range(3):
-        Image.new("RGB", (64, 48)).save(folder / f"{i:05d}.jpg")
+        Image.new("RGB", (64, 48), (90 * i, 0, 0)).save(folder / f"{i:05d}.jpg")
         np.savetxt(folder / f"{i:05d}.txt", np.eye(4))
     return folder
 

@@ -93,7 +93,8 @@ def test_exact_geometry_fits(room: list[PosedDepth]) -> None:
     assert found.state == "fits"
     assert found.lines() == []
     assert found.error_share < 0.006  # what is left is the width of a pixel: 80 see a room
-    assert found.median_depth_m == pytest.approx(3.1, abs=0.2)
+    medians = [np.median(view.depth_m[view.depth_m > 0]) for view in room]
+    assert found.median_depth_m == pytest.approx(np.median(medians), rel=0.2)  # of ten views
 
 
 @pytest.mark.parametrize("expected", [*POSES, *UNITS, *LENSES, *AXES])
@@ -135,7 +136,7 @@ def test_a_scene_in_millimetres_agrees_with_itself_and_is_noticed(room: list[Pos
     found = told_as(room, both(depth(1000), poses(lambda pose: pose * MILLIMETRES)))
     assert found.state == "fits"
     (line,) = found.lines()
-    assert re.search(r"median depth is 3\d\d\d m, .*--depth-scale 0.001 would make it 3", line)
+    assert re.search(r"median depth is \d{4} m, .*--depth-scale 0.001 would make it \d\.", line)
 
 
 @pytest.mark.parametrize(

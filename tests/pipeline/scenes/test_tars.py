@@ -471,6 +471,8 @@ def bucket(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for path in shards.iterdir():
         client.upload_file(str(path), "scans", f"set/{path.name}")
     client.upload_file(str(shards / "scenes-00000.tar"), "scans", "bare/x.tar")
+    for marker in ("set/", "set/old.tar/", "bare/"):  # how consoles make folders
+        client.put_object(Bucket="scans", Key=marker, Body=b"")
     yield "s3://scans"
     running.stop()
 
@@ -487,5 +489,6 @@ def test_s3_reads_folders_patterns_indices_and_bare_tars(bucket: str) -> None:
     )
     bare = read_scenes(f"{bucket}/bare/x.tar")
     assert_same(Made().read("home/K\u00fcche.v2"), bare.read("home/K\u00fcche.v2"))
+    assert read_scenes(f"{bucket}/bare").entries() == bare.entries()
     with pytest.raises(ValueError, match="no tar there"):
         read_scenes(f"{bucket}/nothing")

@@ -1,0 +1,154 @@
+"""Reaching Ray: a local start that nobody else can use, or a cluster; faults end in one message.
+
+A local Ray runs whatever anybody sends to its ports. So it asks for a token that only this run
+knows, AND listens on the loopback address alone: the token does not cover every port, and the
+address alone leaves ports open that other users of the machine can reach.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.errors import UsageError
+
+_LISTEN_S = 10.0
+"""How long a cluster's address may take to answer."""
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def connection(config: RunConfig, **options: Any) -> Iterator[None]:  # noqa: ANN401 - ray.init's
+    """Connect to Ray, or start it, and take it down again; does nothing where there is one.
+
+    Args:
+        config: Says which Ray.
+        options: More arguments of `ray.init`.
+
+    Raises:
+        UsageError: There is no cluster at the address, or Ray cannot start here.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if config.address != "local":
+        _check_listens(config.address)
+        with _started(config, options):
+            yield
+        return
+    with _closed(), _started(config, {"include_dashboard": False, **options}):
+        yield
+
+
+@contextmanager
+def _started(config: RunConfig, options: Mapping[str, Any]) -> Iterator[None]:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        context = ray.init(
+            address=config.address,
+            runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            **options,
+        )
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _told(error, config) from error
+    _log.info("Ray dashboard: %s", context.dashboard_url or "none")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _closed() -> Iterator[None]:
+    """Let Ray ask for a fresh token, and listen on the loopback address alone.
+
+    Whatever the environment says of authentication is meant for clusters; it is put back.
+    """
+    from ray._private import ray_constants
+
+    ours = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # For this node and its children: use 127.0.0.1 as the node's address, as on a Mac.
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(ours)
+    ray_constants.ENABLE_RAY_CLUSTER = False  # was read when ray was imported
+    _read_environment_again()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        _read_environment_again()
+
+
+def _read_environment_again() -> None:
+    """Make this process forget the mode and token that it read when ray was imported.
+
+    ray.init does so itself where it makes a token of its own; for one from the environment it
+    offers no public way. Source: ray 2.60, ray/_private/authentication.
+    """
+    raylet: Any = ray._raylet  # compiled, without types
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _check_listens(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for two minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTEN_S):
+            return
+    except ValueError as error:
+        raise UsageError(
+            f"--address {address} is no address; give local, auto, host:port or ray://host:port"
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"--address {address}: nothing answers there ({error.strerror or error}); look at the "
+            "head node's address and firewall, or start a cluster with `ray start --head`"
+        ) from error
+
+
+def _told(error: Exception, config: RunConfig) -> UsageError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "AF_UNIX path length" in str(error):
+        remedy = (
+            f"Ray's sockets lie below {os.environ.get('RAY_TMPDIR') or tempfile.gettempdir()}, and "
+            "their paths are too long; set RAY_TMPDIR to a short folder, such as /tmp"
+        )
+    elif config.address == "auto":
+        remedy = (
+            "--address auto finds no cluster on this node; start one with `ray start --head`, name "
+            "another with --address host:port, or leave --address out to run on this machine alone"
+        )
+    elif isinstance(error, ray.exceptions.AuthenticationError) or "token" in str(error).lower():
+        remedy = (
+            "the cluster asks for a token; put it into RAY_AUTH_TOKEN, and set RAY_AUTH_MODE=token"
+        )
+    else:
+        remedy = f"Ray at --address {config.address} cannot be used: {lines[0]}"
+    return UsageError(remedy)

@@ -1,0 +1,210 @@
+"""A run ends by itself: hangs are bounded, bad data is a failure, what passes is tried again."""
+
+import errno
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_unit import SyntheticWorker, make_worker
+
+from vega3d.pipeline import attempts, open_store
+from vega3d.pipeline.attempts import Attempts
+from vega3d.pipeline.config import ExtractConfig, RunConfig
+from vega3d.pipeline.errors import SceneError, TransientError
+from vega3d.pipeline.reading_ahead import ReadScene, read_ahead
+from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.scene_arrays import SceneFailure
+from vega3d.pipeline.store.units import Unit
+from vega3d.pipeline.store.writer import uncommitted
+from vega3d.pipeline.worker import run_inline
+
+CONFIG = ExtractConfig(num_views=0)
+GREY = np.full((12, 16, 3), 90, np.uint8)
+
+
+@dataclass
+class Source:
+    """Scenes of two views that do what they are told."""
+
+    faults: dict[str, Callable[[], np.ndarray]]
+    root: str = "/data/captures"
+    names: Sequence[str] = field(default=("0", "1"))
+
+    def entries(self) -> Sequence[SceneEntry]:
+        return [SceneEntry(scene_id=s, num_views=2, size_bytes=1) for s in self.faults]
+
+    def read(self, scene_id: str) -> Scene:
+        read = self.faults[scene_id]
+        return Scene(scene_id, tuple(View(view_id=name, read_rgb=read) for name in self.names))
+
+
+def raising(error: Exception) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        raise error
+
+    return read
+
+
+def read_all(source: Source, **limits: object) -> dict[str, ReadScene]:
+    found = read_ahead(source, list(source.faults), CONFIG, **limits)
+    return dict(zip(source.faults, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OverflowError("int too large to convert to float"),
+        ZeroDivisionError("division by zero"),
+        KeyError("views"),
+        IndexError("list index out of range"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+        RecursionError("maximum recursion depth exceeded"),
+        EOFError("no more"),
+        OSError(errno.EFBIG, "File too large", "/data/captures/x/0.jpg"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_data_causes_is_that_scenes_failure_and_no_other_scenes(error: Exception) -> None:
+    found = read_all(Source({"bad": raising(error), "good": lambda: GREY}))
+    assert isinstance(found["bad"].scene, SceneFailure)
+    assert type(error).__name__ in found["bad"].scene.reason
+    assert not isinstance(found["good"].scene, SceneFailure)
+
+
+@pytest.mark.parametrize("bug", [TypeError("x"), AttributeError("x"), AssertionError("x")])
+def test_a_bug_stops_the_run_and_names_the_scene(bug: Exception) -> None:
+    with pytest.raises(type(bug)) as caught:
+        read_all(Source({"bad": raising(bug)}))
+    assert caught.value.__notes__ == ["while reading scene bad"]
+
+
+def test_reasons_are_the_same_wherever_and_whenever() -> None:
+    reasons = set()
+    for root in ("/data/captures", "/mnt/b"):
+        told = f"bad/view 0: {root}/bad/0.jpg: no image in {object()!r} after {time.time():.3f} s"
+        found = read_all(Source({"bad": raising(SceneError(told))}, root=root))["bad"].scene
+        assert isinstance(found, SceneFailure)
+        reasons.add(found.reason)
+    (reason,) = reasons
+    assert "bad/0.jpg" in reason
+    assert "0x" not in reason
+
+
+def test_a_view_whose_name_is_no_unicode_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    names = ("caf\udce9", "1")
+    found = read_all(Source({"s": lambda: GREY}, names=names))["s"].scene
+    told = found.reason if isinstance(found, SceneFailure) else caplog.text
+    assert "caf\\udce9" in told
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_disk_that_does_not_answer_is_nobodys_failure(code: int) -> None:
+    sick = OSError(code, os.strerror(code), "/data/captures/s/0.jpg")
+    wrapped = SceneError("s/view 0: cannot be read")
+    wrapped.__cause__ = sick
+    for error in (sick, wrapped):
+        with pytest.raises(TransientError, match=os.strerror(code)):
+            read_all(Source({"s": raising(error)}))
+
+
+def test_a_scene_that_hangs_while_it_is_read_is_given_up_in_time() -> None:
+    held = threading.Event()
+
+    def hang() -> np.ndarray:
+        held.wait(30)
+        return GREY
+
+    start = time.monotonic()
+    with pytest.raises(TransientError, match="hangs: reading it gave no sign of life for 0 s"):
+        read_all(Source({"hangs": hang}), limit_s=0.3)
+    assert time.monotonic() - start < 5
+    held.set()
+
+
+def test_beats_come_from_the_first_byte_on_and_a_slow_scene_is_no_hang() -> None:
+    beats: list[float] = []
+
+    def slow() -> np.ndarray:
+        time.sleep(0.25)
+        return GREY
+
+    source = Source({"a": slow, "b": slow, "c": slow})
+    start = time.monotonic()
+    found = read_all(source, limit_s=0.6, beat=lambda: beats.append(time.monotonic()))
+    assert len(found) == 3
+    assert beats[0] - start < 0.2
+    assert all(later - one < 0.5 for one, later in itertools.pairwise(beats))
+
+
+class Sick(SyntheticWorker):
+    """Some units do not answer, so many times."""
+
+    def __init__(self, worker: SyntheticWorker, times: dict[int, int]) -> None:
+        super().__init__(worker.store, worker.num_views)
+        self.times, self.order = dict(times), []
+
+    def __call__(self, unit: Unit, limit_s: float = 0.0) -> object:
+        self.order.append(unit.index)
+        if self.times.get(unit.index, 0) > 0:
+            self.times[unit.index] -= 1
+            raise TransientError(f"http://u:p@h/{unit.index}.tar: does not answer")
+        return super().__call__(unit, limit_s)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FIRST_PAUSE_S", 0.001)
+
+
+def test_a_unit_that_recovers_is_tried_again_after_the_others(tmp_path: Path) -> None:
+    plan, worker = make_worker(str(tmp_path / "s"), 6)
+    sick = Sick(worker, {0: 2})
+    results = list(run_inline(sick, plan.units, RunConfig(attempts=3)))
+    assert sick.order == [0, 1, 2, 0, 0]
+    assert not any(result.postponed for result in results)
+    merge_commits(worker.store)
+    _, whole = make_worker(str(tmp_path / "whole"), 6)
+    list(run_inline(whole, plan.units))
+    merge_commits(whole.store)
+    urls = [worker.store.url, whole.store.url]
+    assert len({open_store(url).digest() for url in urls}) == 1
+
+
+def test_a_unit_that_does_not_recover_is_left_to_the_next_run(tmp_path: Path) -> None:
+    plan, worker = make_worker(str(tmp_path / "s"), 6)
+    results = list(run_inline(Sick(worker, {1: 99}), plan.units, RunConfig(attempts=3)))
+    (left,) = [result for result in results if result.postponed]
+    assert left.postponed == "http://h/1.tar: does not answer; tried 3 times"
+    assert left.left == plan.units[1].scene_ids
+    store = open_store(str(tmp_path / "s"))
+    assert store.failures == {}
+    assert store.pending == plan.units[1].scene_ids
+    again = list(run_inline(worker, uncommitted(worker.store, plan)))
+    assert [result.unit for result in again] == [1]
+
+
+def test_where_nothing_succeeds_for_long_the_rest_is_not_tried(tmp_path: Path) -> None:
+    plan, worker = make_worker(str(tmp_path / "s"), 12)
+    sick = Sick(worker, dict.fromkeys(range(6), 99))
+    config = RunConfig(attempts=1000, unit_timeout_s=0.2)
+    results = list(run_inline(sick, plan.units, config))
+    assert sorted(result.unit for result in results) == list(range(6))
+    assert all("does not answer" in result.postponed for result in results)
+
+
+def test_attempts_count_and_pauses_end_with_a_success() -> None:
+    unit = Unit(0, 0, ("a",))
+    counted = Attempts(2, 100.0)
+    assert counted.pause_s() == 0
+    assert counted.failed(unit, "away")
+    assert counted.pause_s() > 0
+    assert not counted.failed(unit, "away")
+    counted.succeeded()
+    assert counted.pause_s() == 0
