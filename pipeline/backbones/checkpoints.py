@@ -8,13 +8,19 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.local_files import read_plain
+
+_MAX_CONFIG_BYTES = 1 << 24
+_MAX_LAYERS = 1000
+_MAX_SIZE = 1 << 24
+"""Of numbers in a config.json: published models have some 80 layers, vocabularies of 2^18."""
 
 INDEX = "model_index.json"
 """Which parts a diffusers pipeline has."""
@@ -113,6 +119,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
         folder = _fetch(model, parts, KINDS if weights else ("config.json",))
     for part in parts:
         _check_part(model, folder, part, weights)
+        _check_no_code(folder / part)
     return folder
 
 
@@ -120,12 +127,41 @@ def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str,
     """Return the config.json of one part."""
     path = folder / part / name
     try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config = json.loads(read_plain(str(path), _MAX_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: no readable {name}: {error}") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: must be a JSON object, got {type(config).__name__}")
+    if name == "config.json":
+        _check_sizes(config, str(path))
     return config
+
+
+def _check_sizes(config: Mapping[str, Any], where: str) -> None:
+    """Refuse sizes that no checkpoint has: a model would be built for minutes, or fill memory."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value, where)
+            continue
+        values = value if isinstance(value, list) else [value]
+        limit = _MAX_LAYERS if "layers" in name else _MAX_SIZE
+        for one in values:
+            if isinstance(one, int) and abs(one) > limit:
+                raise CheckpointError(f"{where}: {name} is {one:.6g}, and at most {limit} is taken")
+
+
+def _check_no_code(place: Path) -> None:
+    """Refuse a part that brings code of its own: nothing from a checkpoint is ever run."""
+    for path in sorted(place.glob("*config*.json")):
+        try:
+            config = json.loads(read_plain(str(path), _MAX_CONFIG_BYTES))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: no readable {path.name}: {error}") from error
+        if isinstance(config, dict) and "auto_map" in config:
+            raise CheckpointError(
+                f"{path}: names code of its own (auto_map), which is never run; give a checkpoint "
+                "of a class that transformers or diffusers has"
+            )
 
 
 def read_configs(folder: Path, parts: Sequence[str]) -> Configs:

@@ -117,7 +117,9 @@ def _encode_empty_prompt(folder: Path) -> Float32[np.ndarray, "L D"]:
     from transformers import AutoTokenizer
 
     encoder = _load_encoder(folder)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(
+        str(folder / "tokenizer"), trust_remote_code=False, local_files_only=True
+    )
     ids = tokenizer("", add_special_tokens=True, return_tensors="pt").input_ids.long()
     if ids.shape[1] == 0:
         raise CheckpointError(f"{folder / 'tokenizer'}: adds no end-of-sequence token to a prompt")

@@ -37,6 +37,8 @@ def load_strictly(
     """
     dtype_option = "torch_dtype" if cls.__module__.startswith("diffusers.") else "dtype"
     options = {dtype_option: dtype, "use_safetensors": True, "local_files_only": True}
+    if dtype_option == "dtype":
+        options["trust_remote_code"] = False  # an unset one asks the user, who may type y
     try:
         with quiet():
             model, info = cls.from_pretrained(str(place), output_loading_info=True, **options)

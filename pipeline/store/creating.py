@@ -30,7 +30,9 @@ def create_or_resume(
     objects = open_objects(url)
     _refuse_foreign(objects)
     root = ours
-    if not objects.create(ROOT, [fixed_objects(ours)[ROOT]]):
+    if not objects.exists(ROOT) and objects.create(ROOT, [raw := fixed_objects(ours)[ROOT]]):
+        _check_create_only(objects, raw)
+    else:
         theirs = parse_attributes(objects.read(ROOT), f"{url}/{ROOT}")
         check_written_here(url, theirs["vega3d"])
         _check_same(url, ours, theirs["vega3d"], objects)
@@ -67,6 +69,24 @@ def check_written_here(url: str, ours: Mapping[str, Any]) -> None:
             f"{url} is a store of format {ours['format']}: it is read and verified, and "
             f"written no more (new stores have format {FORMAT_VERSION}). Extract into another "
             "--out, or go on with the version of vega3d that made it"
+        )
+
+
+def _check_create_only(objects: Objects, raw: bytes) -> None:
+    """Refuse a place that takes a second create: there, two jobs would overwrite one another.
+
+    The same bytes are offered again, so that the question does no harm. Once more where it says
+    yes, because a create whose answer was lost is offered again by itself.
+    """
+    if objects.create(ROOT, [raw]) and objects.create(ROOT, [raw]):
+        raise StoreError(
+            f"{objects.url}: a second create-only write of {ROOT} was accepted, so this server "
+            "ignores If-None-Match and two jobs would overwrite each other's results; use one that "
+            "honours it (S3, MinIO, Ceph, R2, GCS do), or a local folder and a copy"
+        )
+    if objects.read(ROOT) != raw:
+        raise StoreError(
+            f"{objects.url}: {ROOT} reads otherwise than it was written; choose another place"
         )
 
 

@@ -96,8 +96,21 @@ class Records:
                 yield from pool.map(lambda p: self.read(*p), places[start : start + _READ_AHEAD])
 
     def put(self, record: Record) -> bool:
-        """Write a record; False where another worker wrote that number first."""
-        return self.objects.create(self.key(record.unit, record.sequence), [record.to_json()])
+        """Write a record and read it back; False where another worker wrote that number first.
+
+        Raises:
+            StoreError: It reads otherwise: the place lets two writers overwrite one another.
+        """
+        key, text = self.key(record.unit, record.sequence), record.to_json()
+        if not self.objects.create(key, [text]):
+            return False
+        if self.objects.read(key) != text:
+            raise StoreError(
+                f"{self.objects.url}/{key}: reads otherwise than it was written; does another job "
+                "write here, and does the place honour create-only writes? Run `vega3d-extract "
+                "verify STORE`"
+            )
+        return True
 
     def revoke(self, unit: int, sequence: int) -> None:
         """Take a unit's rows back: whatever was committed under a lower number counts no more."""
