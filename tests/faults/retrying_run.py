@@ -24,8 +24,8 @@ class Shifted(SyntheticWorker):
 
     shift = 0.0
 
-    def compute(self, unit: Unit, *rest: object) -> ComputedUnit:
-        computed = super().compute(unit, *rest)
+    def compute(self, unit: Unit, *rest: object, **named: object) -> ComputedUnit:
+        computed = super().compute(unit, *rest, **named)
         for scene in computed.scenes:
             for tap in TAPS:
                 scene.features[tap] += self.shift
