@@ -3,16 +3,15 @@
 Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from enum import StrEnum
-from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.backbones.registry import backbone_names, preset, preset_names
+from vega3d.pipeline.backbones.registry import backbone_names, configured, preset, preset_names
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.commands import checked
 from vega3d.pipeline.config import ExtractConfig, RunConfig
@@ -73,7 +72,11 @@ PresetOption = Annotated[
     str, typer.Option("--preset", "--backbone", help="Named config; the options change it.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option(help="Hub id or folder. [default: the preset's]", show_default=False)
+    str | None,
+    typer.Option(
+        help="Hub id or folder, or desk: small, comes with the package. [default: the preset's]",
+        show_default=False,
+    ),
 ]
 Blocks = Annotated[
     str | None,
@@ -187,8 +190,7 @@ def _backbone(name: str, own: dict[str, Any]) -> BackboneConfig:
     if unknown := given.keys() - {field.name for field in fields(base)}:
         flags = ", ".join("--" + setting.replace("_", "-") for setting in sorted(unknown))
         raise typer.BadParameter(f"{base.name} takes no {flags}")
-    changed: BackboneConfig = checked(partial(replace, base), **given)
-    return changed
+    return checked(configured, name, given)
 
 
 def device_of(device: Device) -> str:

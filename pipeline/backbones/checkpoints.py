@@ -30,6 +30,9 @@ _WORTH_SAYING_BYTES = 100 << 20
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 KINDS = ("*.json", "*.safetensors", "*.model")
 
+DESK = "desk"
+"""Name of the small generator that comes with the package: see desk/README.md."""
+
 
 def model_facts(config: BackboneConfig) -> ModelFacts:
     """Return what planning needs to know of a config's model; fetches its config.json at most."""
@@ -104,7 +107,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
 
     Args:
-        model: Hub id or folder.
+        model: Hub id or folder, or `desk` for the small generator that comes with the package.
         parts: Subfolders, or "." for the root.
         weights: False fetches and checks the configs alone.
 
@@ -112,7 +115,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
         CheckpointError: The folder lacks a part or holds only pickled weights, or the hub id can
             neither be fetched nor found in the local cache.
     """
-    folder = Path(model).expanduser()
+    folder = _packaged(parts) if model == DESK else Path(model).expanduser()
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
@@ -121,6 +124,16 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
         _check_part(model, folder, part, weights)
         _check_no_code(folder / part)
     return folder
+
+
+def _packaged(parts: Sequence[str]) -> Path:
+    """Return the folder of the desk model that has these parts: see desk/README.md."""
+    if "." in parts:
+        raise CheckpointError(
+            f"{DESK!r} is a generator; no semantic model comes with the package yet: train one "
+            "with `vega3d-train pretrain semantic --out RUN`, and give RUN/model"
+        )
+    return Path(__file__).parent / "desk" / "generator"
 
 
 def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.checkpoints import describe, model_folder, model_name, read_configs
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.backbones.registry import DEFAULT, family
+from vega3d.pipeline.backbones.registry import DEFAULT, configured, family
 from vega3d.pipeline.backbones.settings import Prompt
 from vega3d.pipeline.errors import UsageError
 
@@ -42,7 +42,7 @@ def load_backbone(
     known = [field.name for field in fields(make)]  # type: ignore[arg-type]
     if unknown := sorted(settings.keys() - set(known)):
         raise UsageError(f"{name} has no setting {', '.join(unknown)}; it has {', '.join(known)}")
-    config = make(**settings)
+    config = configured(name, settings)
     numerics = Numerics(device=device, batch_size=batch_size)
     return load_from_config(config, numerics, config.prompt(prompt_embeds))
 

@@ -4,10 +4,13 @@ Ours stand in a table. An installed package adds its own with an entry point of 
 `vega3d.backbones` (see `plugins.py`): the name that `--backbone` takes, `module:ConfigClass`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from typing import Any
 
+from vega3d.pipeline.backbones.checkpoints import DESK
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.plugins import BACKBONES, installed
@@ -20,8 +23,14 @@ _OURS = {
 }
 """Name -> module of this folder, and its config class."""
 
-_PRESETS = {"reference": "wan:reference"}
+_PRESETS = {
+    "reference": "wan:reference",
+    "desk": "wan:desk",
+}
 """Name -> a function that returns a config of other than the defaults."""
+
+_PACKAGED = {("wan2.1-t2v", DESK): "desk"}
+"""Encoder and a model that comes with the package -> the preset with that model's defaults."""
 
 
 def backbone_names() -> tuple[str, ...]:
@@ -55,6 +64,14 @@ def preset(name: str) -> BackboneConfig:
     """Return the named config: a preset's, or the defaults of the encoder of that name."""
     make: Callable[[], BackboneConfig] = _load(_PRESETS[name]) if name in _PRESETS else family(name)
     return make()
+
+
+def configured(name: str, settings: Mapping[str, Any]) -> BackboneConfig:
+    """Return the named config with some settings changed; a packaged model brings its defaults."""
+    base: Any = preset(name)
+    packaged = _PACKAGED.get((base.name, settings.get("model", "")))
+    changed: BackboneConfig = replace(preset(packaged) if packaged else base, **settings)  # type: ignore[type-var]
+    return changed
 
 
 def _load(place: str) -> Callable[[], BackboneConfig]:

@@ -7,7 +7,7 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, UInt8
+from jaxtyping import Float32, Float64, Int32, Int64, UInt8
 
 from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.rooms.furniture import extents, moved
@@ -90,11 +90,8 @@ class Box:
 def view_truth(film: Film, index: int) -> ViewTruth:
     """Return the answers to one view."""
     depth_m, solid, face = film.cast(index)
-    room, met = film.room, solid >= 0
-    counts = [len(thing.parts) for thing in room.things]
-    thing_of = np.repeat(np.arange(len(counts)), counts)
-    labels = np.array([LABELS.index(thing.label) for thing in room.things], dtype=np.uint8)
-    thing = np.where(met, thing_of[solid], -1)
+    met, thing = solid >= 0, _things(film, solid)
+    labels = np.array([LABELS.index(thing.label) for thing in film.room.things], dtype=np.uint8)
     normal = _normals(film, index, depth_m, solid, face)
     return ViewTruth(
         depth_m=depth_m.astype(np.float32),
@@ -102,6 +99,13 @@ def view_truth(film: Film, index: int) -> ViewTruth:
         label=np.where(met, labels[thing], NO_LABEL).astype(np.uint8),
         normal=normal.astype(np.float32),
     )
+
+
+def _things(film: Film, solid: np.ndarray) -> Int64[np.ndarray, "h w"]:
+    """Return the thing that each solid is a part of, -1 for none."""
+    counts = [len(thing.parts) for thing in film.room.things]
+    thing_of = np.repeat(np.arange(len(counts)), counts)
+    return np.where(solid >= 0, thing_of[solid], -1)
 
 
 def _normals(
@@ -155,7 +159,7 @@ def _box(thing: Thing) -> Box:
 
 def phrases(film: Film, index: int) -> list[str]:
     """Return what a view shows, largest first, each once: such as `dark green plain sofa`."""
-    thing = view_truth(film, index).thing
+    thing = _things(film, film.cast(index)[1])
     counts = np.bincount(thing[thing >= 0], minlength=len(film.room.things)) / thing.size
     order = np.argsort(-counts, kind="stable")
     seen = [film.room.things[i] for i in order if counts[i] >= _SEEN_SHARE]
