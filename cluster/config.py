@@ -51,8 +51,8 @@ class SubmitConfig:
     secret: str = "vega3d-storage"
     """Kubernetes secret whose entries become environment variables (AWS_...); by reference only."""
 
-    address: str = "http://127.0.0.1:8265"
-    """Ray: address of the dashboard that `ray job submit` speaks to."""
+    dashboard: str = "http://127.0.0.1:8265"
+    """Address of the Ray dashboard that `ray job submit` speaks to."""
 
     def __post_init__(self) -> None:
         """Check every field once."""

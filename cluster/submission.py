@@ -53,6 +53,7 @@ def render(to: str, options: Sequence[str], run: RunConfig, config: SubmitConfig
     template = files("vega3d.cluster").joinpath("templates", _TEMPLATES[to]).read_text("utf-8")
     # Values are checked by SubmitConfig or quoted here: nothing that a user types is code.
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True)
+    environment.filters["quoted"] = shlex.quote
     return environment.from_string(template).render(
         asdict(config)
         | {

@@ -13,6 +13,7 @@ import numpy as np
 from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.loading import load_from_config
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
+from vega3d.pipeline.backbones.settings import size_text
 from vega3d.pipeline.backbones.tiny import write_random_wan, write_tiny_wan
 from vega3d.pipeline.backbones.wan import WanConfig
 
@@ -60,7 +61,7 @@ def _measure(model: Path, numerics: Numerics, repeats: int) -> dict[str, Any]:
     median = statistics.median(seconds[1:])
     tflop = config.flops_per_view(facts, SIZE, 1) / 1e12
     return {
-        "resolution": SIZE,
+        "resolution": size_text(SIZE),
         "taps": {tap: list(values.shape) for tap, values in features.items()},
         "load_s": load_s,
         "seconds_per_view": median,

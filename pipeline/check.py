@@ -8,44 +8,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from vega3d.pipeline.config import Sampling
+from vega3d.pipeline.config import CheckConfig as CheckConfig
 from vega3d.pipeline.scenes.checking import CheckedScene, SceneCheck, check_scene
-from vega3d.pipeline.scenes.conventions import Poses, check_conventions
 from vega3d.pipeline.scenes.scene import SceneSource, skipped
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckConfig:
-    """What is looked at, and how it is to be understood."""
-
-    num_views: int = 32
-    """Views of a scene at most; 0 takes all."""
-
-    num_scenes: int = 0
-    """Scenes at most, spread evenly over all; 0 takes all."""
-
-    sampling: Sampling = "uniform"
-    """How views are chosen."""
-
-    poses: Poses = "opencv"
-    """What the poses are: see `ExtractConfig.poses`."""
-
-    depth_scale: float = 1.0
-    """Factor that turns depth into metres: see `ExtractConfig.depth_scale`."""
-
-    def __post_init__(self) -> None:
-        """Check every field once."""
-        if self.num_views < 0 or self.num_scenes < 0:
-            raise ValueError("views and scenes must be >= 0 (0 takes all)")
-        check_conventions(self.poses, self.depth_scale)
-
 
 COLUMNS = (
     "scene", "views", "depth", "pose", "dropped", "focal px", "of image", "field of view",

@@ -9,28 +9,44 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from vega3d.pipeline.backbones.family import BackboneConfig
-from vega3d.pipeline.backbones.registry import DEFAULT, family, preset
-from vega3d.pipeline.backbones.settings import check_choices
+from vega3d.pipeline.backbones.registry import (
+    DEFAULT,
+    backbone_names,
+    family,
+    preset,
+    preset_names,
+    unchanged,
+)
+from vega3d.pipeline.backbones.settings import check_choices, size_text
+from vega3d.pipeline.scenes.settings import Poses, check_conventions
+from vega3d.pipeline.settings import Choice
 
 StoreDtype = Literal["float16", "float32"]
 Sampling = Literal["uniform", "coverage"]
 BadViews = Literal["drop", "fail"]
 
 
+def _names() -> tuple[str, ...]:
+    return (*backbone_names(), *preset_names())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExtractConfig:
     """Decides the bytes of a feature store: change a field and it is another store."""
 
-    backbone: BackboneConfig = field(default_factory=lambda: preset(DEFAULT))
-    """Which encoder, and its own settings."""
+    backbone: BackboneConfig = field(
+        default_factory=lambda: preset(DEFAULT),
+        metadata={"choice": Choice(names=_names, make=unchanged), "alias": "--preset"},
+    )
+    """Which encoder, or a named config of one; its own settings are options too."""
 
     grid: tuple[int, int] = (14, 14)
-    """Rows and columns of the common token grid, over the whole image."""
+    """Cells of the common token grid over the whole image, rows first in Python."""
 
     store_dtype: StoreDtype = "float16"
     """Type of the stored features."""
 
-    num_views: int = 32
+    num_views: int = field(default=32, metadata={"option": "--views"})
     """Views kept of a scene at most; 0 keeps all."""
 
     sampling: Sampling = "uniform"
@@ -40,16 +56,18 @@ class ExtractConfig:
     """Views with a damaged or missing file or a camera that cannot be true: drop leaves them out
     and fails a scene where more than half are bad, fail fails a scene with any."""
 
-    scenes_per_shard: int = 8
-    """Scenes of one unit: one file per array, one commit, one retry. 1 on a slow CPU."""
+    scenes_per_shard: int = field(default=8, metadata={"usual": "8 on a GPU, 1 on a CPU"})
+    """Scenes of one unit: one file per array, one commit, one retry."""
 
     def __post_init__(self) -> None:
         """Check every field once."""
         check_choices(self)
         if min(self.grid) < 1:
-            raise ValueError(f"grid must have at least one row and column, got {self.grid}")
+            raise ValueError(
+                f"grid must have a column and a row at least, got {size_text(self.grid)}"
+            )
         if self.num_views < 0:
-            raise ValueError(f"views must be >= 0 (0 keeps all), got {self.num_views}")
+            raise ValueError(f"num_views must be >= 0 (0 keeps all), got {self.num_views}")
         if self.scenes_per_shard < 1:
             raise ValueError(f"scenes_per_shard must be >= 1, got {self.scenes_per_shard}")
 
@@ -88,7 +106,7 @@ class RunConfig:
     workers: int = 1
     """Ray only: actors, each with one copy of the model."""
 
-    gpus_per_worker: float = 0.0
+    gpus_per_worker: float = field(default=0.0, metadata={"usual": "1 on a GPU, 0 on a CPU"})
     """Ray only: GPUs an actor reserves; a fraction lets actors share one."""
 
     cpus_per_worker: float = 1.0
@@ -113,3 +131,60 @@ class RunConfig:
             raise ValueError("cpus_per_worker and gpus_per_worker must not be negative")
         if not (math.isfinite(self.unit_timeout_s) and self.unit_timeout_s > 0):
             raise ValueError(f"unit_timeout_s must be positive, got {self.unit_timeout_s}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """What an estimate assumes of machines and prices."""
+
+    workers: int = 1
+    """GPUs, or CPU workers."""
+
+    tflops_per_worker: float = field(default=400.0, metadata={"option": "--tflops"})
+    """Dense TFLOP/s that a worker keeps up. 400 is an H100 in bfloat16 at 40 % of its peak
+    (published Wan runs reach 37 to 54 %); `bench` measures yours."""
+
+    price_per_worker_hour: float = field(default=3.0, metadata={"option": "--price-per-hour"})
+    """Of one worker, in `currency`."""
+
+    price_per_gb_month: float = 0.023
+    """Of a store's room, in `currency`."""
+
+    currency: str = "USD"
+    """Of the prices."""
+
+    read_gb_per_s: float = 1.0
+    """What a trainer reads from the store."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if min(self.tflops_per_worker, self.workers, self.read_gb_per_s) <= 0:
+            raise ValueError("tflops_per_worker, workers and read_gb_per_s must be positive")
+        if min(self.price_per_worker_hour, self.price_per_gb_month) < 0:
+            raise ValueError("price_per_worker_hour and price_per_gb_month must be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckConfig:
+    """What is looked at of scenes, and how it is to be understood."""
+
+    num_views: int = field(default=32, metadata={"option": "--views"})
+    """Views of a scene at most; 0 takes all."""
+
+    num_scenes: int = 0
+    """Scenes at most, spread evenly over all; 0 takes all."""
+
+    sampling: Sampling = "uniform"
+    """How views are chosen."""
+
+    poses: Poses = "opencv"
+    """What the poses are: world-from-camera with OpenCV's or OpenGL's axes, or the inverse."""
+
+    depth_scale: float = 1.0
+    """Factor that turns depth into metres."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.num_views < 0 or self.num_scenes < 0:
+            raise ValueError("num_views and num_scenes must be >= 0 (0 takes all)")
+        check_conventions(self.poses, self.depth_scale)

@@ -5,7 +5,7 @@ Standard library and typer only: a command line's `--help` loads nothing else.
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.settings import Choice, Setting, as_toml, build, choose, name_flags, settings
+from vega3d.pipeline.settings import Choice, Setting, as_toml, build, changed, name_flags, settings
 from vega3d.pipeline.spelling import toml_value
 
 Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -39,18 +39,18 @@ class ConfigTaker:
         self,
         function: Callable[..., None],
         offers: Callable[[str], bool],
+        defaults: Mapping[str, Any],
         fill: Fill,
-        chosen: Mapping[str, str] | None = None,
     ) -> None:
         """Take note; the docs are read from source when typer asks for the signature."""
         self.__name__, self.__doc__ = function.__name__, function.__doc__
         self.__annotations__: dict[str, Any] = {}  # the signature has them
-        self.function, self._offers, self._fill = function, offers, fill
-        self._chosen = chosen or {}
+        self.function, self._offers = function, offers
+        self._defaults, self._fill = defaults, fill
 
     def choosing(self, names: Mapping[str, str]) -> "ConfigTaker":
         """Return the same with the options of other configs where a setting is a choice."""
-        return ConfigTaker(self.function, self._offers, self._fill, names)
+        return ConfigTaker(self.function, self._offers, {**self._defaults, **names}, self._fill)
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -59,26 +59,32 @@ class ConfigTaker:
 
     @cached_property
     def configs(self) -> dict[str, Any]:
-        """Those of them that are configs, by name."""
+        """Those of them that are configs, by name: the class, or one with other defaults."""
         kinds = {name: parameter.annotation for name, parameter in self.parameters.items()}
-        return {name: kind for name, kind in kinds.items() if is_dataclass(kind)}
+        return {
+            name: changed(kind, self._defaults)
+            for name, kind in kinds.items()
+            if is_dataclass(kind)
+        }
 
     @cached_property
     def settings(self) -> dict[str, dict[str, Setting]]:
         """The settings that are options here, by the config's name and by key."""
         return {
-            name: {
-                item.key: item
-                for item in settings(choose(kind, self._chosen))
-                if self._offers(item.key)
-            }
-            for name, kind in self.configs.items()
+            name: {item.key: item for item in settings(config) if self._offers(item.key)}
+            for name, config in self.configs.items()
         }
 
     @property
     def known(self) -> dict[str, Setting]:
         """All of them by key."""
         return {key: item for each in self.settings.values() for key, item in each.items()}
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """The flag of each field, and of what is no field."""
+        own = {name: f"--{name.replace('_', '-')}" for name in self.parameters if "_" in name}
+        return own | {item.field: item.flag for item in self.known.values()}
 
     @property
     def choices(self) -> list[tuple[Setting, Choice]]:
@@ -94,7 +100,7 @@ class ConfigTaker:
             if offered is None:
                 found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             else:
-                found += [_option(item, self.known.values()) for item in offered.values()]
+                found += [_option(item, self.flags) for item in offered.values()]
         return inspect.Signature(
             [
                 *found,
@@ -117,7 +123,7 @@ class ConfigTaker:
         try:
             self.function(**made, **given)
         except UsageError as error:
-            error.args = (name_flags(str(error), self.known.values()),)
+            error.args = (name_flags(str(error), self.flags),)
             raise
 
     def _build(self, asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -134,7 +140,7 @@ class ConfigTaker:
                 if all(key in values for key, item in offered.items() if item.required)
             }  # all of them, unless they are only to be shown
         except ValueError as error:
-            raise typer.BadParameter(name_flags(str(error), known.values())) from error
+            raise typer.BadParameter(name_flags(str(error), self.flags)) from error
 
     def _own(self, given: Mapping[str, Any]) -> str:
         """Return what this command alone takes, as in a file; what it must be told is left out."""
@@ -154,9 +160,9 @@ def _parsed(setting: Setting, text: str | bool | Sequence[str]) -> Any:  # noqa:
         raise ValueError(f"{setting.flag} {error}") from error
 
 
-def _option(setting: Setting, known: Collection[Setting]) -> inspect.Parameter:
+def _option(setting: Setting, flags: Mapping[str, str]) -> inspect.Parameter:
     """Return the parameter that typer makes a setting's option of; None where it is not given."""
-    told = name_flags(setting.doc, known)
+    told = name_flags(setting.doc, flags)
     if len(setting.metavar) > _WIDE:
         told += f" One of {setting.metavar.strip('<>').replace('|', ', ')}."
     if setting.choice:

@@ -1,33 +1,12 @@
 """What a run will take before it starts: bytes, FLOPs, hours, money, and whether caching pays."""
 
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from vega3d.pipeline.backbones.settings import ModelFacts
-from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.config import ExtractConfig, Rates
 from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
-
-H100_TFLOPS = 400.0
-"""Dense bfloat16 TFLOP/s that an H100 keeps up: 40 % of its peak (published Wan runs reach 37 to
-54 %). An assumption, printed with every estimate; `bench` measures yours."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rates:
-    """What the estimate assumes of the machines and their price."""
-
-    tflops_per_worker: float = H100_TFLOPS
-    workers: int = 1
-    price_per_worker_hour: float = 3.0
-    price_per_gb_month: float = 0.023
-    read_gb_per_s: float = 1.0
-    """What a trainer reads from the store."""
-
-    def __post_init__(self) -> None:
-        """Check every field once."""
-        if min(self.tflops_per_worker, self.workers, self.read_gb_per_s) <= 0:
-            raise ValueError("tflops_per_worker, workers and read_gb_per_s must be positive")
 
 
 def estimate(
@@ -78,13 +57,7 @@ def estimate(
         "wall_hours": worker_hours / rates.workers,
         "price": worker_hours * rates.price_per_worker_hour,
         "break_even": break_even(worker_hours, stored, rates),
-        "assumed": {
-            "tflops_per_worker": rates.tflops_per_worker,
-            "workers": rates.workers,
-            "price_per_worker_hour": rates.price_per_worker_hour,
-            "price_per_gb_month": rates.price_per_gb_month,
-            "read_gb_per_s": rates.read_gb_per_s,
-        },
+        "assumed": asdict(rates),
     }
 
 

@@ -14,6 +14,7 @@ Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
 import difflib
+import itertools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any
@@ -33,8 +34,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 class Program(typer.Typer):
     """A command line whose commands take configs."""
 
-    def __init__(self, name: str, about: str) -> None:
-        """Make a command line without commands."""
+    def __init__(self, name: str = "", about: str = "") -> None:
+        """Make a command line without commands; one without a name is a part of another."""
         super().__init__(
             name=name,
             help=about,
@@ -50,6 +51,7 @@ class Program(typer.Typer):
         *,
         only: Collection[str] = (),
         without: Collection[str] = (),
+        defaults: Mapping[str, Any] | None = None,
         fill: Fill = lambda _: {},
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Make a function a command.
@@ -58,6 +60,7 @@ class Program(typer.Typer):
             name: The command's, where it is not the function's.
             only: Keys of the settings that are options here; all where left out.
             without: Keys of the settings that are none here.
+            defaults: Values that differ here from the configs' own, by key.
             fill: Returns settings that follow from what was asked for, which they win over.
         """
 
@@ -65,7 +68,7 @@ class Program(typer.Typer):
             def offers(key: str) -> bool:
                 return key not in without and (not only or key in only)
 
-            taker = ConfigTaker(function, offers, fill)
+            taker = ConfigTaker(function, offers, defaults or {}, fill)
             super(Program, self).command(name, cls=_Command)(taker)
             return function
 
@@ -140,7 +143,7 @@ class _Command(TyperCommand):
             inner.key
             for item, choice in self._taker.choices
             if isinstance(name := held.get(item.key), str) and name in choice.names()
-            for made in [choice.make(name)]
+            for made in [choice.make(name, {})]
             if made.name != item.usual
             for inner in settings(made)
         }
@@ -163,8 +166,10 @@ class _Command(TyperCommand):
     def _told_of_other_choices(self, flag: str) -> str:
         """Say what would have an option, where it is not what was chosen."""
         for item, choice in self._taker.choices:
-            made = {name: settings(choice.make(name)) for name in choice.names()}
-            having = [name for name, inner in made.items() if flag in {one.flag for one in inner}]
+            made = [config for name in choice.names() for config in [choice.make(name, {})]]
+            having = dict.fromkeys(
+                config.name for config in made if flag in {one.flag for one in settings(config)}
+            )
             if having:
                 return f"goes with {item.flag} {' or '.join(having)}, not with {item.usual}"
         return ""
@@ -204,7 +209,7 @@ def _keys_beside(ctx: Any) -> set[str]:  # noqa: ANN401 - typer's click
 def _last_value(args: Sequence[str], flags: Collection[str]) -> str | None:
     """Return what follows one of the flags, before click has parsed anything."""
     found = None
-    for arg, following in zip(args, [*args[1:], None], strict=True):
+    for arg, following in itertools.pairwise([*args, ""]):
         name, equals, value = arg.partition("=")
         if name and name in flags:
             found = value if equals else following

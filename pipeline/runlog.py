@@ -14,30 +14,33 @@ from importlib.metadata import version
 from typing import Any
 
 from vega3d.pipeline.extract import Summary
+from vega3d.pipeline.settings import FILE
 from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.records import RUNS
 from vega3d.pipeline.worker import UnitResult
 
 SUMMARY = "unit/summary.json"
+SETTINGS = f"unit/{FILE}"
 
 
 class RunLog:
     """Collects the events of one run; written when it ends, however it ends."""
 
-    def __init__(self, out: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, out: str, asked: Mapping[str, Any], settings: str) -> None:
         """Note the start.
 
         Args:
             out: Folder or URL of the store.
-            settings: How the run was asked for, as plain JSON.
+            asked: How the run was asked for, as plain JSON.
+            settings: Its settings, as a file for `--config`.
         """
-        self._out = out
+        self._out, self._settings = out, settings
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._key = f"{RUNS}/{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self._events: list[dict[str, Any]] = []
         self.add("start", argv=sys.argv, host=socket.gethostname(), pid=os.getpid(),
-                 python=sys.version.split()[0], vega3d=version("vega3d"), **settings)  # fmt: skip
+                 python=sys.version.split()[0], vega3d=version("vega3d"), **asked)  # fmt: skip
 
     def add(self, event: str, **fields: object) -> None:
         """Note an event with the time."""
@@ -48,7 +51,7 @@ class RunLog:
         self.add("unit", **asdict(result))
 
     def close(self, summary: Summary | None, error: BaseException | None = None) -> None:
-        """Write the log, and the summary beside it where there is one."""
+        """Write the log and the settings, and the summary beside them where there is one."""
         ended = f"{type(error).__name__}: {error}" if error else ""
         self.add("end", error=ended, summary=asdict(summary) if summary else None)
         objects = open_objects(self._out)
@@ -56,5 +59,6 @@ class RunLog:
             return  # the run ended before there was a store: nothing to log beside
         lines = "".join(json.dumps(event) + "\n" for event in self._events)
         objects.create(self._key, [lines.encode()])
+        objects.replace(SETTINGS, [self._settings.encode()])
         if summary is not None:
             objects.replace(SUMMARY, [json.dumps(asdict(summary), indent=2).encode()])

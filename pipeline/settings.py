@@ -33,8 +33,9 @@ class Choice:
     names: Callable[[], Sequence[str]]
     """All there are; imports none of what they stand for."""
 
-    make: Callable[[str], Any]
-    """Returns the config of a name; the one that a config goes by is its `name`."""
+    make: Callable[[str, Mapping[str, Any]], Any]
+    """Returns the config of a name, before the settings that are asked for change it; the name that
+    a config goes by is its `name`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,24 +113,6 @@ def settings(config: object) -> list[Setting]:
     return found
 
 
-def choose(config: T | type[T], names: Mapping[str, str]) -> T | type[T]:
-    """Return a config with other configs in the fields that are a choice, as they come.
-
-    Args:
-        config: A config class, or one of its instances.
-        names: By key; those of other fields are left alone.
-    """
-    made = {
-        item.name: item.metadata["choice"].make(names[_key(item)])
-        for item in fields(cast("Any", config))
-        if "choice" in item.metadata and _key(item) in names
-    }
-    if not made:
-        return config
-    changed: T = replace(cast("Any", config() if isinstance(config, type) else config), **made)
-    return changed
-
-
 def build(config: T | type[T], values: Mapping[str, Any]) -> T:
     """Return a config with some settings changed, those of the configs within it too.
 
@@ -137,10 +120,12 @@ def build(config: T | type[T], values: Mapping[str, Any]) -> T:
         config: A config class, or an instance that is changed.
         values: By `Setting.key`; keys of other configs are left alone.
     """
-    config = choose(config, values)
     changes = {}
     for item in fields(cast("Any", config)):
         value = _value(config, item)
+        if "choice" in item.metadata and (_key(item) in values or isinstance(config, type)):
+            name = values.get(_key(item), cast("Any", value).name)
+            value = item.metadata["choice"].make(name, values)
         if is_dataclass(value):
             changes[item.name] = build(value, values)
         elif _key(item) in values:
@@ -149,13 +134,22 @@ def build(config: T | type[T], values: Mapping[str, Any]) -> T:
     return cast("Callable[..., T]", make)(**changes)
 
 
-def name_flags(text: str, known: Collection[Setting]) -> str:
+def changed(config: T | type[T], values: Mapping[str, Any]) -> T | type[T]:
+    """Return what `build` does, or the config itself where no value is one of its settings."""
+    keys = {item.key for item in settings(config)}
+    return build(config, values) if keys & values.keys() else config
+
+
+def name_flags(text: str, flags: Mapping[str, str]) -> str:
     """Put flags in the place of field names in a config's message or doc.
 
     A name of one word may be a word like any other ("no diffusion model"), so it is taken for the
     field only in backticks, or where something is said that it must be.
+
+    Args:
+        text: The message or doc.
+        flags: By the name of the field.
     """
-    flags = {item.field: item.flag for item in known}
     if not flags:
         return text
     names = "|".join(sorted(flags, key=len, reverse=True))
@@ -207,9 +201,12 @@ def _docs_in(module: str) -> dict[str, dict[str, str]]:
 def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  # noqa: ANN401
     if also := item.metadata.get("also"):
         kind = Literal[(*also, *get_args(kind))]
-    usual = "" if value is None or value is MISSING else spell(value, kind)
-    if isinstance(value, bool):
+    if "usual" in item.metadata and value == item.default:
+        usual = item.metadata["usual"]
+    elif isinstance(value, bool):
         usual = _flag(item) if value else f"--no-{_flag(item)[2:]}"
+    else:
+        usual = "" if value is None or value is MISSING else spell(value, kind)
     return Setting(
         field=item.name,
         flag=_flag(item),
@@ -218,7 +215,7 @@ def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  
         doc=doc,
         repeats=bool(item.metadata.get("repeat")),
         required=value is MISSING,
-        usual=item.metadata.get("usual", usual),
+        usual=usual,
         choice=item.metadata.get("choice"),
     )
 

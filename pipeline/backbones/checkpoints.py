@@ -13,7 +13,7 @@ from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.local_files import read_plain
 
 _MAX_CONFIG_BYTES = 1 << 24
@@ -54,6 +54,8 @@ def describe(config: BackboneConfig, model: str, configs: Configs) -> ModelFacts
     """Return what a config says of a model; its errors name the model."""
     try:
         return config.describe(configs)
+    except UsageError:
+        raise  # of a setting, such as a block that this model has not
     except CheckpointError as error:
         raise CheckpointError(f"{model}: {error}") from error
     except KeyError as error:

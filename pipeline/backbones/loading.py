@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,7 +19,7 @@ from vega3d.pipeline.errors import UsageError
 def load_backbone(
     name: str = DEFAULT,
     *,
-    device: str = "cpu",
+    device: Literal["cpu", "cuda"] = "cpu",
     batch_size: int = 4,
     prompt_embeds: Float32[np.ndarray, "L D"] | str | Path | None = None,
     **settings: Any,  # noqa: ANN401 - each encoder's own

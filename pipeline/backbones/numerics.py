@@ -6,9 +6,9 @@ root), and this environment (kept in each commit record).
 
 import platform
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import metadata
-from typing import Any
+from typing import Any, Literal
 
 from vega3d.pipeline.errors import UsageError
 
@@ -25,8 +25,10 @@ class Numerics:
     threads: int = 2
     """CPU threads of the numeric kernels, in every worker alike."""
 
-    device: str = "cpu"
-    """`cpu` or `cuda`."""
+    device: Literal["cpu", "cuda"] = field(
+        default="cpu", metadata={"also": ("auto",), "usual": "auto"}
+    )
+    """Where the model runs; `auto` takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
         """Check every field once."""

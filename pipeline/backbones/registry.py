@@ -20,12 +20,15 @@ DEFAULT = "wan2.1-t2v"
 _OURS = {
     "wan2.1-t2v": "wan:WanConfig",
     "siglip": "siglip:SiglipConfig",
+    "rgb": "controls:RgbConfig",
+    "position": "controls:PositionConfig",
+    "random": "controls:RandomConfig",
 }
 """Name -> module of this folder, and its config class."""
 
 _PRESETS = {
-    "reference": "wan:reference",
-    "desk": "wan:desk",
+    "reference": "wan_presets:reference",
+    "desk": "wan_presets:desk",
 }
 """Name -> a function that returns a config of other than the defaults."""
 
@@ -68,10 +71,16 @@ def preset(name: str) -> BackboneConfig:
 
 def configured(name: str, settings: Mapping[str, Any]) -> BackboneConfig:
     """Return the named config with some settings changed; a packaged model brings its defaults."""
-    base: Any = preset(name)
-    packaged = _PACKAGED.get((base.name, settings.get("model", "")))
-    changed: BackboneConfig = replace(preset(packaged) if packaged else base, **settings)  # type: ignore[type-var]
+    base: Any = unchanged(name, settings)
+    changed: BackboneConfig = replace(base, **settings)
     return changed
+
+
+def unchanged(name: str, settings: Mapping[str, Any]) -> BackboneConfig:
+    """Return the named config, or the one of the packaged model that is among the settings."""
+    base = preset(name)
+    packaged = _PACKAGED.get((base.name, settings.get("model", "")))
+    return preset(packaged) if packaged else base
 
 
 def _load(place: str) -> Callable[[], BackboneConfig]:

@@ -79,15 +79,21 @@ def check_resolution(
     if not isinstance(resolution, tuple):
         if resolution not in words:
             raise ValueError(
-                f"resolution must be rows, columns, or {' or '.join(words)}, got {resolution!r}"
+                f"resolution must be a size or {' or '.join(words)}, got {resolution!r}"
             )
     elif len(resolution) != 2 or min(resolution) < 1:
-        raise ValueError(f"resolution must be positive rows, columns, got {resolution}")
+        raise ValueError(f"resolution must be rows and columns above 0, got {resolution}")
     elif any(side % multiple for side in resolution):
-        nearest = tuple(max(1, round(side / multiple)) * multiple for side in resolution)
+        rows, cols = (max(1, round(side / multiple)) * multiple for side in resolution)
         raise ValueError(
-            f"resolution must be multiples of {multiple}, got {resolution}; nearest is {nearest}"
+            f"resolution must be multiples of {multiple}, got {size_text(resolution)}; "
+            f"nearest is {size_text((rows, cols))} (width x height)"
         )
+
+
+def size_text(size: Canvas) -> str:
+    """Return rows and columns as people write a size, width first: 832x480."""
+    return f"{size[1]}x{size[0]}"
 
 
 def resolve_blocks(blocks: Sequence[int], num_blocks: int) -> tuple[int, ...]:

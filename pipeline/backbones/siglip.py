@@ -7,12 +7,14 @@ Source: H-EmbodVis/VEGA-3D @ 9c96924, llava/model/multimodal_encoder/siglip_enco
 layer deleted, the rest read without a norm); transformers 5, SiglipVisionModel, Siglip2VisionModel.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vega3d.pipeline.backbones.checkpoints import read_config
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.settings import (
@@ -78,8 +80,8 @@ class SiglipConfig(BackboneConfig):
     """Layers whose OUTPUT is kept, from 0; negative counts from the end; LLaVA reads -2."""
 
     resolution: tuple[int, int] | Literal["auto", "native"] = "native"
-    """Rows and columns of the input, px; `native` is the checkpoint's own square, `auto` keeps each
-    image's aspect at about the token count of that."""
+    """Size of the input, px, rows first in Python; `native` is the checkpoint's own square, `auto`
+    keeps each image's aspect at about the token count of that."""
 
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
@@ -182,17 +184,28 @@ class SiglipEncoder:
                 layer.self_attn.to(torch.bfloat16)
                 layer.mlp.to(torch.bfloat16)
         self._facts, self._dtype, self._device = facts, config.dtype, numerics.device
+        mean, std = image_statistics(folder)
+        # Pixels come in [-1, 1], which is what the published 0.5 and 0.5 ask for.
+        shift, scale = torch.tensor([[0.5 - m for m in mean], [0.5 / s for s in std]])
+        self._shift, self._scale = (
+            part.to(numerics.device).view(1, 3, 1, 1) for part in (2 * shift, scale)
+        )
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'n h w C']]]":
         """Yield the output of each tapped layer."""
         patch = self._facts.token_px
         rows, cols = views.canvas[0] // patch, views.canvas[1] // patch
-        hidden = self._embed(views.pixels(), rows, cols)
+        hidden = self._embed(self._normal(views.pixels()), rows, cols)
         with autocast(self._dtype, self._device):
             for index, layer in enumerate(self._layers):
                 hidden = layer(hidden, attention_mask=None)
                 if index in self._facts.blocks:
                     yield f"b{index}", hidden.reshape(len(views), rows, cols, -1).float()
+
+    def _normal(self, pixels: "Float32[Tensor, 'n 3 H W']") -> "Float32[Tensor, 'n 3 H W']":
+        """Return (x - mean) / std of values x in [0, 1], by the checkpoint's own mean and std."""
+        normal: Tensor = (pixels + self._shift) * self._scale
+        return normal
 
     def _embed(
         self, pixels: "Float32[Tensor, 'n 3 H W']", rows: int, cols: int
@@ -208,6 +221,28 @@ class SiglipEncoder:
         other_size = tuple(pixels.shape[2:]) != (self._facts.native_px,) * 2
         interpolated: Tensor = self._embeddings(pixels, interpolate_pos_encoding=other_size)
         return interpolated
+
+
+def image_statistics(folder: Path) -> tuple[list[float], list[float]]:
+    """Return mean and std of R, G, B that a checkpoint's processor subtracts and divides by.
+
+    Raises:
+        CheckpointError: preprocessor_config.json holds no such numbers.
+    """
+    path = folder / "preprocessor_config.json"
+    config = read_config(folder, ".", path.name) if path.is_file() else {}
+    if config.get("do_normalize") is False:
+        return [0.0] * 3, [1.0] * 3
+    found = [config.get(name, 0.5) for name in ("image_mean", "image_std")]
+    try:
+        mean, std = ([float(x) for x in (v if isinstance(v, list) else [v] * 3)] for v in found)
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: image_mean and image_std: three each, got {found}"
+        ) from error
+    return mean, std
 
 
 def _vision_config(configs: Configs) -> tuple[str, Mapping[str, Any]]:

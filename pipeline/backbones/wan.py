@@ -85,7 +85,8 @@ class WanConfig(BackboneConfig):
     draws_noise: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
-    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+    """Hub id, a folder in the same layout, or `desk`: small, comes with the package. Its weights'
+    hash, not its name, is in the digest."""
 
     blocks: tuple[int, ...] = (20,)
     """Blocks whose OUTPUT is kept, from 0; negative counts from the end (-1 is the last)."""
@@ -94,8 +95,8 @@ class WanConfig(BackboneConfig):
     """Flow-matching steps k in 0..1000; sigma = k / 1000, and 0 is the clean latent."""
 
     resolution: tuple[int, int] | Literal["auto"] = (480, 640)
-    """Rows and columns of the input, px; `auto` keeps each image's aspect at about the token count
-    of 480x832."""
+    """Size of the input, px, rows first in Python; `auto` keeps each image's aspect at about the
+    token count of 832x480."""
 
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
@@ -341,13 +342,3 @@ class WanEncoder:
         import torch
 
         return torch.bfloat16 if self._config.dtype == "bfloat16" else torch.float32
-
-
-def reference() -> WanConfig:
-    """Return the released pipeline (H-EmbodVis/VEGA-3D @ 9c96924), mistakes included."""
-    return WanConfig(recipe="reference", resolution=(720, 1280), fit="crop", dtype="bfloat16")
-
-
-def desk() -> WanConfig:
-    """Return the small generator that comes with the package, with defaults of its own."""
-    return WanConfig(model="desk", blocks=(3,), timesteps=(300,), resolution=(128, 160))

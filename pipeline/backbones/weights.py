@@ -35,10 +35,13 @@ def load_strictly(
         may_miss: Tensors that the caller fills in.
         may_skip: Tensors of the file that this class has no use for.
     """
-    dtype_option = "torch_dtype" if cls.__module__.startswith("diffusers.") else "dtype"
-    options = {dtype_option: dtype, "use_safetensors": True, "local_files_only": True}
-    if dtype_option == "dtype":
-        options["trust_remote_code"] = False  # an unset one asks the user, who may type y
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+    if cls.__module__.startswith("diffusers."):
+        options["torch_dtype"] = dtype
+    else:
+        # An unset trust asks the user, who may type y; and what is "ignored" is in the report,
+        # where a shape that does not fit would otherwise raise without naming the tensor.
+        options |= {"dtype": dtype, "trust_remote_code": False, "ignore_mismatched_sizes": True}
     try:
         with quiet():
             model, info = cls.from_pretrained(str(place), output_loading_info=True, **options)

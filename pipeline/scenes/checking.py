@@ -14,12 +14,13 @@ from jaxtyping import Float32
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import field_of_view
-from vega3d.pipeline.scenes.conventions import Poses, as_meant
+from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading, diagnose
 from vega3d.pipeline.scenes.reprojection import PosedDepth
 from vega3d.pipeline.scenes.sampling import drop_bad_poses
 from vega3d.pipeline.scenes.scene import Scene, SceneSource, View
+from vega3d.pipeline.scenes.settings import Poses
 
 WIDE = 4
 """Views apart at which a misreading shows better than between neighbours."""

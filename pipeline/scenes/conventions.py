@@ -8,25 +8,14 @@ only place where `--poses` and `--depth-scale` are applied.
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
 from vega3d.pipeline.scenes.scene import Scene, View
-
-Poses = Literal["opencv", "opengl", "inverse", "opengl-inverse"]
-POSES: tuple[Poses, ...] = get_args(Poses)
+from vega3d.pipeline.scenes.settings import Poses
 
 _OPENGL_FROM_OPENCV = np.diag([1.0, -1, -1, 1])
-
-
-def check_conventions(poses: str, depth_scale: float) -> None:
-    """Raise ValueError unless these are conventions that can be put right."""
-    if poses not in POSES:
-        raise ValueError(f"poses must be one of {', '.join(POSES)}, got {poses!r}")
-    if not (depth_scale > 0 and np.isfinite(depth_scale)):
-        raise ValueError(f"depth_scale must be positive and finite, got {depth_scale}")
 
 
 def world_from_opencv(matrix: Float[np.ndarray, "4 4"], poses: Poses) -> Float64[np.ndarray, "4 4"]:

@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from vega3d.pipeline.scenes.conventions import POSES, Poses, composed, world_from_opencv
+from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
 from vega3d.pipeline.scenes.reprojection import Agreement, PosedDepth, agreement
+from vega3d.pipeline.scenes.settings import POSES, Poses
 
 CLEARLY_BETTER = 1.7
 """A misreading is named where depths fit so many times better under it."""

@@ -109,7 +109,8 @@ def _check_harmless(info: tarfile.TarInfo, where: str) -> None:
 
 
 def _parse(info: tarfile.TarInfo) -> Member | None:
-    match = _NAME.fullmatch(info.name)
+    name = re.sub(r"^(\./+)+", "", info.name)  # `tar .` writes ./ before every name
+    match = _NAME.fullmatch(name)
     if match is None:
         return None
     kind: Kind = "cameras" if match["cameras"] else "color" if match["color"] else "depth"

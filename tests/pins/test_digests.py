@@ -23,15 +23,15 @@ from vega3d.pipeline.cli import app
 
 PINS = Path(__file__).with_name("digests.json")
 
-SMALL = ("--threads", "1", "--device", "cpu", "--grid", "3x4")
-WAN = ("--resolution", "96x128", *SMALL)
+SMALL = ("--threads", "1", "--device", "cpu", "--grid", "4x3")
+WAN = ("--resolution", "128x96", *SMALL)
 RUNS = {
     "frame": ("--blocks", "3,20", "--timesteps", "0,300", "--noise-samples", "2", *WAN),
     "clip": ("--context", "clip", "--fit", "crop", "--noise-seed", "7", *WAN),
     "stack": ("--context", "stack", "--fit", "stretch", "--store-dtype", "float32", *WAN),
     "auto": ("--resolution", "auto", "--views", "2", "--sampling", "coverage", *SMALL),
     "bfloat16": ("--dtype", "bfloat16", "--scenes-per-shard", "2", *WAN),
-    "reference": ("--preset", "reference", "--resolution", "96x160", *SMALL),
+    "reference": ("--preset", "reference", "--resolution", "160x96", *SMALL),
     "siglip": ("--preset", "siglip", "--blocks", "-2,4", *SMALL),
     "tars": (*WAN,),
     "import": (),
@@ -89,7 +89,13 @@ def import_features(folder: Path, out: Path) -> None:
     command("import", *files, "--out", out, "--source", "somebody's encoder")
 
 
-_ABOUT_THE_RUN = ("unit/runs", "unit/summary.json", "unit/copy.json", "unit/index.jsonl")
+_ABOUT_THE_RUN = (
+    "unit/runs",
+    "unit/summary.json",
+    "unit/config.toml",
+    "unit/copy.json",
+    "unit/index.jsonl",
+)
 
 
 def digest(out: Path) -> str:

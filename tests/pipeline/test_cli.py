@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ import xarray
 from PIL import Image
 
 from vega3d.pipeline import cli, open_store
+from vega3d.pipeline.errors import CheckpointError
 
 ROOMS = "rooms:2?views=3&height=96&width=128"
-SMALL = ("--resolution", "96x128", "--threads", "1")
+SMALL = ("--resolution", "128x96", "--threads", "1")
 
 
 def command(*args: object, code: int = 0, **options: object) -> tuple[dict, str]:
@@ -62,7 +64,7 @@ def test_run_writes_a_store_and_a_summary(rooms: tuple[Path, dict]) -> None:
 @pytest.mark.slow
 def test_running_again_does_nothing(rooms: tuple[Path, dict], tiny_wan: Path) -> None:
     out, before = rooms
-    summary, _ = command("run", ROOMS, "--out", out, "--model", tiny_wan, *SMALL)
+    summary, _ = command("run", ROOMS, "--out", out, "--config", out / "unit" / "config.toml")
     assert summary["units_this_run"] == 0
     assert summary["digest"] == before["digest"]
 
@@ -93,6 +95,9 @@ def test_status_verify_and_pictures(
     assert found["damaged"] == {}
     assert [check["passed"] for check in found["deep"]] == [True]
     assert found["deep"][0]["same_bytes"]
+    tried, _ = command("pictures", out, "--out", tmp_path / "no", "--dry-run")
+    assert len(tried["scenes"]) == 2
+    assert not (tmp_path / "no").exists()
     drawn, _ = command("pictures", out, "--out", tmp_path)
     assert len(drawn["pictures"]) == 2
     for picture in drawn["pictures"]:
@@ -142,22 +147,41 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
     [
         (("run", "nowhere", "--out", "s"), "nowhere: there is no such file or folder"),
         (("run", ROOMS), "Missing option '--out'"),
-        (("run", ROOMS, "--out", "s", "--timesteps", "1300"), "timesteps must lie in 0..1000"),
-        (("run", ROOMS, "--out", "s", "--blocks", "twenty"), "takes numbers such as 10,20"),
-        (("run", ROOMS, "--out", "s", "--resolution", "481x640"), "multiples of 16"),
+        (("run", ROOMS, "--out", "s", "--timesteps", "1300"), "--timesteps must lie in 0..1000"),
+        (
+            ("run", ROOMS, "--out", "s", "--blocks", "twenty"),
+            "--blocks takes numbers such as 10,20",
+        ),
+        (("run", ROOMS, "--out", "s", "--resolution", "640x481"), "nearest is 640x480"),
         (("run", ROOMS, "--out", "s", "--model", "/no/model"), "neither a folder nor a hub id"),
         (
             ("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"),
-            "takes no --timesteps",
+            "--timesteps goes with --backbone wan2.1-t2v, not with siglip",
         ),
         (("run", ROOMS, "--out", "s", "--device", "cuda"), "no GPU here"),
-        (("run", ROOMS, "--out", "s", "--blocks", "99"), "blocks must lie in -30..29"),
-        (("run", ROOMS, "--out", "s", "--dtype", "flat16"), "dtype must be one of float32, bfl"),
-        (("run", ROOMS, "--out", "s", "--store-dtype", "int8"), "store_dtype must be one of"),
-        (("run", ROOMS, "--out", "s", "--scenes-per-shard", "0"), "scenes_per_shard must be"),
-        (("run", ROOMS, "--out", "s", "--views", "-1"), "views must be >= 0"),
-        (("run", ROOMS, "--out", "s", "--preset", "reference", "--fit", "pad"), "fit must be crop"),
+        (("run", ROOMS, "--out", "s", "--blocks", "99"), "--blocks must lie in -30..29"),
+        (
+            ("run", ROOMS, "--out", "s", "--dtype", "flat16"),
+            "--dtype takes float32 or bfloat16, got",
+        ),
+        (
+            ("run", ROOMS, "--out", "s", "--store-dtype", "int8"),
+            "--store-dtype takes float16 or float32",
+        ),
+        (
+            ("run", ROOMS, "--out", "s", "--scenes-per-shard", "0"),
+            "--scenes-per-shard must be >= 1",
+        ),
+        (("run", ROOMS, "--out", "s", "--views", "-1"), "--views must be >= 0"),
+        (
+            ("run", ROOMS, "--out", "s", "--preset", "reference", "--fit", "pad"),
+            "--fit must be crop",
+        ),
         (("run", ROOMS, "--out", "s", "--runner", "ray", "--address", "auto"), "say --device cuda"),
+        (("run", ROOMS, "more", "--out", "s"), "run takes one SCENES, but got more too; quote"),
+        (("run", ROOMS, "--out", "s", "--workers", "0"), "--workers and --attempts must be >= 1"),
+        (("run", ROOMS, "--out", "s", "--prompt-embeds", "no.safetensors"), "no.safetensors"),
+        (("plan", ROOMS, "--tflops", "0"), "--tflops, --workers and --read-gb-per-s must be"),
         (("import", "none.safetensors", "--out", "s", "--source", "x"), "none.safetensors"),
         (("status", "nowhere"), "nowhere: there is no vega3d store here"),
         (("verify", "nowhere"), "there is no vega3d store here"),
@@ -183,6 +207,58 @@ def test_wrong_usage_ends_with_2_and_a_remedy(
     assert ended.value.code == 2
     assert told in " ".join(capsys.readouterr().err.replace("\u2502", " ").split())
     assert not (tmp_path / "s").exists()
+
+
+def shown(capsys: pytest.CaptureFixture[str], *args: object) -> dict:
+    with pytest.raises(SystemExit) as ended:
+        cli.app([*map(str, args), "--show-config"])
+    assert not ended.value.code
+    return tomllib.loads(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_scenes_of_a_shard_follow_the_device_unless_a_store_is_there(
+    rooms: tuple[Path, dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = shown(capsys, "run", "--device", "cuda")
+    assert (found["scenes_per_shard"], found["gpus_per_worker"]) == (8, 1.0)
+    found = shown(capsys, "run", "--device", "cpu")
+    assert (found["scenes_per_shard"], found["gpus_per_worker"]) == (1, 0.0)
+    asked = ("run", "--out", rooms[0], "--device", "cuda")
+    assert shown(capsys, *asked)["scenes_per_shard"] == 1
+    assert shown(capsys, *asked, "--scenes-per-shard", "3")["scenes_per_shard"] == 3
+
+
+def test_a_model_of_another_encoder_is_told_its_name(
+    tiny_wan: Path, tiny_siglip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model, asked, right in (
+        (tiny_siglip, "wan2.1-t2v", "siglip"),
+        (tiny_wan, "siglip", "wan2.1-t2v"),
+    ):
+        args = ["plan", ROOMS, "--backbone", asked, "--model", str(model)]
+        with pytest.raises(CheckpointError, match=f"for --backbone {right}, not for {asked}"):
+            cli.app(args)
+
+
+def test_backbones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.app(["backbones"])
+    told = capsys.readouterr()
+    rows = {row["name"]: row for row in json.loads(told.out)["backbones"]}
+    assert "--timesteps" in rows["wan2.1-t2v"]["options"]
+    assert "--timesteps" not in rows["siglip"]["options"]
+    assert "google/siglip-so400m-patch14-384 (Apache-2.0)" in told.err
+
+
+def test_what_draws_and_demonstrates_can_be_tried(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["demo", "--out", str(tmp_path / "demo"), "--dry-run"])
+    assert not ended.value.code
+    assert json.loads(capsys.readouterr().out)["out"] == str(tmp_path / "demo")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -112,7 +112,7 @@ ENCODERS: dict[str, Callable[[], Any]] = {
     "still": Still,
     "old": lambda: Film(steps=(299,)),
 }
-CHOICE = Choice(names=lambda: tuple(ENCODERS), make=lambda name: ENCODERS[name]())
+CHOICE = Choice(names=lambda: tuple(ENCODERS), make=lambda name, _: ENCODERS[name]())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,7 +159,7 @@ def look(
         raise UsageError("num_views must be fewer than the scene has: /data/num_views/a")
 
 
-@app.command(without=("views", "taps"))
+@app.command(without=("views", "taps"), defaults={"mode": "crop"})
 def glance(config: Look, depth: Annotated[int, typer.Option(help="Deep.")] = 1) -> None:
     """Glance."""
     SEEN.clear()
@@ -215,7 +215,9 @@ def test_help_tells_the_docs_the_types_and_the_defaults() -> None:
         "such as `cuda` has; the mode of a thing is no setting.",
     ):
         assert part in text
-    assert "--views" not in invoke("glance", "--help").output
+    other = " ".join(invoke("glance", "--help").output.split())
+    assert "--views" not in other
+    assert "--mode <pad|crop> How. [default: crop]" in other
 
 
 def test_defaults_that_depend_on_the_device_give_way_to_what_is_asked() -> None:
@@ -309,7 +311,7 @@ def test_what_only_another_command_takes_is_said_and_left_alone(tmp_path: Path) 
     file = tmp_path / "look.toml"
     file.write_text("views = 4\nshare = 0.25\n")
     result = invoke("glance", "--config", str(file))
-    assert SEEN["config"] == Look(share=0.25)
+    assert SEEN["config"] == Look(share=0.25, lens=Lens(mode="crop"))
     assert f"--config {file}: glance has no use for views" in result.output
 
 
@@ -332,7 +334,7 @@ def test_a_choice_brings_its_own_options_and_defaults() -> None:
 
 def test_an_option_of_another_choice_says_which_has_it() -> None:
     said = told("extract", "--encoder", "still", "--steps", "3")
-    assert "--steps goes with --encoder film or old, not with still" in said
+    assert "--steps goes with --encoder film, not with still" in said
     assert "--native goes with --encoder still, not with film" in told("extract", "--native")
     said = told("extract", "--encoder", "stale", "--steps", "3")
     assert "--encoder takes film, still or old, got 'stale'" in said
@@ -373,11 +375,11 @@ def test_build_changes_what_is_given_and_checks_once_more() -> None:
 
 
 def test_flags_stand_for_field_names_and_for_no_other_word() -> None:
-    known = settings(Look)
+    known = {item.field: item.flag for item in settings(Look)}
     assert name_flags("num_views, `mode` and a mode; mode must be", known) == (
         "--views, --mode and a mode; --mode must be"
     )
-    assert name_flags("nothing", []) == "nothing"
+    assert name_flags("nothing", {}) == "nothing"
 
 
 def test_a_file_leaves_out_what_has_no_value_and_what_is_not_wanted() -> None:

@@ -1,12 +1,13 @@
 """`vega3d-train pretrain`: each command takes configs, calls one function, prints a result."""
 
 import logging
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from vega3d.pipeline.commands import check_out, print_result, resumable, run_app
-from vega3d.pipeline.options import Program
+from vega3d.pipeline.options import DryRun, Program
 from vega3d.train.pretrain.config import GeneratorConfig, PretrainRun, SemanticConfig, TableConfig
 
 app = Program("pretrain", "Train small models from scratch, in the published layouts.")
@@ -21,9 +22,12 @@ def _options() -> None:
 
 
 @app.command()
-def generator(out: Out, config: GeneratorConfig, run: PretrainRun) -> None:
+def generator(out: Out, config: GeneratorConfig, run: PretrainRun, dry_run: DryRun = False) -> None:
     """Train a small Wan, VAE and DiT, on clips of scenes."""
     check_out(out)
+    if dry_run:
+        print_result({"out": out, **asdict(config)})
+        return
     from vega3d.train.pretrain.generator import pretrain_generator
 
     with resumable():
@@ -31,9 +35,12 @@ def generator(out: Out, config: GeneratorConfig, run: PretrainRun) -> None:
 
 
 @app.command()
-def semantic(out: Out, config: SemanticConfig, run: PretrainRun) -> None:
+def semantic(out: Out, config: SemanticConfig, run: PretrainRun, dry_run: DryRun = False) -> None:
     """Train a small SigLIP, both halves, on views and the phrases of what they show."""
     check_out(out)
+    if dry_run:
+        print_result({"out": out, **asdict(config)})
+        return
     from vega3d.train.pretrain.semantic import pretrain_semantic
 
     with resumable():

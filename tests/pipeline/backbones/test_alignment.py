@@ -1,17 +1,18 @@
 """A bright square's energy lands in the cells of the common grid that look at it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from small_backbones import SMALL, SmallModels
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
 from vega3d.pipeline.backbones.loading import load_backbone
-from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
+from vega3d.pipeline.backbones.registry import backbone_names
 
+NAMES = [name for name in backbone_names() if SMALL[name].sees]
 GRID = (7, 7)
 """Coarser than what is stored: a cell is then wider than the 1 to 2 tokens a random VAE blurs."""
 
@@ -25,25 +26,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("tiny")
-    write_tiny_wan(folder / "wan")
-    write_tiny_siglip(folder / "siglip")
-    return {"wan": str(folder / "wan"), "siglip": str(folder / "siglip")}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
-
-
-def load(models: dict[str, str], name: str, fit: str) -> Backbone:
-    # Early blocks: the deeper a random network, the wider it spreads what it sees.
-    if name == "siglip":
-        return load_backbone("siglip", model=models[name], fit=fit, blocks=(1,))
-    if name == "wan-auto":
-        return load_backbone(model=models["wan"], fit=fit, blocks=(1,), resolution="auto")
-    return load_backbone(model=models["wan"], fit=fit, blocks=(1,), resolution=(240, 320))
+def models(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
+    return SmallModels(tmp_path_factory.mktemp("small"))
 
 
 def centroid(found: np.ndarray) -> np.ndarray:
@@ -68,14 +52,14 @@ def energy(backbone: Backbone, height: int, width: int, cell: tuple[int, int]) -
     return np.maximum(found - np.nanmedian(found), 0)
 
 
-@pytest.mark.parametrize("name", ["wan", "siglip"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("size", [(480, 640), (420, 747), (640, 480), (400, 400)])
 @pytest.mark.parametrize("cell", [(2, 2), (3, 4)])
 def test_a_bright_square_lands_in_its_cell(
-    models: dict[str, str], name: str, fit: str, size: tuple[int, int], cell: tuple[int, int]
+    models: SmallModels, name: str, fit: str, size: tuple[int, int], cell: tuple[int, int]
 ) -> None:
-    found = energy(load(models, name, fit), *size, cell)
+    found = energy(models.load(name, fit=fit), *size, cell)
     assert np.unravel_index(np.nanargmax(found), GRID) == cell
     around = found[cell[0] - 1 : cell[0] + 2, cell[1] - 1 : cell[1] + 2]
     assert np.nansum(around) > 0.8 * np.nansum(found)  # 9 cells of 49
@@ -84,22 +68,23 @@ def test_a_bright_square_lands_in_its_cell(
 
 
 @pytest.mark.parametrize("cell", [(0, 0), (6, 6), (0, 3), (6, 3)])
-@pytest.mark.parametrize("name", ["wan", "siglip"])
+@pytest.mark.parametrize("name", NAMES)
 def test_padding_shows_the_images_border(
-    models: dict[str, str], name: str, cell: tuple[int, int]
+    models: SmallModels, name: str, cell: tuple[int, int]
 ) -> None:
-    found = energy(load(models, name, "pad"), 480, 640, cell)
+    found = energy(models.load(name, fit="pad"), 480, 640, cell)
     assert np.unravel_index(np.nanargmax(found), GRID) == cell
 
 
-def test_auto_resolution_lines_up(models: dict[str, str]) -> None:
-    found = energy(load(models, "wan-auto", "pad"), 420, 747, (2, 5))
+@pytest.mark.parametrize("name", NAMES)
+def test_auto_resolution_lines_up(models: SmallModels, name: str) -> None:
+    found = energy(models.load(name, resolution="auto"), 420, 747, (2, 5))
     assert np.unravel_index(np.nanargmax(found), GRID) == (2, 5)
 
 
-@pytest.mark.parametrize("name", ["wan", "siglip"])
-def test_what_a_crop_hides_is_nan_and_changes_nothing(models: dict[str, str], name: str) -> None:
-    backbone = load(models, name, "crop")
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_crop_hides_is_nan_and_changes_nothing(models: SmallModels, name: str) -> None:
+    backbone = models.load(name, fit="crop")
     found = energy(backbone, 400, 1200, (3, 0))
     assert np.isnan(found[:, 0]).all()
     assert np.isnan(found[:, 6]).all()
@@ -108,17 +93,22 @@ def test_what_a_crop_hides_is_nan_and_changes_nothing(models: dict[str, str], na
 
 
 def test_prior_and_semantic_tokens_of_one_index_look_at_the_same_pixels(
-    models: dict[str, str],
+    models: SmallModels,
 ) -> None:
     for size in [(480, 640), (968, 1296), (300, 900)]:
-        maps = [load(models, name, "pad").token_map(*size) for name in ("wan", "siglip")]
+        maps = [models.load(name, fit="pad").token_map(*size) for name in NAMES]
         cells = [grid_cells(token_map, *size, GRID) for token_map in maps]
-        np.testing.assert_array_equal(cells[0], cells[1])
+        for others in cells[1:]:
+            np.testing.assert_array_equal(others, cells[0])
 
 
-def test_the_reference_squash_and_crop_is_told_truly(models: dict[str, str]) -> None:
+def test_the_reference_squash_and_crop_is_told_truly(models: SmallModels) -> None:
     backbone = load_backbone(
-        model=models["wan"], recipe="reference", fit="crop", blocks=(1,), resolution=(240, 416)
+        **models.model("wan2.1-t2v"),
+        recipe="reference",
+        fit="crop",
+        blocks=(1,),
+        resolution=(240, 416),
     )
     found = energy(backbone, 480, 640, (2, 4))
     assert np.unravel_index(np.nanargmax(found), GRID) == (2, 4)

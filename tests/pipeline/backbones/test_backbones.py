@@ -8,11 +8,7 @@ import pytest
 import torch
 
 from vega3d.pipeline.backbones.backbone import check_views
-from vega3d.pipeline.backbones.checkpoints import model_facts
-from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
-from vega3d.pipeline.backbones.loading import load_backbone, load_from_config
-from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.backbones.registry import family
+from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 from vega3d.pipeline.errors import UsageError
 
@@ -38,31 +34,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize(
-    ("name", "tap", "tokens"), [("wan2.1-t2v", "k300_b20", (8, 10)), ("siglip", "b25", (27, 27))]
-)
-def test_every_backbone_is_used_alike(
-    models: dict[str, str], name: str, tap: str, tokens: tuple[int, int]
-) -> None:
-    settings = {"resolution": (128, 160)} if name != "siglip" else {}
-    backbone = load_backbone(name, model=models[name], **settings)
-    assert backbone.taps == (tap,)
-    rgb = np.random.default_rng(0).integers(0, 256, (2, 120, 160, 3), dtype=np.uint8)
-    features = backbone.encode(rgb, scene_id="room", view_ids=["0", "1"])
-    assert list(features) == [tap]
-    assert features[tap].shape == (2, *tokens, backbone.channels)
-    assert features[tap].device.type == "cpu"
-    token_map = backbone.token_map(120, 160)
-    assert (token_map.rows, token_map.cols) == tokens
-    pooled, coverage = pool_to_grid(features[tap].numpy(), token_map, 120, 160, (14, 14))
-    assert pooled.shape == (2, 14, 14, backbone.channels)
-    assert pooled.dtype == coverage.dtype == np.float32
-    assert np.isfinite(pooled[:, coverage > 0]).all()
-    rows, cols = grid_cells(token_map, 120, 160, (14, 14))
-    assert rows[0, 0] == cols[0, 0] == 0
-    assert (rows[-1, 1], cols[-1, 1]) == (120, 160)
-
-
 def test_the_default_prompt_is_encoded_once_and_equals_a_given_one(models: dict[str, str]) -> None:
     from vega3d.pipeline.backbones.checkpoints import cache_dir
     from vega3d.pipeline.backbones.prompt import empty_prompt_embedding
@@ -76,16 +47,6 @@ def test_the_default_prompt_is_encoded_once_and_equals_a_given_one(models: dict[
         found = load_backbone(prompt_embeds=given, **settings)
         again = found.encode(rgb, scene_id="s", view_ids=["a"])
         torch.testing.assert_close(again, encoded, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("name", ["wan2.1-t2v", "siglip"])
-def test_facts_say_what_the_loaded_model_does(models: dict[str, str], name: str) -> None:
-    config = family(name)(model=models[name])
-    facts = model_facts(config)
-    backbone = load_from_config(config, Numerics())
-    assert facts.taps == backbone.taps
-    assert facts.channels == backbone.channels
-    assert facts.num_blocks == {"wan2.1-t2v": 30, "siglip": 27}[name]
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

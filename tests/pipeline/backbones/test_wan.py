@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vega3d.pipeline.backbones.loading import load_backbone
@@ -182,15 +182,6 @@ def test_noise_is_drawn_from_each_views_own_key(checkpoint: Path) -> None:
         torch.testing.assert_close(features[name], expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 6])
-def test_a_view_has_the_same_features_whatever_its_batch(checkpoint: Path, batch_size: int) -> None:
-    together = encode(load(checkpoint, batch_size=batch_size))["k300_b1"]
-    order = [3, 0, 5]
-    ids = [IDS[i] for i in order]
-    apart = encode(load(checkpoint, batch_size=2), VIEWS[order], view_ids=ids)["k300_b1"]
-    assert max(relative_error(apart, together[order])) < 1e-5
-
-
 def test_the_clean_latent_is_timestep_0(checkpoint: Path) -> None:
     backbone = load(checkpoint, timesteps=(0,))
     first = encode(backbone, VIEWS[[0, 0]])["k0_b1"]
@@ -219,14 +210,6 @@ def test_one_view_is_the_same_in_every_context(checkpoint: Path, context: str) -
     expected = encode(load(checkpoint), VIEWS[:1])["k300_b1"]
     found = encode(load(checkpoint, context=context), VIEWS[:1])["k300_b1"]
     assert max(relative_error(found, expected)) < 1e-5
-
-
-def test_bfloat16_stays_near_float32(checkpoint: Path) -> None:
-    exact = encode(load(checkpoint, blocks=(4,)))["k300_b4"]
-    rounded = encode(load(checkpoint, blocks=(4,), dtype="bfloat16"))["k300_b4"]
-    assert rounded.dtype == torch.float32
-    # 8 bits of mantissa round products by 2^-9 = 0.2 %; five blocks of them add up.
-    assert 1e-5 < relative_error(rounded, exact)[0] < 0.02
 
 
 def test_bfloat16_keeps_the_residual_and_the_modulation_in_float32(checkpoint: Path) -> None:
@@ -272,32 +255,6 @@ def test_wrong_noise_and_prompts_are_refused(checkpoint: Path) -> None:
         encode(load(checkpoint, noise_samples=2), noise=torch.zeros(6, 16, 1, 8, 12))
     with pytest.raises(ValueError, match=r"1 to 512 rows of 24 numbers .* got \(3, 25\)"):
         load(checkpoint, prompt_embeds=np.zeros((3, 25), np.float32))
-
-
-@pytest.mark.parametrize("part", ["transformer", "vae"])
-def test_a_missing_tensor_is_named(broken: Path, part: str) -> None:
-    path = broken / part / "diffusion_pytorch_model.safetensors"
-    tensors = load_file(path)
-    name = sorted(tensors)[3]
-    save_file({key: value for key, value in tensors.items() if key != name}, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"missing: .*{name}"):
-        load(broken)
-
-
-def test_an_extra_tensor_is_named(broken: Path) -> None:
-    path = broken / "transformer" / "diffusion_pytorch_model.safetensors"
-    tensors = {**load_file(path), "vace_blocks.0.proj_in.bias": torch.zeros(2)}
-    save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"unexpected: \['vace_blocks.0.proj_in.bias'\]"):
-        load(broken)
-
-
-def test_a_misshapen_tensor_is_named(broken: Path) -> None:
-    path = broken / "transformer" / "diffusion_pytorch_model.safetensors"
-    tensors = {**load_file(path), "blocks.1.attn1.to_q.bias": torch.zeros(7)}
-    save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"blocks.1.attn1.to_q.bias"):
-        load(broken)
 
 
 def test_a_truncated_file_is_a_checkpoint_error(broken: Path) -> None:

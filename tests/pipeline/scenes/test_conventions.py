@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from vega3d.pipeline.scenes.conventions import (
-    POSES,
-    Poses,
     as_meant,
     composed,
     world_from_opencv,
 )
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene, View
+from vega3d.pipeline.scenes.settings import POSES, Poses
 
 AHEAD_IN_OPENCV = np.array([0.0, 0, 2, 1])
 BELOW_IN_OPENCV = np.array([0.0, 1, 0, 1])

@@ -1,0 +1,58 @@
+"""The command `demo`: the whole way once, from rooms to a trained fusion.
+
+Standard library and typer only, until it runs.
+"""
+
+import sys
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from vega3d.pipeline.cli_extract import extract_to
+from vega3d.pipeline.commands import check_out, print_result
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.options import DryRun, Program
+
+app = Program()
+
+
+@app.command(only=("workers",), defaults={"runner": "ray", "workers": 2, "cpus_per_worker": 0.5})
+def demo(
+    run: RunConfig,
+    out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "demo-output",
+    dry_run: DryRun = False,
+) -> None:
+    """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
+    check_out(out)
+    from vega3d.cluster.connecting import connection
+    from vega3d.pipeline.demo import SCENES, run_demo
+
+    if dry_run:
+        print_result({"scenes": SCENES, "out": out})
+        return
+    with connection(run):  # one start of Ray for both stores
+        made = run_demo(out, partial(extract_to, run=run))
+    made |= _score_and_train(made, out)
+    print(
+        f"\nprior features:     {made['prior']}\nsemantic features:  {made['semantic']}\n"
+        f"Now look at\n"
+        f"  pictures of them   {made['pictures'][0]} and its neighbours\n"
+        f"  consistency        {made['consistency']}\n"
+        f"  a trained fusion   {made['fusion']}",
+        file=sys.stderr,
+    )
+    print_result(made)
+
+
+def _score_and_train(made: dict[str, Any], out: str) -> dict[str, str]:
+    from vega3d.evaluate.report import report
+    from vega3d.train.config import RunConfig as TrainRun
+    from vega3d.train.config import TrainConfig
+    from vega3d.train.fitting import fit
+
+    stores = [f"{name}={made[name]}" for name in ("prior", "semantic")]
+    scored = report(stores, f"{out}/consistency")
+    config, run = TrainConfig(steps=80, hidden_dim=64), TrainRun(eval_every=10, log_every=5)
+    fit(made["prior"], made["semantic"], f"{out}/fusion", config, run)
+    return {"consistency": str(scored.html), "fusion": f"{out}/fusion/report.html"}

@@ -1,0 +1,253 @@
+"""Commands on extraction: `run`, `plan`, `backbones`, `bench`.
+
+Standard library and typer only, until one runs.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.cli_scenes import Scenes, find_scenes
+from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
+from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
+from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
+from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.settings import as_toml, settings
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.backbones.family import BackboneConfig
+    from vega3d.pipeline.store.units import Unit
+    from vega3d.pipeline.worker import Runner, UnitResult
+
+app = Program()
+
+
+def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that follow from the device: a CPU is slow, so its units are small.
+
+    A store that is there keeps its own number of scenes a shard, whatever the device.
+    """
+    device, out = asked.get("device", "auto"), asked.get("out")
+    if device == "auto":
+        if asked.get("runner") == "ray" and asked.get("address", "local") != "local":
+            raise UsageError(
+                "--device auto looks at this machine, not at the cluster's; "
+                "say --device cuda or cpu"
+            )
+        device = "cuda" if _gpu_is_here() else "cpu"
+    found = {"device": device}
+    if "gpus_per_worker" not in asked:
+        found["gpus_per_worker"] = 1.0 if device == "cuda" else 0.0
+    if "scenes_per_shard" not in asked:
+        usual = 8 if device == "cuda" else 1
+        found["scenes_per_shard"] = (out and _stored_scenes_per_shard(out)) or usual
+    return found
+
+
+@app.command(fill=by_device)
+def run(
+    scenes: Scenes,
+    out: Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")],
+    config: ExtractConfig,
+    numerics: Numerics,
+    run: RunConfig,
+    prompt_embeds: Annotated[
+        str,
+        typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder."),
+    ] = "",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Extract the features of every scene; run the same command again to resume."""
+    if dry_run:
+        print_result(_estimated(scenes, config, Rates(workers=run.workers)))
+        return
+    summary = extract_to(scenes, out, config, numerics, run, retry_failed, prompt_embeds)
+    _report(summary)
+    if summary["failures"] or summary["pending"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command(fill=by_device)
+def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
+    """Say what a run would do and cost, without touching a pixel or writing a file."""
+    found = _estimated(scenes, config, rates)
+    if refused := found["refused_scenes"]:
+        tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
+    print(
+        f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
+        f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
+        f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
+        f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
+        f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
+        f"measures yours)\n{found['break_even']['verdict']}",
+        file=sys.stderr,
+    )
+    print_result(found)
+
+
+@app.command()
+def backbones() -> None:
+    """List the encoders that --backbone takes; `run --backbone NAME --help` shows their options."""
+    from vega3d.pipeline.backbones.registry import backbone_names, family
+
+    rows = [_row(family(name)()) for name in backbone_names()]
+    for row in rows:
+        told = [row["about"], f"{row['model']} ({row['licence']})", row["classes"], row["sizes"]]
+        for first, line in enumerate(filter(None, told)):
+            print(f"{'' if first else row['name']:<14} {line}", file=sys.stderr)
+    print_result({"backbones": rows})
+
+
+@app.command(only=("threads", "device"), fill=by_device)
+def bench(
+    numerics: Numerics,
+    full: Annotated[
+        bool, typer.Option("--full", help="The published 1.3B sizes with random weights (8 GB).")
+    ] = False,
+    repeats: Annotated[int, typer.Option(help="Measured passes after one warm-up.")] = 3,
+) -> None:
+    """Measure this machine: seconds and peak memory a view, TFLOP/s for `plan --tflops`."""
+    from vega3d.pipeline.bench import bench as measure
+
+    print_result(measure(numerics, full=full, repeats=repeats))
+
+
+def extract_to(
+    scenes: str,
+    out: str,
+    config: ExtractConfig,
+    numerics: Numerics,
+    run: RunConfig,
+    retry_failed: bool = False,
+    prompt_embeds: str = "",
+) -> dict[str, Any]:
+    """Compose source, runner, progress and log, and extract."""
+    check_out(out)
+    if numerics.device == "cuda" and run.runner == "inline" and not _gpu_is_here():
+        raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
+    from vega3d.pipeline.backbones.readers import naming_the_encoder
+    from vega3d.pipeline.extract import extract
+    from vega3d.pipeline.progress import Progress
+    from vega3d.pipeline.runlog import RunLog
+
+    source = find_scenes(scenes)
+    tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
+    asked = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run)}
+    log = RunLog(out, asked, as_toml(config, numerics, run))
+    with Progress() as progress:
+
+        def on_result(result: "UnitResult", units: "Sequence[Unit]") -> None:
+            log.unit(result)
+            progress.show(result, units)
+
+        try:
+            with naming_the_encoder(config.backbone):
+                summary = extract(
+                    source,
+                    out,
+                    config,
+                    numerics=numerics,
+                    run=_runner(run),
+                    retry_failed=retry_failed,
+                    prompt_embeds=prompt_embeds,
+                    on_result=on_result,
+                )
+        except KeyboardInterrupt as error:
+            log.close(None, error)
+            raise interrupted() from None
+        except (UsageError, StoreError, CheckpointError):
+            raise  # nothing was done, or nothing can be written: there is no run to speak of
+        except BaseException as error:
+            log.close(None, error)
+            raise
+    log.close(summary)
+    return asdict(summary)
+
+
+def _row(config: "BackboneConfig") -> dict[str, Any]:
+    """Return what there is to know of an encoder without a network."""
+    from vega3d.pipeline.backbones.checkpoints import model_name, planned_facts
+
+    sizes = ""
+    if not config.parts or model_name(config) in config.published:
+        facts = planned_facts(config)
+        sizes = (
+            f"{facts.parameters / 1e6:.0f} M parameters, {facts.num_blocks} blocks, "
+            f"{facts.channels} channels"
+        )
+    return {
+        "name": config.name,
+        "about": (type(config).__doc__ or "").partition("\n")[0],
+        "model": model_name(config),
+        "licence": config.licence,
+        "classes": config.classes,
+        "sizes": sizes,
+        "draws_noise": config.draws_noise,
+        "options": [item.flag for item in settings(config)],
+    }
+
+
+def _gpu_is_here() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _stored_scenes_per_shard(out: str) -> int | None:
+    from vega3d.pipeline.store.store import stored_attributes
+
+    check_out(out)
+    attributes = stored_attributes(out)
+    if attributes is None:
+        return None
+    return int(attributes["identity"]["config"].get("scenes_per_shard", 1))
+
+
+def _runner(run: RunConfig) -> "Runner":
+    from vega3d.pipeline.worker import run_inline
+
+    if run.runner == "inline":
+        return partial(run_inline, config=run)
+    from vega3d.cluster.ray_runner import run_ray
+
+    return partial(run_ray, config=run)
+
+
+def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
+    from vega3d.pipeline.backbones.checkpoints import planned_facts
+    from vega3d.pipeline.backbones.readers import naming_the_encoder
+    from vega3d.pipeline.estimate import estimate
+    from vega3d.pipeline.plan import plan_units
+
+    entries = find_scenes(scenes).entries()
+    planned = plan_units(
+        entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
+    )
+    size_bytes = sum(entry.size_bytes for entry in entries)
+    with naming_the_encoder(config.backbone):
+        facts = planned_facts(config.backbone)
+    return estimate(planned, config, facts, rates, source_bytes=size_bytes)
+
+
+def _report(summary: dict[str, Any]) -> None:
+    """Tell a person how it went, then print the summary."""
+    for scene_id, reason in list(summary["failures"].items())[:20]:
+        tell(f"failed {scene_id}: {reason}")
+    if summary["failures"]:
+        print("when they are mended, run with --retry-failed", file=sys.stderr)
+    for scene_id, reason in list(summary["postponed"].items())[:20]:
+        tell(f"left for the next run {scene_id}: {reason}")
+    print(
+        f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
+        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
+        file=sys.stderr,
+    )
+    print_result(summary)

@@ -1,0 +1,85 @@
+"""Commands on captures: `pack`, `check`. Standard library and typer only, until one runs."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result
+from vega3d.pipeline.config import CheckConfig
+from vega3d.pipeline.options import DryRun, Program
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.scene import SceneSource
+
+app = Program()
+
+Scenes = Annotated[
+    str,
+    typer.Argument(
+        metavar="SCENES",
+        help="A capture or a folder of captures (ScanNet export, posed_images, 7-Scenes), "
+        "WebDataset shards (folder, index, http:// or s3:// URLs), videos, or rooms:N.",
+    ),
+]
+
+
+@app.command()
+def pack(
+    scenes: Scenes,
+    out: Annotated[str, typer.Option(help="Folder for the shards and their index.")],
+    scenes_per_tar: Annotated[int, typer.Option(help="Scenes of one tar.")] = 8,
+    dry_run: DryRun = False,
+) -> None:
+    """Write scenes as WebDataset shards with an index, from any layout that can be read."""
+    check_out(out)
+    from vega3d.pipeline.scenes.tars import pack as pack_scenes
+
+    source = find_scenes(scenes)
+    if dry_run:
+        entries = source.entries()
+        print_result({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
+        return
+    packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
+    for scene_id, lines in packed["notes"].items():
+        for line in lines:
+            print(f"{scene_id}: {line}", file=sys.stderr)
+    for scene in packed["failed"]:
+        print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
+    print_result(packed)
+    if packed["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def check(
+    scenes: Scenes,
+    config: CheckConfig,
+    out: Annotated[str, typer.Option(help="Folder for a picture a scene; none without.")] = "",
+    dry_run: DryRun = False,
+) -> None:
+    """Say whether scenes prove their own geometry; costs no GPU and needs no model."""
+    if out:
+        check_out(out)
+    from vega3d.pipeline.check import check_and_tell
+    from vega3d.pipeline.scenes.reading import read_scenes
+
+    source = checked(read_scenes, scenes)
+    if dry_run:
+        print_result({"scenes": len(source.entries()), "out": out})
+        return
+    found = check_and_tell(source, config, out=out)
+    print_result(found)
+    if found["to_mend"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+def find_scenes(scenes: str) -> "SceneSource":
+    """Find the scenes, and name what lies there and is not read."""
+    from vega3d.pipeline.scenes.reading import read_scenes
+    from vega3d.pipeline.scenes.scene import skipped
+
+    source = checked(read_scenes, scenes)
+    for one in skipped(source):
+        print(f"not read: {one.place} {one.reason}", file=sys.stderr)
+    return source

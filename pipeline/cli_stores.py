@@ -1,0 +1,155 @@
+"""Commands on stores: `status`, `verify`, `import`, `pictures`.
+
+Standard library and typer only, until one runs.
+"""
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vega3d.pipeline.cli_scenes import find_scenes
+from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.options import DryRun, Program
+
+app = Program()
+
+StorePlace = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of the store.")]
+
+
+@app.command()
+def status(
+    store: StorePlace,
+    watch: Annotated[bool, typer.Option("--watch", help="Look again until it is done.")] = False,
+    every_s: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
+) -> None:
+    """Say how far a store is, and which scenes failed for what reason."""
+    from vega3d.pipeline.store.verify import status as read_status
+
+    while True:
+        found = read_status(store)
+        for scene_id, reason in list(found["failures"].items())[:20]:
+            print(f"failed {scene_id}: {reason}", file=sys.stderr)
+        print(
+            f"{found['committed']} committed, {len(found['failures'])} failed, "
+            f"{found['pending']} pending of {found['scenes']} scenes, "
+            f"{found['stored_bytes'] / 1e6:.1f} MB",
+            file=sys.stderr,
+        )
+        if not watch or found["complete"]:
+            break
+        time.sleep(every_s)
+    print_result(found)
+
+
+@app.command()
+def verify(
+    store: StorePlace,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also compute some scenes anew; needs --scenes.")
+    ] = False,
+    scenes_at: Annotated[
+        str, typer.Option("--scenes", help="Where the scenes are, for --deep.")
+    ] = "",
+    model: Annotated[
+        str | None, typer.Option(help="Where the model is now, for --deep, if it moved.")
+    ] = None,
+    sample: Annotated[int, typer.Option(help="Scenes that --deep computes anew.")] = 2,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Take damaged units back; the next run redoes them.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before repairing.")] = False,
+) -> None:
+    """Read every object again and compare it with its checksum."""
+    from vega3d.pipeline.store.verify import verify as verify_store
+
+    if deep and not scenes_at:
+        raise typer.BadParameter("--deep needs --scenes, where the store's scenes are")
+    if repair and not yes:
+        _ask_before_repair()
+    verified = verify_store(store, repair=repair)
+    found = asdict(verified)
+    if deep:
+        found["deep"] = _recomputed(store, scenes_at, model, sample)
+    for line in verified.told():
+        print(line, file=sys.stderr)
+    print_result(found)
+    if verified.faults or not all(check["passed"] for check in found.get("deep", [])):
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command("import", only=("store_dtype", "scenes_per_shard"), defaults={"scenes_per_shard": 1})
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILES",
+            exists=True,
+            help="safetensors files, one a scene: features.<tap>, ...",
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")],
+    source: Annotated[str, typer.Option(help="Name of what made them; part of the config.")],
+    config: ExtractConfig,
+    dry_run: DryRun = False,
+) -> None:
+    """Bring features that were computed elsewhere into a store of the same contract."""
+    check_out(out)
+    from vega3d.pipeline.imports import import_arrays, read_scene_arrays
+    from vega3d.pipeline.store.verify import status as read_status
+
+    if dry_run:
+        print_result({"scenes": len(files), "out": out})
+        return
+    import_arrays(
+        out,
+        [read_scene_arrays(str(path)) for path in files],
+        model=source,
+        scenes_per_shard=config.scenes_per_shard,
+        store_dtype=config.store_dtype,
+    )
+    found = read_status(out)
+    print_result(found)
+    if found["failures"]:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def pictures(
+    stores: Annotated[
+        list[str], typer.Argument(metavar="STORES", help="Stores of the same scenes.")
+    ],
+    out: Annotated[str, typer.Option(help="Folder for the PNGs.")],
+    num_views: Annotated[int, typer.Option(help="Views of a picture at most.")] = 6,
+    num_scenes: Annotated[int, typer.Option(help="Scenes at most; 0: all.")] = 16,
+    dry_run: DryRun = False,
+) -> None:
+    """Draw, for each scene, its views beside the joint PCA of their features."""
+    check_out(out)
+    from vega3d.pipeline.pictures import write_pictures
+    from vega3d.pipeline.store.store import open_store
+
+    opened = [open_store(store) for store in stores]
+    if dry_run:
+        print_result({"scenes": list(opened[0].scene_ids[: num_scenes or None])})
+        return
+    written = write_pictures(opened, out, num_views=num_views, num_scenes=num_scenes)
+    print_result({"pictures": [str(path) for path in written]})
+
+
+def _ask_before_repair() -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("--repair asks first; say --yes where nobody can answer")
+    if not typer.confirm("Take back damaged units and remove what was never committed?"):
+        raise typer.Exit(USAGE)
+
+
+def _recomputed(store: str, scenes: str, model: str | None, sample: int) -> list[dict[str, Any]]:
+    from vega3d.pipeline.recompute import verify_deep
+
+    checks = verify_deep(store, find_scenes(scenes), model=model, sample=sample)
+    return [asdict(check) for check in checks]

@@ -1,0 +1,59 @@
+"""Every registered encoder with a small random checkpoint that its real classes wrote."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
+
+
+@dataclass(frozen=True)
+class Small:
+    """How the shared suite makes and loads one encoder."""
+
+    write: Callable[[Path], None] | None
+    """Writes a checkpoint; None where the encoder has no weights."""
+
+    early: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of an early tap: the deeper a random network, the wider it spreads what it sees."""
+
+    sees: bool = True
+    """Its features change with the pixels."""
+
+    folds: bool = False
+    """Rewrites its weights when loading, so that it holds fewer than its facts count."""
+
+
+SMALL: dict[str, Small] = {
+    "wan2.1-t2v": Small(write_tiny_wan, {"blocks": (1,), "resolution": (240, 320)}, folds=True),
+    "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
+    "rgb": Small(None),
+    "position": Small(None, sees=False),
+    "random": Small(None, sees=False),
+}
+"""A new encoder adds its line here, and the suite takes it up."""
+
+
+class SmallModels:
+    """Small checkpoints, each written when first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep them below a folder."""
+        self._folder = folder
+
+    def model(self, name: str) -> dict[str, str]:
+        """Return the setting that names the checkpoint; none where there are no weights."""
+        write = SMALL[name].write
+        if write is None:
+            return {}
+        place = self._folder / name
+        if not place.exists():
+            write(place)
+        return {"model": str(place)}
+
+    def load(self, name: str, **settings: object) -> Backbone:
+        """Load an encoder, at its early tap where nothing else is said."""
+        return load_backbone(name, **{**self.model(name), **SMALL[name].early, **settings})
