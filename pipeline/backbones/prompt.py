@@ -96,7 +96,8 @@ def read_prompt_embedding(path: Path) -> Float32[np.ndarray, "L D"]:
             "infinity; encode the prompt again, in bfloat16 or float32"
         )
     real = np.flatnonzero(values.any(axis=1))
-    return np.ascontiguousarray(values[: real[-1] + 1 if len(real) else 0])
+    # One row stays: a model may have been trained with a prompt of zeros, as the desk model is.
+    return np.ascontiguousarray(values[: real[-1] + 1 if len(real) else 1])
 
 
 def prompt_sha256(prompt: Prompt) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from vega3d.pipeline.backbones import checkpoints
 from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.prompt import empty_prompt_embedding
 from vega3d.pipeline.backbones.registry import configured, preset
 from vega3d.pipeline.backbones.twins import write_random_generator, write_random_semantic
 from vega3d.pipeline.errors import CheckpointError
@@ -43,6 +44,11 @@ def test_the_model_desk_encodes_views(views: np.ndarray) -> None:
     (features,) = backbone.encode(views, scene_id="room", view_ids=["0", "1"]).values()
     assert features.shape == (2, 8, 10, 128)
     assert torch.isfinite(features).all()
+
+
+def test_its_empty_prompt_is_one_row_of_zeros_however_often_it_is_read(tmp_path: Path) -> None:
+    for _ in range(2):  # encoded, then from the cache
+        np.testing.assert_array_equal(empty_prompt_embedding("desk", tmp_path), np.zeros((1, 32)))
 
 
 def test_no_semantic_desk_model_is_there_yet() -> None:
