@@ -77,7 +77,7 @@ def read_ahead(
         reader.stop()
 
 
-def places(source: SceneSource) -> tuple[str, ...]:
+def places(source: SceneSource | None) -> tuple[str, ...]:
     """Return the folders and URLs below which a source's files lie."""
     root = getattr(source, "root", "")
     tars = {str(one.url).rpartition("/")[0] for one in getattr(source, "scenes", ())}
