@@ -7,10 +7,9 @@ few numbers. Ray places and restarts actors; this loop counts the attempts of ea
 
 import logging
 import math
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,9 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from vega3d.cluster.actor import Worker
 from vega3d.cluster.connecting import connection
+from vega3d.cluster.seen import seen_here
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import StoreError, TransientError, UsageError
@@ -42,6 +43,13 @@ POLL_S = 2.0
 START_S = 120.0
 """A worker's process and its imports may take so long, on a machine with other work."""
 
+START_ATTEMPTS = 3
+
+_MEMORY = (
+    "Ray's memory monitor killed its worker at every attempt; use fewer --workers, a smaller "
+    "--batch-size or nodes with more memory (RAY_memory_usage_threshold is where it begins)"
+)
+
 _LOST = (
     ActorDiedError,
     ActorUnavailableError,
@@ -52,61 +60,6 @@ _LOST = (
 )
 
 _log = logging.getLogger(__name__)
-
-
-class Worker:
-    """The actor: computes one unit at a time, and stores one while it computes the next."""
-
-    def __init__(self, writer: UnitWriter, limit_s: float) -> None:
-        """Keep the writer; the model is loaded with the first unit."""
-        self._writer, self._limit_s = writer, limit_s
-        self._computing = threading.Lock()
-        self._last_beat: dict[int, float] = {}
-        self._waiting: set[int] = set()
-
-    def run(self, unit: Unit) -> UnitResult:
-        """Compute and commit one unit."""
-
-        def beat() -> None:
-            self._last_beat[unit.index] = time.monotonic()
-
-        beat()
-        try:
-            computed = self._writer.compute(unit, beat, self._turn(unit.index, beat), self._limit_s)
-            beat()
-            return self._writer.commit(unit, computed)
-        finally:
-            self._last_beat.pop(unit.index, None)
-
-    def _turn(self, unit: int, beat: Callable[[], None]) -> "_Turn":
-        return _Turn(self._computing, self._waiting, unit, beat)
-
-    def silent_s(self) -> float:
-        """Return how long the most silent unit here has shown no sign of life; 0 when idle.
-
-        A unit that waits for another one's computing does not count.
-        """
-        beats = [beat for unit, beat in self._last_beat.copy().items() if unit not in self._waiting]
-        return time.monotonic() - min(beats) if beats else 0.0
-
-
-@dataclass
-class _Turn:
-    """One unit's turn to compute; who waits for it is not silent."""
-
-    lock: Any
-    waiting: set[int]
-    unit: int
-    beat: Callable[[], None]
-
-    def __enter__(self) -> None:
-        self.waiting.add(self.unit)
-        self.lock.acquire()
-        self.beat()
-        self.waiting.discard(self.unit)
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
 
 
 def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Iterator[UnitResult]:
@@ -122,7 +75,8 @@ def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Ite
         return
     with connection(config):
         _check_room(config)
-        team = [_start(worker, config) for _ in range(min(config.workers, len(units)))]
+        seen = seen_here(worker)
+        team = [_Member(worker, config, seen) for _ in range(min(config.workers, len(units)))]
         try:
             yield from _Loop(worker, units, team, config).results()
         finally:
@@ -134,14 +88,53 @@ def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Ite
 class _Member:
     """An actor and what it has been given."""
 
-    actor: Any
+    worker: UnitWriter
+    config: RunConfig
+    seen: Mapping[str, str]
+    """By the driver, at each place of the run."""
+
+    actor: Any = field(init=False)
     running: dict[Any, Unit] = field(default_factory=dict)
-    poll: Any = None
+    poll: Any = field(init=False)
     asked: float = 0.0
     heard: float = field(default_factory=time.monotonic)
     up: bool = False
     """True once the actor has answered, until a call is lost: what is given to an actor that has
-    no place yet would wait with it, and calls to one that is being restarted fail."""
+    no place yet would wait with it."""
+
+    dead: bool = False
+    unfit: str = ""
+    """Why nothing may be given to actors of this place."""
+
+    failed_starts: int = 0
+    again_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Ask Ray for an actor; it is asked at once what it sees."""
+        options = {
+            "num_cpus": self.config.cpus_per_worker,
+            "num_gpus": self.config.gpus_per_worker,
+            # Restarted by hand: Ray, restarting it, does not say why it died.
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
+        }
+        made = ray.remote(Worker).options(**options)
+        self.actor = made.remote(self.worker, self.config.unit_timeout_s)
+        self.poll = self.actor.check.remote(self.seen)
+        self.dead = self.up = False
+        self.heard = time.monotonic()
+
+    def died(self) -> None:
+        """Note that the actor is gone, and when to ask for another."""
+        if self.dead:
+            return
+        self.failed_starts = 0 if self.up else self.failed_starts + 1
+        self.dead, self.up, self.poll = True, False, None
+        self.again_s = time.monotonic() + min(30.0, float(self.failed_starts))
 
     def submit(self, unit: Unit) -> None:
         if not self.running:
@@ -195,6 +188,8 @@ class _Loop:
                     yield from self._passing(unit, cause, fresh)
                 except _LOST as error:
                     member.up = False
+                    if not isinstance(error, ActorUnavailableError):
+                        member.died()
                     yield from self._lost(unit, error, suspects)
                 else:
                     member.heard = time.monotonic()
@@ -237,6 +232,9 @@ class _Loop:
         if self.tries[unit.index] < self.config.attempts:
             suspects.append(unit)
             return
+        if isinstance(error, OutOfMemoryError):
+            yield postponed(unit, _MEMORY)
+            return
         told = (
             "quarantined: its worker died or hung at every attempt; look at the Ray logs, then run "
             "with --retry-failed"
@@ -246,13 +244,14 @@ class _Loop:
     def _watch(self) -> None:
         """Ask for signs of life; restart an actor that shows none, so that its calls fail."""
         for member in self.team:
+            if member.dead or member.unfit:
+                if not (member.unfit or member.running) and time.monotonic() >= member.again_s:
+                    member.start()
+                continue
             if member.poll is not None and ray.wait([member.poll], timeout=0)[0]:
-                try:
-                    member.heard = time.monotonic() - ray.get(member.poll)
-                    member.up = True
-                except _LOST:
-                    member.up = False  # the units' own calls fail too, and are counted there
-                member.poll, member.asked = None, time.monotonic()
+                self._hear(member)
+            if member.dead or member.unfit:
+                continue
             silent_s = time.monotonic() - member.heard
             limit_s = self.config.unit_timeout_s
             waited_s = max(limit_s, START_S) if self._nobody_is_up() else math.inf
@@ -262,6 +261,37 @@ class _Loop:
                 time.monotonic() - member.asked > POLL_S or not member.asked
             ):
                 member.poll = member.actor.silent_s.remote()
+
+    def _hear(self, member: _Member) -> None:
+        """Take an actor's answer: what it does not see, or how long it has been silent."""
+        poll, member.poll, member.asked = member.poll, None, time.monotonic()
+        try:
+            answer = ray.get(poll)
+        except ActorUnavailableError:
+            member.up = False  # the units' own calls fail too, and are counted there
+        except _LOST as error:
+            member.died()
+            self._check_hope(member, error)
+        else:
+            if not isinstance(answer, str):
+                member.heard = time.monotonic() - answer
+            member.up, member.failed_starts = True, 0
+            if answer and isinstance(answer, str):
+                self._refuse(member, answer)
+
+    def _refuse(self, member: _Member, problem: str) -> None:
+        _log.warning("%s; no unit is given to it", problem)
+        member.unfit, member.up = problem, False
+        if all(one.unfit for one in self.team):
+            raise UsageError(f"no worker can do this run: {problem}")
+
+    def _check_hope(self, member: _Member, error: Exception) -> None:
+        """End the run where no worker comes up, with what Ray says of it."""
+        reason = _start_reason(error)
+        if member.failed_starts:
+            _log.warning("a worker did not come up: %s", reason)
+        if member.failed_starts >= START_ATTEMPTS and self._nobody_is_up():
+            raise UsageError(f"no worker comes up: {reason}")
 
     def _nobody_is_up(self) -> bool:
         return not any(member.up for member in self.team)
@@ -274,19 +304,19 @@ class _Loop:
                 "command again: it goes on where this run stops"
             )
         _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
-        ray.kill(member.actor, no_restart=False)
-        member.poll, member.up, member.heard = None, False, time.monotonic()
+        ray.kill(member.actor)
+        member.died()
 
 
-def _start(worker: UnitWriter, config: RunConfig) -> _Member:
-    options = {
-        "num_cpus": config.cpus_per_worker,
-        "num_gpus": config.gpus_per_worker,
-        "max_restarts": -1,
-        "max_task_retries": 0,
-        "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
-    }
-    return _Member(ray.remote(Worker).options(**options).remote(worker, config.unit_timeout_s))
+def _start_reason(error: Exception) -> str:
+    """Return why an actor did not come up, in its own words and with the remedy."""
+    if isinstance(error, OutOfMemoryError):
+        return _MEMORY
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    own = lines[-1] if "creation task" in str(error) else lines[0]
+    if "No module named 'vega3d" in own:
+        return f"{own}; install vega3d on the nodes, or ship it with --wheel vega3d-....whl"
+    return f"{own}; look at the Ray logs of that node"
 
 
 def _check_room(config: RunConfig) -> None:

@@ -7,15 +7,15 @@ and headers have been believed.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import numpy as np
+
+from vega3d.pipeline.files import write_whole
 
 _PLAIN = "plain"
 _DIGEST_BYTES = 32
@@ -50,16 +50,12 @@ class Partials:
 
     def write(self, key: str, partial: Partial) -> None:
         """Keep a unit's result."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         text = np.frombuffer(json.dumps(partial.plain).encode(), dtype=np.uint8)
         held: dict[str, Any] = {**partial.arrays, _PLAIN: text}
-        path = self._path(key)
-        temporary = path.with_suffix(f".{os.getpid()}-{get_ident()}.tmp")
         buffer = BytesIO()
         np.savez_compressed(buffer, **held)
         body = buffer.getvalue()
-        temporary.write_bytes(sha256(body).digest() + body)
-        temporary.replace(path)
+        write_whole(self._path(key), sha256(body).digest() + body)
 
     def plain(self, key: str) -> dict[str, Any]:
         """Read the JSON values of a unit, and none of its arrays."""

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from vega3d.evaluate.summary import Summary, summarize
 from vega3d.evaluate.treatments import ChannelSums
 from vega3d.evaluate.units import UnitTask, plan_tasks, score_unit, sum_unit
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.settings import FILE, as_toml
 
 
@@ -236,10 +236,8 @@ def write_report(
 @contextmanager
 def _whole(path: Path) -> Iterator[TextIO]:
     """Write a file under another name that becomes its own when all is written."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        yield file

@@ -6,10 +6,9 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vega3d.pipeline.scenes.checking import CheckedScene, posed_depth
+from vega3d.pipeline.scenes.checking import CheckedScene, as_taken, understood
 from vega3d.pipeline.scenes.decoding import DecodedView
 from vega3d.pipeline.scenes.diagnosis import Reading
-from vega3d.pipeline.scenes.reprojection import PosedDepth
 from vega3d.pipeline.scenes.warping import ColoredDepth, difference, warp
 
 _MARGIN, _HEADING = 8, 24
@@ -55,11 +54,7 @@ def draw_check(checked: CheckedScene) -> Image.Image | None:
 
 def _middle_pair(decoded: Sequence[DecodedView]) -> tuple[DecodedView, DecodedView] | None:
     """Return the neighbours whose cameras stand as far apart as most do."""
-    known = [
-        one
-        for one in decoded
-        if posed_depth(one.view, one.depth_m) is not None and one.view.K_color is not None
-    ]
+    known = [one for one in decoded if as_taken(one) is not None and one.view.K_color is not None]
     pairs = list(pairwise(known))
     if not pairs:
         return None
@@ -69,17 +64,17 @@ def _middle_pair(decoded: Sequence[DecodedView]) -> tuple[DecodedView, DecodedVi
 
 
 def _colored(one: DecodedView, reading: Reading) -> ColoredDepth:
-    assert one.depth_m is not None
-    assert one.view.K_color is not None
-    assert one.view.K_depth is not None
-    assert one.view.world_from_camera is not None
-    meant = reading.of(PosedDepth(one.depth_m, one.view.K_depth, one.view.world_from_camera))
+    meant = understood(one, reading)
+    assert meant.depth_m is not None
+    assert meant.view.K_color is not None
+    assert meant.view.K_depth is not None
+    assert meant.view.world_from_camera is not None
     return ColoredDepth(
-        rgb=one.rgb,
+        rgb=meant.rgb,
         depth_m=meant.depth_m,
-        K_color=one.view.K_color,
-        K_depth=meant.K,
-        world_from_camera=meant.world_from_camera,
+        K_color=meant.view.K_color,
+        K_depth=meant.view.K_depth,
+        world_from_camera=meant.view.world_from_camera,
     )
 
 

@@ -56,6 +56,13 @@ class ExtractConfig:
     """Views with a damaged or missing file or a camera that cannot be true: drop leaves them out
     and fails a scene where more than half are bad, fail fails a scene with any."""
 
+    poses: Poses = "opencv"
+    """What the source's poses are: opencv (x right, y down, z forward) and opengl (x right, y up, z
+    backward) are camera-to-world, inverse and opengl-inverse world-to-camera; see `check`."""
+
+    depth_scale: float = 1.0
+    """Factor that turns the source's depth, as its layout has it, into metres; see `check`."""
+
     scenes_per_shard: int = field(default=8, metadata={"usual": "8 on a GPU, 1 on a CPU"})
     """Scenes of one unit: one file per array, one commit, one retry."""
 
@@ -70,23 +77,30 @@ class ExtractConfig:
             raise ValueError(f"num_views must be >= 0 (0 keeps all), got {self.num_views}")
         if self.scenes_per_shard < 1:
             raise ValueError(f"scenes_per_shard must be >= 1, got {self.scenes_per_shard}")
+        check_conventions(self.poses, self.depth_scale)
 
     def stored(self) -> dict[str, Any]:
         """Return the config as a store keeps it: the encoder's settings and ours, side by side.
 
-        `bad_views` is left out where it drops: stores made before it had a name go on.
+        Settings that came later are left out at their usual value: stores made before them go on.
         """
-        common = {name: getattr(self, name) for name in _common()}
-        if self.bad_views == "drop":
-            del common["bad_views"]
+        common = {
+            name: getattr(self, name)
+            for name in _common()
+            if name not in _LATER or getattr(self, name) != _LATER[name]
+        }
         return {"backbone": self.backbone.name, **self.backbone.stored(), **common}
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> "ExtractConfig":
         """Rebuild the config that a store was made with."""
-        common = {name: stored[name] for name in _common() if name in stored or name != "bad_views"}
+        common = {name: stored[name] for name in _common() if name in stored or name not in _LATER}
         backbone = family(stored["backbone"]).from_stored(stored)
         return cls(backbone=backbone, **{**common, "grid": tuple(stored["grid"])})
+
+
+_LATER = {"bad_views": "drop", "poses": "opencv", "depth_scale": 1.0}
+"""Fields that stores of the first formats lack, and what they mean there."""
 
 
 def _common() -> list[str]:

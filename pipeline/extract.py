@@ -1,6 +1,7 @@
 """The main job, told by one function: posed scenes in, features in a sharded Zarr store out."""
 
 import logging
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -45,6 +46,11 @@ class Summary:
     """Summed over this run's units: decode, compute, store."""
 
     taps: Sequence[str]
+    reprojection_m: float | None
+    """Median over this run's scenes of the distance of depths between neighbouring views."""
+
+    misread: Mapping[str, Sequence[str]]
+    """This run's scenes whose geometry does not prove itself, with what would mend it."""
 
 
 def extract(
@@ -106,6 +112,7 @@ def summarize(
     """Return what the store holds now and what this run did."""
     store = Store.open(out)
     totals = [unit_result(record, {}) for record in records.values()]
+    errors = [error for result in results for error in result.reprojection_m.values()]
     stages = sorted({stage for result in results for stage in result.seconds})
     return Summary(
         store=out,
@@ -123,4 +130,6 @@ def summarize(
         wall_s=wall_s,
         seconds={s: sum(result.seconds.get(s, 0.0) for result in results) for s in stages},
         taps=store.taps,
+        reprojection_m=statistics.median(errors) if errors else None,
+        misread={one: lines for result in results for one, lines in result.misread.items()},
     )

@@ -14,8 +14,10 @@ from PIL import Image
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
+from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.decoding import SceneReport, decode_views
+from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
 from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
@@ -36,6 +38,8 @@ class DecodedScene:
     depth_m: tuple[np.ndarray | None, ...]
     content_sha256: str
     report: SceneReport
+    geometry: Diagnosis
+    """Whether depth agrees between neighbouring chosen views."""
 
 
 def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> DecodedScene:
@@ -45,23 +49,21 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
         SceneError: It cannot be read, no view is left, too many are bad, or images differ in size.
     """
     decoded, report = decode_views(
-        source.read(scene_id),
+        as_meant(source.read(scene_id), poses=config.poses, depth_scale=config.depth_scale),
         num_views=config.num_views,
         sampling=config.sampling,
         policy=config.bad_views,
     )
-    for line in report.lines():
+    check_one_size(scene_id, decoded)
+    asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
+    geometry = diagnose_views(decoded, asked=asked)
+    for line in (*report.lines(), *geometry.lines()):
         _log.warning("%s: %s", scene_id, line)
-    if len(sizes := {one.rgb.shape for one in decoded}) > 1:
-        raise SceneError(
-            f"{scene_id}: its images differ in size: {sorted(size[:2] for size in sizes)}; "
-            "resize them, or make a scene of each size"
-        )
     views = tuple(one.view for one in decoded)
     rgb = [one.rgb for one in decoded]
     depth_m = tuple(one.depth_m for one in decoded)
     digest = _content_sha256(views, rgb, depth_m)
-    return DecodedScene(scene_id, views, np.stack(rgb), depth_m, digest, report)
+    return DecodedScene(scene_id, views, np.stack(rgb), depth_m, digest, report, geometry)
 
 
 def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig) -> SceneArrays:

@@ -50,6 +50,12 @@ class UnitResult:
 
     left: Sequence[str] = ()
 
+    reprojection_m: Mapping[str, float] = field(default_factory=dict)
+    """Of scenes with depth and poses: median distance of depths between neighbouring views."""
+
+    misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Scenes whose depths do not agree, or lie where no room is, with what would mend them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ComputedUnit:
@@ -58,6 +64,8 @@ class ComputedUnit:
     scenes: Sequence[SceneArrays | SceneFailure]
     seconds: Mapping[str, float]
     details: Mapping[str, str] = field(default_factory=dict)
+    reprojection_m: Mapping[str, float] = field(default_factory=dict)
+    misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -94,6 +102,7 @@ class UnitWriter:
 
         scenes: list[SceneArrays | SceneFailure] = []
         seconds, details = {"decode": 0.0, "compute": 0.0}, {}
+        reprojection_m, misread = {}, {}
         roots, config = places(self.source), self.model.config
         for read in read_ahead(self.source, unit.todo, config, limit_s=limit_s, beat=beat):
             seconds["decode"] += read.seconds
@@ -104,10 +113,15 @@ class UnitWriter:
                     scenes.append(read.scene)
                     details[read.scene.scene_id] = without_secrets(read.detail)
                 else:
+                    scene_id, geometry = read.scene.scene_id, read.scene.geometry
+                    if geometry.error_m is not None:
+                        reprojection_m[scene_id] = geometry.error_m
+                    if lines := geometry.lines():
+                        misread[scene_id] = lines
                     scenes.append(self._encode(read.scene, roots))
                 seconds["compute"] += time.monotonic() - start
             beat()
-        return ComputedUnit(scenes, seconds, details)
+        return ComputedUnit(scenes, seconds, details, reprojection_m, misread)
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
@@ -115,7 +129,12 @@ class UnitWriter:
         found = environment(self._numerics.device)
         record = self.store.write_unit(unit, computed.scenes, found)
         result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
-        return replace(result, details=computed.details)
+        return replace(
+            result,
+            details=computed.details,
+            reprojection_m=computed.reprojection_m,
+            misread=computed.misread,
+        )
 
     def _encode(self, decoded: "DecodedScene", roots: Sequence[str]) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene

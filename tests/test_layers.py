@@ -36,7 +36,16 @@ MAY_IMPORT = {
 
 SHARED = {
     f"vega3d.pipeline.{name}"
-    for name in ("errors", "lazy", "plugins", "texts", "transient", "local_files", "remote")
+    for name in (
+        "errors",
+        "files",
+        "lazy",
+        "plugins",
+        "texts",
+        "transient",
+        "local_files",
+        "remote",
+    )
 }
 """What every room may import."""
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,32 +10,25 @@ from typing import Any
 from torch import Tensor, nn
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import PARTIAL, whole_file
 from vega3d.train.config import differences
 from vega3d.train.sealed import DamagedFileError, seal, unseal
 
 CHECKPOINT = "checkpoint"
 """Beginning of the names `checkpoint-<finished steps>.safetensors`."""
 
-_PARTIAL = ".partial"
 _log = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, make it durable, and give it the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
-    try:
+    with whole_file(path) as temporary:
         write(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def remove_partial_files(folder: Path) -> None:
     """Remove what writers left that were killed in the middle; no other may write there now."""
-    for path in folder.glob(f".*{_PARTIAL}"):
+    for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
 
 
@@ -172,11 +164,3 @@ def _state(tensors: dict[str, Tensor], about: dict[str, Any]) -> State:
         optimizer={"state": moments, "param_groups": groups},
         average=parts["average"] if about["has_average"] else None,
     )
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

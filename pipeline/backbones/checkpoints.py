@@ -7,7 +7,6 @@ SentencePiece and safetensors files are ever fetched or read: nothing here unpic
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -231,16 +230,3 @@ def _check_part(model: str, folder: Path, part: str, weights: bool) -> None:
         else f"found {sorted(path.name for path in place.iterdir())}"
     )
     raise CheckpointError(f"{place}: weights must be .safetensors; {remedy}")
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a small file under a temporary name and rename it, so that no reader sees half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".tmp-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import KINDS, cache_dir, model_folder, write_whole
+from vega3d.pipeline.backbones.checkpoints import KINDS, cache_dir, model_folder
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.files import write_whole
 
 logger = logging.getLogger(__name__)
 

@@ -20,11 +20,12 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vega3d.pipeline.backbones.checkpoints import announce, resolve_model, write_whole
+from vega3d.pipeline.backbones.checkpoints import announce, resolve_model
 from vega3d.pipeline.backbones.hashing import weights_sha256
 from vega3d.pipeline.backbones.settings import Prompt
 from vega3d.pipeline.backbones.weights import load_strictly
 from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.files import write_whole
 
 logger = logging.getLogger(__name__)
 

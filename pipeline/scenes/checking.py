@@ -5,7 +5,7 @@ each is looked at, since depth proves most between close neighbours.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import field_of_view
 from vega3d.pipeline.scenes.conventions import as_meant
-from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
+from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views, turn
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading, diagnose
 from vega3d.pipeline.scenes.reprojection import PosedDepth
 from vega3d.pipeline.scenes.sampling import drop_bad_poses
@@ -136,12 +136,30 @@ def diagnose_views(
         near: Views beside closer neighbours, where there are such; else each beside the next.
         asked: See `diagnose`.
     """
-    views = [one for view in decoded if (one := posed_depth(view.view, view.depth_m))]
+    views = [view for one in decoded if (view := as_taken(one))]
     beside, wide = list(pairwise(views)), list(zip(views, views[WIDE:], strict=False))
     return diagnose(near, [*beside, *wide], asked) if near else diagnose(beside, wide, asked)
 
 
-def posed_depth(view: View, depth_m: Float32[np.ndarray, "h w"] | None) -> PosedDepth | None:
+def as_taken(one: DecodedView) -> PosedDepth | None:
+    """Return a view's depth and camera as the source has them, before it was turned upright.
+
+    None where one of them is not known. What axes a source means shows in its own poses alone.
+    """
+    one = turn(one, -one.turns)
+    return _posed_depth(one.view, one.depth_m)
+
+
+def understood(one: DecodedView, reading: Reading) -> DecodedView:
+    """Return a view as it would be if its source were read in another way; see `Reading.of`."""
+    taken = as_taken(one)
+    assert taken is not None
+    meant, plain = reading.of(taken), turn(one, -one.turns)
+    cameras = replace(plain.view, K_depth=meant.K, world_from_camera=meant.world_from_camera)
+    return turn(replace(plain, view=cameras), one.turns)
+
+
+def _posed_depth(view: View, depth_m: Float32[np.ndarray, "h w"] | None) -> PosedDepth | None:
     """Return a view's depth with its camera, or None where one of them is not known."""
     if depth_m is None or view.K_depth is None or view.world_from_camera is None:
         return None
@@ -154,7 +172,7 @@ def _neighbours(
     """Return decoded views, each beside the next of the scene, and how many depths were read."""
     views = drop_bad_poses(scene)[0].views
     place = {view.view_id: index for index, view in enumerate(views)}
-    known = {one.view.view_id: posed_depth(one.view, one.depth_m) for one in decoded}
+    known = {one.view.view_id: as_taken(one) for one in decoded}
     pairs, num_read = [], 0
     for view_id, one in list(known.items()):
         if one is None:
@@ -174,7 +192,7 @@ def _neighbours(
 
 def _read(view: View) -> PosedDepth | None:
     try:
-        return posed_depth(view, view.read_depth_m() if view.read_depth_m else None)
+        return _posed_depth(view, view.read_depth_m() if view.read_depth_m else None)
     except SceneError:
         return None  # where a run chooses this view, it says so
 

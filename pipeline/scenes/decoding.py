@@ -24,6 +24,8 @@ class DecodedView:
     view: View
     rgb: UInt8[np.ndarray, "H W 3"]
     depth_m: Float32[np.ndarray, "h w"] | None
+    turns: int = 0
+    """Quarter turns clockwise that were made: its camera is no longer as the source has it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +149,7 @@ def turn(one: DecodedView, turns: int) -> DecodedView:
         view=turned,
         rgb=np.ascontiguousarray(np.rot90(one.rgb, -turns)),
         depth_m=None if depth_m is None else np.ascontiguousarray(np.rot90(depth_m, -turns)),
+        turns=(one.turns + turns) % 4,
     )
 
 

@@ -123,7 +123,7 @@ def look_at_records(records: Records, layout: Layout, findings: Findings) -> Non
     listed = records.listed()
     latest = dict(latest_places(listed))
     findings.objects += len(listed)
-    index = _index(records.objects)
+    index = _index(records.objects, findings) if records.format != 1 else {}
 
     def read(place: tuple[int, int]) -> Record | str:
         try:
@@ -156,11 +156,14 @@ def look_at_records(records: Records, layout: Layout, findings: Findings) -> Non
             findings.records[key] = "is no record's name"
 
 
-def _index(objects: Objects) -> dict[int, IndexedRecord]:
+def _index(objects: Objects, findings: Findings) -> dict[int, IndexedRecord]:
     try:
         return read_index(objects)
-    except (OSError, StoreError):
-        return {}  # reported with what was merged
+    except FileNotFoundError:
+        return {}  # no run has ended yet: told with what was merged
+    except (OSError, StoreError) as error:
+        findings.merged[INDEX] = f"cannot be read: {error}"
+        return {}
 
 
 def _indexed_text(records: Records, layout: Layout, entry: IndexedRecord) -> bytes:
@@ -231,11 +234,7 @@ def _look_at_merged(objects: Objects, layout: Layout, findings: Findings) -> Non
     commits = findings.commits
     for place, key in moved_shards(layout, commits):
         unit = int(key.partition("/")[2].partition(".")[0])
-        try:
-            there = published(objects, place, key, commits[unit].objects[key].sha256)
-        except (OSError, StoreError):
-            there = False
-        if not there:
+        if not published(objects, place, key, commits[unit].objects[key].sha256):
             findings.merged[place] = f"is not the shard that is committed as {key}"
     if any(record is None for _, record in findings.latest.values()):
         return  # what they should say is not known

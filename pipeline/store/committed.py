@@ -134,7 +134,7 @@ class Committed(Mapping[int, Record]):
                     _check_entry(entry, self._layout, units)
         except FileNotFoundError:
             return {}
-        except SchemaError as error:
+        except StoreError as error:
             _log.warning(
                 "%s: %s: reading the records one by one; `verify --repair` writes it again",
                 self._records.objects.url,

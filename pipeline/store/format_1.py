@@ -16,10 +16,9 @@ import numpy as np
 from vega3d.pipeline.store import schema
 from vega3d.pipeline.store.identity import canonical_json
 from vega3d.pipeline.store.layout import PREVIEW_PX, ArraySpec, Index, Layout
-from vega3d.pipeline.store.names import check_key, check_text
+from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key, check_text
 from vega3d.pipeline.store.record import (
     MAX_RECORD_BYTES,
-    MAX_SHARD_BYTES,
     ObjectRecord,
     Record,
     SceneRecord,
@@ -110,7 +109,7 @@ def parse_record(raw: bytes, what: str) -> Record:
             objects={
                 check_key(key): ObjectRecord(
                     sha256=schema.sha256_text(entry["sha256"], what),
-                    size=schema.whole(entry["size"], what, 0, MAX_SHARD_BYTES),
+                    size=schema.whole(entry["size"], what, 0, MAX_PUT_BYTES),
                 )
                 for key, entry in document["objects"].items()
             },

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.committed import Committed
 from vega3d.pipeline.store.identity import sha256_of
 from vega3d.pipeline.store.index import INDEX, index_parts
@@ -73,7 +74,7 @@ def published(objects: Objects, place: str, key: str, sha256: str) -> bool:
     """Say whether a place in Zarr's grid holds the shard that was committed under another name."""
     try:
         return objects.same(key, place) or sha256_of([objects.read(place)]) == sha256
-    except FileNotFoundError:
+    except (FileNotFoundError, StoreError):
         return False
 
 
@@ -134,6 +135,6 @@ def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:
     try:
         if objects.read(key) == chunk:
             return
-    except FileNotFoundError:
-        pass
+    except (FileNotFoundError, StoreError):
+        pass  # nothing, or nothing that can be read: it is written over
     objects.replace(key, [chunk])

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vega3d.pipeline.store.identity import canonical_json
 from vega3d.pipeline.store.layout import ArraySpec
 from vega3d.pipeline.store.shard import crc32c, shard_parts
 
@@ -25,7 +26,7 @@ def metadata_objects(specs: Sequence[ArraySpec], attributes: Mapping[str, Any]) 
     """Return every zarr.json, by its name; the root's holds those of all arrays as well."""
     arrays = {spec.name: _array_document(spec) for spec in sorted(specs, key=lambda s: s.name)}
     root = {
-        "attributes": dict(attributes),
+        "attributes": json.loads(canonical_json(attributes)),  # one order, wherever they came from
         "zarr_format": 3,
         "consolidated_metadata": {
             "kind": "inline",

@@ -11,6 +11,9 @@ from vega3d.pipeline.errors import StoreError
 
 MAX_NAME_BYTES = 1024
 
+MAX_PUT_BYTES = 5 * 2**30
+"""The largest object: the largest single PUT that S3 takes."""
+
 _TAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 

@@ -16,11 +16,10 @@ import numpy as np
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import schema
 from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json, sha256_of
-from vega3d.pipeline.store.names import check_key, check_text
+from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key, check_text
 
 MAX_RECORD_BYTES = 2**28
 MAX_FAILURE_BYTES = 4096
-MAX_SHARD_BYTES = 5 * 2**30
 
 _SEAL_OPENS = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL_OPENS) + 64 + 2
@@ -164,7 +163,7 @@ def _object(value: object, what: str) -> ObjectRecord:
     entry = schema.members(value, what, ("sha256", "size"))
     return ObjectRecord(
         sha256=schema.sha256_text(entry["sha256"], f"{what}: sha256"),
-        size=schema.whole(entry["size"], f"{what}: size", 0, MAX_SHARD_BYTES),
+        size=schema.whole(entry["size"], f"{what}: size", 0, MAX_PUT_BYTES),
     )
 
 

@@ -13,7 +13,7 @@ from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import format_1
 from vega3d.pipeline.store.identity import FORMAT_VERSION
 from vega3d.pipeline.store.objects import Objects
-from vega3d.pipeline.store.record import Record, parse_record
+from vega3d.pipeline.store.record import MAX_RECORD_BYTES, Record, parse_record
 from vega3d.pipeline.store.schema import SchemaError
 
 COMMITS = "unit/commits"
@@ -70,7 +70,7 @@ class Records:
     def read(self, unit: int, sequence: int) -> Record:
         """Return one record; raises FileNotFoundError, and StoreError where it is damaged."""
         key = self.key(unit, sequence)
-        return self.parsed(unit, sequence, self.objects.read(key))
+        return self.parsed(unit, sequence, self.objects.read(key, MAX_RECORD_BYTES))
 
     def parsed(self, unit: int, sequence: int, raw: bytes) -> Record:
         """Return the record of these bytes; raises StoreError where they are not that record."""
@@ -82,7 +82,7 @@ class Records:
             record = parse(raw, name)
             if (record.unit, record.sequence) != (unit, sequence):
                 raise SchemaError(f"{name} is the record of unit {record.unit}, {record.sequence}")
-        except SchemaError as error:
+        except StoreError as error:
             raise StoreError(
                 f"{error}; it is damaged and not believed: run `vega3d-extract verify STORE "
                 "--repair`, then the extraction again"

@@ -5,7 +5,7 @@ Order: what is known from the plan, records, shards, what was merged.
 
 from dataclasses import dataclass, field
 
-from vega3d.pipeline.store.checking import Findings, shard_differs
+from vega3d.pipeline.store.checking import Findings, look, shard_differs
 from vega3d.pipeline.store.creating import fixed_objects
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import Objects
@@ -37,7 +37,9 @@ def repair(objects: Objects, root: Root, findings: Findings) -> Repaired:
         objects.replace(key, [expected[key]])
         done.restored.append(key)
     _repair_records(Records(objects), findings, done)
-    _repair_shards(objects, root, findings, done)
+    now = look(objects, root)  # what records say that were just restored was not looked at yet
+    findings.shards |= now.shards
+    _repair_shards(objects, root, now, done)
     merge_commits(StoreWriter(url=objects.url, layout=root.layout, numerics=root.ours["numerics"]))
     done.restored += findings.merged
     objects.remove_leftovers(LEFTOVER_AGE_S)

@@ -94,9 +94,9 @@ def read_root(objects: Objects) -> Root:
         FileNotFoundError: There is no root.
         StoreError: It is no store of ours, of another version, or damaged; the message says which.
     """
-    attributes = parse_attributes(objects.read(ROOT), f"{objects.url}/{ROOT}")
+    attributes = parse_attributes(_read(objects, ROOT), f"{objects.url}/{ROOT}")
     try:
-        rows = objects.read(ROWS)
+        rows = _read(objects, ROWS)
     except FileNotFoundError as error:
         raise schema.SchemaError(f"{objects.url}/{ROWS} is gone") from error
     return _root(attributes, rows, f"{objects.url}/{ROWS}")
@@ -105,7 +105,11 @@ def read_root(objects: Objects) -> Root:
 def read_copy(objects: Objects) -> Root:
     """Read and check the second copy; raises FileNotFoundError and SchemaError."""
     what = f"{objects.url}/{COPY}"
-    document = schema.members(schema.load(objects.read(COPY), what), what, ("attributes", "rows"))
+    document = schema.members(
+        schema.load(_read(objects, COPY), what),
+        what,
+        ("attributes", "rows"),
+    )
     attributes = _checked(document["attributes"], what)
     return _root(attributes, canonical_json(document["rows"]), what)
 
@@ -121,6 +125,10 @@ def parse_attributes(raw: bytes, what: str) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("zarr_format") != 3:
         raise schema.SchemaError(f"{what} is no Zarr group of version 3")
     return _checked(document.get("attributes"), what)
+
+
+def _read(objects: Objects, key: str) -> bytes:
+    return objects.read(key, schema.MAX_DOCUMENT_BYTES)
 
 
 def _checked(attributes: object, what: str) -> dict[str, Any]:

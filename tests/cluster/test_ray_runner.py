@@ -150,6 +150,16 @@ def test_failed_scenes_are_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
     assert open_store(str(tmp_path / "s")).failures == {BAD: "the JPEG is truncated"}
 
 
+def test_a_place_that_workers_do_not_see_is_refused_before_the_first_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative --out with a cluster that was started in another folder."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no worker can do this run: on node .*, s is not there"):
+        run(Path("s"))
+    assert not list((tmp_path / "s").rglob("*.json")) or not open_store("s").records
+
+
 def test_more_than_this_machine_holds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"4 workers want 4 CPUs and Ray has 2.*--cpus-per-worker"):
         run(tmp_path / "s", config(workers=4, cpus_per_worker=1))

@@ -1,12 +1,25 @@
 """What keeps Ray from starting ends in one message with its remedy, soon."""
 
 import os
+import socket
+import subprocess
+import sys
 import time
+import venv
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
+import ray
+import synthetic_unit
+from ray import cloudpickle
+from synthetic_unit import make_worker
 
 from vega3d.cluster.connecting import connection
+from vega3d.cluster.ray_runner import run_ray
+from vega3d.pipeline import open_store
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import UsageError
 
@@ -53,3 +66,106 @@ def test_a_temporary_folder_whose_sockets_would_have_too_long_names_is_named(
         pass
     assert os.environ["RAY_AUTH_MODE"] == "disabled"  # put back
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+@pytest.mark.slow
+def test_a_memory_monitor_that_kills_every_worker_ends_the_run_with_its_remedy(
+    tmp_path: Path, by_value: None
+) -> None:
+    plan, worker = make_worker(str(tmp_path / "s"), 4)
+    system = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 100}
+    config = RunConfig(runner="ray", cpus_per_worker=0.5)
+    with connection(config, num_cpus=2, _system_config=system):
+        start = time.monotonic()
+        told = []
+        try:
+            told += [result.postponed for result in run_ray(worker, plan.units, config)]
+        except UsageError as error:
+            told.append(str(error))
+        assert told
+        assert all("Ray's memory monitor killed its worker" in one for one in told)
+        assert time.monotonic() - start < 120
+    assert open_store(str(tmp_path / "s")).failures == {}
+
+
+@pytest.mark.slow
+def test_nodes_without_vega3d_are_told_with_the_actors_own_reason(
+    tmp_path: Path, by_value: None
+) -> None:
+    python = bare_python(tmp_path)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    command = [python, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}",
+               "--num-cpus=2", "--include-dashboard=false", "--block"]  # fmt: skip
+    head = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for_port(port)
+        script = tmp_path / "driver.py"
+        script.write_text(DRIVER)
+        done = subprocess.run(
+            [sys.executable, str(script), f"127.0.0.1:{port}", str(tmp_path / "s")],
+            env={**environment, "PYTHONPATH": str(Path(synthetic_unit.__file__).parent)},
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+        assert "TOLD no worker comes up: ModuleNotFoundError: No module named 'vega3d'" in (
+            done.stdout
+        ), done.stderr[-1500:]
+        assert "--wheel" in done.stdout
+    finally:
+        family = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait(30)
+
+
+DRIVER = """
+import sys
+from ray import cloudpickle
+import synthetic_unit
+cloudpickle.register_pickle_by_value(synthetic_unit)
+from vega3d.cluster.ray_runner import run_ray
+from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.errors import UsageError
+plan, worker = synthetic_unit.make_worker(sys.argv[2], 4)
+try:
+    list(run_ray(worker, plan.units, RunConfig(runner="ray", address=sys.argv[1])))
+except UsageError as error:
+    print("TOLD", error)
+"""
+
+
+def bare_python(folder: Path) -> str:
+    """Return a Python that has Ray and no vega3d: an editable install's hook is not inherited."""
+    venv.create(folder / "bare", with_pip=False)
+    python = folder / "bare" / "bin" / "python"
+    packages = Path(ray.__file__).parents[1]
+    site = next((folder / "bare" / "lib").glob("python*")) / "site-packages"
+    (site / "base.pth").write_text(f"{packages}\n")
+    found = subprocess.run([str(python), "-c", "import ray, vega3d.pipeline"], capture_output=True)
+    if b"No module named 'vega3d" not in found.stderr:
+        pytest.skip("vega3d is installed beside Ray, not as an editable install")
+    return str(python)
+
+
+def wait_for_port(port: int) -> None:
+    for _ in range(300):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+
+
+@pytest.fixture
+def by_value() -> Iterator[None]:
+    cloudpickle.register_pickle_by_value(synthetic_unit)
+    yield
+    cloudpickle.unregister_pickle_by_value(synthetic_unit)

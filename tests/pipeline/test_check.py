@@ -1,15 +1,17 @@
 """`vega3d-extract check`: what is right passes, what is misread is named, in every layout."""
 
 import json
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from capture_files import WRITERS, Shot, write_scannet
+from layout_writers import png, units
 from PIL import Image
 
 from vega3d.pipeline.check import CheckConfig, check, table
@@ -19,6 +21,28 @@ from vega3d.pipeline.scenes.reading import read_scenes
 
 VIEWS = 8
 OPENGL = np.diag([1.0, -1, -1, 1])
+
+
+@dataclass(frozen=True)
+class Shot:
+    rgb: np.ndarray
+    depth_m: np.ndarray
+    K_color: np.ndarray
+    K_depth: np.ndarray
+    world_from_camera: np.ndarray
+
+
+def write_scannet(folder: Path, shots: Sequence[Shot]) -> None:
+    for name in ("color", "depth", "pose", "intrinsic"):
+        (folder / name).mkdir(parents=True)
+    for name in ("color", "depth"):
+        K = np.eye(4)
+        K[:3, :3] = getattr(shots[0], f"K_{name}")
+        np.savetxt(folder / f"intrinsic/intrinsic_{name}.txt", K)
+    for index, shot in enumerate(shots):
+        (folder / f"color/{index}.png").write_bytes(png(shot.rgb))
+        (folder / f"depth/{index}.png").write_bytes(png(units(shot.depth_m, 1000)))
+        np.savetxt(folder / f"pose/{index}.txt", shot.world_from_camera)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +93,10 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("layout", WRITERS)
 @pytest.mark.parametrize("how", EXPECTED)
-def test_what_is_wrong_is_named(tmp_path: Path, room: list[Shot], layout: str, how: str) -> None:
-    WRITERS[layout](tmp_path / "room", [change(shot, how) for shot in room])
-    source = read_scenes(str(tmp_path / "room"))
-    (entry,) = source.entries()
-    found = check_scene(source, entry.scene_id, num_views=0).check
+def test_what_is_wrong_is_named(tmp_path: Path, room: list[Shot], how: str) -> None:
+    write_scannet(tmp_path / "room", [change(shot, how) for shot in room])
+    found = check_scene(read_scenes(str(tmp_path)), "room", num_views=0).check
     if EXPECTED[how] is None:
         assert found.verdict == "ok"
         assert found.lines == ()
@@ -178,8 +199,6 @@ def test_repeated_frames_are_counted_and_prove_nothing(tmp_path: Path, room: lis
 def test_scenes_without_depth_prove_nothing_and_are_not_wrong(
     tmp_path: Path, room: list[Shot]
 ) -> None:
-    import shutil
-
     write_scannet(tmp_path / "room", room)
     shutil.rmtree(tmp_path / "room" / "depth")
     found = check(read_scenes(str(tmp_path)), CheckConfig(), out=str(tmp_path / "out"))

@@ -214,8 +214,8 @@ def test_a_writer_that_is_overtaken_at_any_object_damages_nothing(
 class Skewed(SyntheticWorker):
     """Computes other numbers than the others do."""
 
-    def compute(self, unit: Unit, *rest: object) -> object:
-        computed = super().compute(unit, *rest)
+    def compute(self, unit: Unit, *rest: object, **named: object) -> object:
+        computed = super().compute(unit, *rest, **named)
         for scene in computed.scenes:
             for tap in TAPS:
                 scene.features[tap] += 1

@@ -1,0 +1,72 @@
+"""The actor: what runs on a worker's node."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from vega3d.cluster.seen import differing, seen_here
+from vega3d.pipeline.store.units import Unit
+from vega3d.pipeline.worker import UnitResult, UnitWriter
+
+
+class Worker:
+    """The actor: computes one unit at a time, and stores one while it computes the next."""
+
+    def __init__(self, writer: UnitWriter, limit_s: float) -> None:
+        """Keep the writer; the model is loaded with the first unit."""
+        self._writer, self._limit_s = writer, limit_s
+        self._computing = threading.Lock()
+        self._last_beat: dict[int, float] = {}
+        self._waiting: set[int] = set()
+
+    def run(self, unit: Unit) -> UnitResult:
+        """Compute and commit one unit."""
+
+        def beat() -> None:
+            self._last_beat[unit.index] = time.monotonic()
+
+        beat()
+        try:
+            computed = self._writer.compute(unit, beat, self._turn(unit.index, beat), self._limit_s)
+            beat()
+            return self._writer.commit(unit, computed)
+        finally:
+            self._last_beat.pop(unit.index, None)
+
+    def _turn(self, unit: int, beat: Callable[[], None]) -> "_Turn":
+        return _Turn(self._computing, self._waiting, unit, beat)
+
+    def check(self, seen: Mapping[str, str]) -> str:
+        """Return what this node does not see as the driver does, "" where all is well."""
+        return differing(seen, seen_here(self._writer), ray.util.get_node_ip_address())
+
+    def silent_s(self) -> float:
+        """Return how long the most silent unit here has shown no sign of life; 0 when idle.
+
+        A unit that waits for another one's computing does not count.
+        """
+        beats = [beat for unit, beat in self._last_beat.copy().items() if unit not in self._waiting]
+        return time.monotonic() - min(beats) if beats else 0.0
+
+
+@dataclass
+class _Turn:
+    """One unit's turn to compute; who waits for it is not silent."""
+
+    lock: Any
+    waiting: set[int]
+    unit: int
+    beat: Callable[[], None]
+
+    def __enter__(self) -> None:
+        self.waiting.add(self.unit)
+        self.lock.acquire()
+        self.beat()
+        self.waiting.discard(self.unit)
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()

@@ -1,0 +1,37 @@
+"""Whether a worker sees what the driver sees: the store's root, and the folders of the scenes."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+
+from vega3d.pipeline.errors import StoreError, TransientError
+from vega3d.pipeline.reading_ahead import places
+from vega3d.pipeline.store.objects import open_objects
+from vega3d.pipeline.worker import UnitWriter
+
+_ROOT = "zarr.json"
+
+
+def seen_here(writer: UnitWriter) -> dict[str, str]:
+    """Return what this process sees at each place: a hash, `is there` or `is not there`."""
+    url = writer.store.url
+    try:
+        found = {url: hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()}
+    except (OSError, StoreError, TransientError):
+        found = {url: "is not there"}
+    for place in places(getattr(writer, "source", None)):
+        if "://" not in place:
+            found[place] = "is there" if os.path.exists(place) else "is not there"
+    return found
+
+
+def differing(ours: Mapping[str, str], theirs: Mapping[str, str], node: str) -> str:
+    """Return what a worker on a node does not see as the driver does; "" where it sees all."""
+    odd = [place for place, seen in ours.items() if theirs.get(place) != seen]
+    if not odd:
+        return ""
+    what = "is not there" if theirs.get(odd[0]) == "is not there" else "holds something else"
+    return (
+        f"on node {node}, {odd[0]} {what}: mount it there under the same path, or give a place "
+        "that all nodes reach, such as an s3:// URL"
+    )

@@ -1,0 +1,266 @@
+"""A store's objects as files below a folder, durable and created once.
+
+A file is written under a temporary name, in parts, then fsynced, linked to its name (which fails
+where the name is taken) and the folder fsynced. Only plain files below the folder are opened.
+"""
+
+import errno
+import os
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+from vega3d.pipeline.errors import StoreError, TransientError
+from vega3d.pipeline.local_files import open_plain
+from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key
+from vega3d.pipeline.transient import is_transient, retried
+
+Parts = Sequence[bytes | memoryview]
+
+TEMPORARY_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True, slots=True)
+class FolderObjects:
+    """Objects as files below a folder."""
+
+    url: str
+
+    def read(self, key: str, limit: int = MAX_PUT_BYTES) -> bytes:
+        """Return an object's bytes, at most so many; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise StoreError(
+                    f"{self.url}/{key} has {size} bytes, more than the {limit} that it may have"
+                )
+            return file.read()
+
+    def size(self, key: str) -> int:
+        """Return an object's size; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            return os.fstat(file.fileno()).st_size
+
+    def read_tail(self, key: str, length: int) -> tuple[bytes, int]:
+        """Return an object's last bytes, and its size; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            size = os.fstat(file.fileno()).st_size
+            return os.pread(file.fileno(), min(length, size), max(0, size - length)), size
+
+    def read_parts(self, key: str, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return pieces of an object, each an offset and a length; raises FileNotFoundError."""
+        with self._opened(key) as file:
+            return [os.pread(file.fileno(), length, offset) for offset, length in spans]
+
+    def create(self, key: str, parts: Parts) -> bool:
+        """Write a new object durably; False, with nothing changed, where the name is taken."""
+        path, unsure = self._place(key), False
+
+        def ask() -> bool:
+            nonlocal unsure
+            try:
+                with _told(path, "write"):
+                    if self._link(path, parts):
+                        return True
+            except TransientError:
+                unsure = True
+                raise
+            # A link may have been made though its folder's fsync failed: then it is ours.
+            return unsure and self.read(key) == b"".join(parts)
+
+        return retried(ask)
+
+    def replace(self, key: str, parts: Parts) -> None:
+        """Write an object durably, over an older one if there is one."""
+        path = self._place(key)
+
+        def ask() -> None:
+            with _told(path, "write"), self._temporary(path, parts) as temporary:
+                os.replace(temporary, path)
+                _sync_folder(path.parent)
+
+        retried(ask)
+
+    def copy(self, key: str, other: str) -> None:
+        """Give an object a second name, over what had that name: a hard link where there are."""
+        path = self._place(other)
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        try:
+            os.link(self._path(key), temporary)
+        except OSError:
+            self.replace(other, [self.read(key)])
+            return
+        with _told(path, "write"):
+            os.replace(temporary, path)
+            temporary.unlink(missing_ok=True)  # renaming one of two names of a file does nothing
+            _sync_folder(path.parent)
+
+    def same(self, key: str, other: str) -> bool:
+        """Say whether two names are known to hold the same bytes: they are one file."""
+        with _told(self._path(key), "look for"):
+            return os.path.samefile(self._path(key), self._path(other))
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        path = self._place(key)
+        with _told(path, "remove"):
+            path.unlink(missing_ok=True)
+
+    def age_s(self, key: str) -> float:
+        """Return the seconds since an object was written; raises FileNotFoundError."""
+        path = self._path(key)
+        with _told(path, "look for"):
+            return time.time() - path.lstat().st_mtime
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the names below `prefix`, sorted."""
+        root = Path(self.url)
+
+        def ask() -> list[str]:
+            with _told(root / prefix, "list"):
+                return sorted(path.relative_to(root).as_posix() for path in _files(root / prefix))
+
+        yield from retried(ask)
+
+    def exists(self, key: str) -> bool:
+        """Say whether an object is there."""
+        path = self._path(key)
+
+        def ask() -> bool:
+            with _told(path, "look for"):
+                return path.is_file()
+
+        return retried(ask)
+
+    def remove_leftovers(self, older_than_s: float) -> int:
+        """Remove temporary files of writers that died; returns how many there were.
+
+        A writer that lives is never so old: it writes one object and renames it.
+        """
+        root = Path(self.url)
+        with _told(root, "clean up"):
+            found = [path for path in _files(root) if path.name.endswith(TEMPORARY_SUFFIX)
+                     and time.time() - path.stat().st_mtime > older_than_s]  # fmt: skip
+            for path in found:
+                path.unlink(missing_ok=True)
+        return len(found)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[BufferedReader]:
+        path = self._path(key)
+        with _told(path, "read"), open_plain(str(path)) as file:
+            yield file
+
+    def _path(self, key: str) -> Path:
+        """Return where an object lies; raises StoreError where that is outside of the folder."""
+        path = self._place(key)
+        if path.is_symlink() and not self._inside(path):
+            raise StoreError(f"{path} is a link that leads out of the store; it is not followed")
+        return path
+
+    def _place(self, key: str) -> Path:
+        """Return where an object is put; a link of that name is written over, not followed."""
+        path = Path(self.url, check_key(key))
+        if not self._inside(path.parent):
+            raise StoreError(f"{path} lies behind a link that leads out of the store")
+        return path
+
+    def _inside(self, path: Path) -> bool:
+        root, real = os.path.realpath(self.url), os.path.realpath(path)
+        return real == root or real.startswith(root.rstrip("/") + "/")
+
+    def _link(self, path: Path, parts: Parts) -> bool:
+        if os.path.lexists(path):
+            return False
+        with self._temporary(path, parts) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise
+                # No hard links here (FAT, some FUSE mounts): an empty file takes the name first.
+                # What a writer leaves that dies right here is damaged, and nobody believes it.
+                try:
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                except FileExistsError:
+                    return False
+                os.rename(temporary, path)
+            _sync_folder(path.parent)
+        return True
+
+    @contextmanager
+    def _temporary(self, path: Path, parts: Parts) -> Iterator[Path]:
+        """Give a durable file beside `path`, and remove its name in the end."""
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY_SUFFIX}")
+        try:
+            self._write_temporary(temporary, parts)
+            yield temporary
+        finally:
+            with suppress(OSError):  # a leftover, which `verify --repair` removes in time
+                temporary.unlink()
+
+    def _write_temporary(self, temporary: Path, parts: Parts) -> None:
+        _make_folders(temporary.parent)
+        with temporary.open("xb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _told(path: Path, doing: str) -> Iterator[None]:
+    """Turn a disk's errors into ours, but for names that are not there."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if is_transient(error):
+            raise TransientError(f"{path}: cannot {doing}: {reason}") from error
+        remedy = {
+            errno.ENOSPC: "free some space and run the same command again",
+            errno.EDQUOT: "free some of your quota and run the same command again",
+            errno.EROFS: "choose a place that can be written",
+            errno.EACCES: "choose a place that you may use",
+            errno.EPERM: "choose a place that you may use",
+        }.get(error.errno or 0, "run the same command again when it is mended")
+        raise StoreError(
+            f"{path}: cannot {doing}: {reason}; nothing committed is lost; {remedy}"
+        ) from error
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield every file below a folder; a folder that cannot be listed is an error, not empty."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for place, _, names in os.walk(folder, onerror=failed):
+        yield from (Path(place, name) for name in names)
+
+
+def _make_folders(folder: Path) -> None:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync_folder(new.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
