@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+import numpy as np
+
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.features import DecodedScene, decode_scene
@@ -28,6 +30,9 @@ _DATA_ERRORS = (ValueError, ArithmeticError, LookupError, EOFError, OSError, Rec
                 struct.error, zlib.error)  # fmt: skip
 """What reading damaged or hostile data raises where a reader did not think of it. Others
 (AttributeError, TypeError, AssertionError) are bugs, and stop the run."""
+
+MAX_SCENE_BYTES = 8 << 30
+"""Of a scene's decoded images and depths together: what is more would fill memory."""
 
 _POLL_S = 1.0
 _log = logging.getLogger(__name__)
@@ -137,18 +142,23 @@ class _Reader:
         try:
             decoded = decode_scene(_Watched(self.source, self.alive), scene_id, self.config)
             return ReadScene(decoded, time.monotonic() - start)
-        except SceneError as error:
+        except (SceneError, _TooLargeError) as error:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
             return ReadScene(failure, time.monotonic() - start, _detail(error))
 
 
-@dataclass(frozen=True, slots=True)
+class _TooLargeError(Exception):
+    """A scene does not fit memory; no bad view, which would be left out."""
+
+
+@dataclass
 class _Watched:
     """A source each of whose steps is a sign of life, and whose errors are ours."""
 
     source: SceneSource
     alive: Callable[[], None]
+    decoded_bytes: int = 0
 
     def entries(self) -> Sequence[SceneEntry]:
         return self.source.entries()
@@ -167,9 +177,19 @@ class _Watched:
         depth = view.read_depth_m
         return replace(
             view,
-            read_rgb=lambda: self._ours(view.read_rgb, where),
-            read_depth_m=None if depth is None else lambda: self._ours(depth, where),
+            read_rgb=lambda: self._counted(view.read_rgb, where),
+            read_depth_m=None if depth is None else lambda: self._counted(depth, where),
         )
+
+    def _counted(self, read: Callable[[], np.ndarray], where: str) -> np.ndarray:
+        image = self._ours(read, where)
+        self.decoded_bytes += image.nbytes
+        if self.decoded_bytes > MAX_SCENE_BYTES:
+            raise _TooLargeError(
+                f"{where}: the scene's images decode to more than {MAX_SCENE_BYTES >> 30} GiB "
+                "together; take fewer --views, or scale them down"
+            )
+        return image
 
     def _ours(self, read: Callable[[], T], where: str) -> T:
         self.alive()

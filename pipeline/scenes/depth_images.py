@@ -28,7 +28,6 @@ def decode_depth_m(
     where: str,
     *,
     unit_m: float | None = None,
-    no_reading: int = 0,
 ) -> Float32[np.ndarray, "h w"]:
     """Decode a depth file to metres; 0 means no reading.
 
@@ -36,7 +35,6 @@ def decode_depth_m(
         data: The file, or readings that the caller took from a format of its own.
         where: Names the view in messages.
         unit_m: Metres of one step; None is 0.001 for integers and 1 for floats.
-        no_reading: A second number in the file that means none, beside 0.
 
     Raises:
         SceneError: Truncated or damaged, no depth format, or over MAX_PIXELS.
@@ -61,8 +59,6 @@ def decode_depth_m(
         has_reading &= np.isfinite(readings)
     else:
         has_reading &= readings != _SATURATED
-    if no_reading:
-        has_reading &= readings != no_reading
     if unit_m == 1e-3:  # correctly rounded: 1234 mm is the float next to 1.234
         depth_m = readings.astype(np.float32) / np.float32(1000)
     else:

@@ -48,9 +48,6 @@ class EncodedView:
     unit_m: float | None = None
     """Metres of one step of the depth readings; None is 0.001 for integers, 1 for floats."""
 
-    no_reading: int = 0
-    """A second depth value that means no reading, beside 0."""
-
     lens: Lens | None = None
     """Undistorts colour and depth to the pinhole camera of the intrinsics."""
 
@@ -218,9 +215,7 @@ def _is_of_upright(encoded: EncodedView, data: bytes) -> bool:
 def _read_depth(encoded: EncodedView) -> Float32[np.ndarray, "h w"]:
     assert encoded.load_depth is not None
     data = _load(encoded.load_depth, encoded.where, "depth")
-    depth_m = decode_depth_m(
-        data, encoded.where, unit_m=encoded.unit_m, no_reading=encoded.no_reading
-    )
+    depth_m = decode_depth_m(data, encoded.where, unit_m=encoded.unit_m)
     height, width = depth_m.shape
     if encoded.depth_size is not None and (height, width) != encoded.depth_size:
         raise SceneError(

@@ -21,6 +21,9 @@ from vega3d.pipeline.local_files import check_plain
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View, check_unique, natural_key
 
+_LEAST_FRAME_BYTES = 8
+"""Of one frame in any container; a count that needs more bytes than the file has is a lie."""
+
 SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
 
@@ -99,6 +102,9 @@ def _open(path: str, scene_id: str) -> Any:  # noqa: ANN401 - PyAV's container
         container = av.open(path)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise SceneError(f"{scene_id}: {path} is no readable video ({error})") from error
+    for stream in container.streams.video:
+        # Refused before it is decoded: a header may claim small frames and hold large ones.
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     if not container.streams.video:
         container.close()
         raise SceneError(f"{scene_id}: {path} has no video stream; it may be audio only")
@@ -106,11 +112,11 @@ def _open(path: str, scene_id: str) -> Any:  # noqa: ANN401 - PyAV's container
 
 
 def _count(container: Any) -> int:  # noqa: ANN401 - PyAV's container
-    """Return the container's own count, or its packets where it keeps none (webm, mkv)."""
+    """Return the container's own count, or its packets where it keeps none (webm, mkv) or lies."""
     import av
 
     stream = container.streams.video[0]
-    if stream.frames > 0:
+    if 0 < stream.frames <= container.size // _LEAST_FRAME_BYTES:
         return int(stream.frames)
     try:
         return sum(packet.size > 0 for packet in container.demux(stream))
@@ -142,6 +148,11 @@ class _Frames:
         where = f"{self._scene_id}/view {index}"
         with self._lock:
             frame = self._seek(index, where)
+            if frame.width * frame.height > MAX_PIXELS:  # whatever the header said
+                raise SceneError(
+                    f"{where}: {frame.width}x{frame.height} pixels are over the limit of "
+                    f"{MAX_PIXELS}"
+                )
             rgb = np.asarray(frame.to_ndarray(format="rgb24"))
             if frame.rotation % 90:
                 raise SceneError(

@@ -2,22 +2,27 @@
 
 import errno
 import itertools
+import json
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from synthetic_unit import SyntheticWorker, make_worker
 
-from vega3d.pipeline import attempts, open_store
+from vega3d.pipeline import attempts, open_store, read_scenes, reading_ahead
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.reading_ahead import ReadScene, read_ahead
+from vega3d.pipeline.runlog import RunLog
+from vega3d.pipeline.scenes import videos
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneFailure
@@ -208,3 +213,60 @@ def test_attempts_count_and_pauses_end_with_a_success() -> None:
     assert not counted.failed(unit, "away")
     counted.succeeded()
     assert counted.pause_s() == 0
+
+
+def test_images_that_together_exceed_memory_are_that_scenes_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reading_ahead, "MAX_SCENE_BYTES", GREY.nbytes + 1)
+    found = read_all(Source({"large": lambda: GREY}))["large"].scene
+    assert isinstance(found, SceneFailure)
+    assert "decode to more than 0 GiB together; take fewer --views" in found.reason
+    monkeypatch.setattr(reading_ahead, "MAX_SCENE_BYTES", 2 * GREY.nbytes)
+    assert not isinstance(read_all(Source({"fits": lambda: GREY}))["fits"].scene, SceneFailure)
+
+
+def write_avi(path: Path, size: int = 32) -> bytes:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuvj420p"
+        for shade in range(5):
+            image = np.full((size, size, 3), 40 * shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path.read_bytes()
+
+
+def test_an_avi_that_claims_two_billion_frames_has_those_that_it_has(tmp_path: Path) -> None:
+    data = bytearray(write_avi(tmp_path / "v.avi"))
+    main, stream = data.index(b"avih"), data.index(b"strh")
+    data[main + 24 : main + 28] = data[stream + 40 : stream + 44] = struct.pack("<I", 2 * 10**9)
+    (tmp_path / "v.avi").write_bytes(data)
+    source = read_scenes(str(tmp_path))
+    (entry,) = source.entries()
+    assert entry.num_views == 5
+    assert len(source.read("v").views) == 5
+
+
+def test_a_video_whose_frames_are_larger_than_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its header says: the limit holds for what is decoded."""
+    data = bytearray(write_avi(tmp_path / "v.avi", 64))
+    at = data.index(b"strf") + 8
+    data[at + 4 : at + 12] = struct.pack("<II", 8, 8)
+    (tmp_path / "v.avi").write_bytes(data)
+    monkeypatch.setattr(videos, "MAX_PIXELS", 32 * 32)
+    with pytest.raises(SceneError, match="over the limit|damaged|ends after"):
+        read_scenes(str(tmp_path)).read("v").views[0].read_rgb()
+
+
+def test_the_runs_log_holds_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://me:p4ss@host/x.tar?sig=abc"
+    monkeypatch.setattr("sys.argv", ["vega3d-extract", "run", url])
+    log = RunLog(str(tmp_path), {"scenes": url, "run": {"list": [url]}}, "")
+    text = json.dumps(log._events)
+    assert "p4ss" not in text
+    assert "sig=" not in text
+    assert text.count("http://host/x.tar") == 3
