@@ -100,7 +100,8 @@ def backbones() -> None:
 
     rows = [_row(family(name)()) for name in backbone_names()]
     for row in rows:
-        told = [row["about"], f"{row['model']} ({row['licence']})", row["classes"], row["sizes"]]
+        model = f"{row['model']} ({row['licence']})" if row["model"] else ""
+        told = [row["about"], model, row["classes"], _told_costs(row)]
         for first, line in enumerate(filter(None, told)):
             print(f"{'' if first else row['name']:<14} {line}", file=sys.stderr)
     print_result({"backbones": rows})
@@ -175,24 +176,31 @@ def extract_to(
 def _row(config: "BackboneConfig") -> dict[str, Any]:
     """Return what there is to know of an encoder without a network."""
     from vega3d.pipeline.backbones.checkpoints import model_name, planned_facts
+    from vega3d.pipeline.estimate import view_costs
 
-    sizes = ""
-    if not config.parts or model_name(config) in config.published:
-        facts = planned_facts(config)
-        sizes = (
-            f"{facts.parameters / 1e6:.0f} M parameters, {facts.num_blocks} blocks, "
-            f"{facts.channels} channels"
-        )
+    offline = not config.parts or model_name(config) in config.published
+    costs = view_costs(config, planned_facts(config)) if offline else {}
     return {
         "name": config.name,
         "about": (type(config).__doc__ or "").partition("\n")[0],
         "model": model_name(config),
         "licence": config.licence,
         "classes": config.classes,
-        "sizes": sizes,
+        **costs,
         "draws_noise": config.draws_noise,
         "options": [item.flag for item in settings(config)],
     }
+
+
+def _told_costs(row: dict[str, Any]) -> str:
+    if "taps" not in row:
+        return ""
+    rows, cols = row["tokens"]
+    return (
+        f"tap {', '.join(row['taps'])}: {rows} x {cols} tokens of {row['channels']} channels; "
+        f"{row['parameters'] / 1e6:.0f} M parameters, {row['flops_per_view'] / 1e12:.3g} TFLOP and "
+        f"{row['bytes_per_view'] / 1e3:.0f} kB a view"
+    )
 
 
 def _gpu_is_here() -> bool:

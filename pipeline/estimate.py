@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.config import ExtractConfig, Rates
 from vega3d.pipeline.store.layout import Layout
@@ -77,6 +78,30 @@ def view_flops(config: ExtractConfig, facts: ModelFacts, image_size: tuple[int, 
     """Return the operations of one view; where all views are kept, a scene is taken to have 32."""
     canvas = config.backbone.canvas(facts, *image_size)
     return config.backbone.flops_per_view(facts, canvas, config.num_views or 32)
+
+
+def view_costs(
+    backbone: BackboneConfig, facts: ModelFacts, image_size: tuple[int, int] = (480, 640)
+) -> dict[str, Any]:
+    """Return what an encoder makes of one view and what that takes, with the other defaults.
+
+    Args:
+        backbone: Whose taps are counted.
+        facts: Of its model; parameters are those that run, up to the last tap.
+        image_size: Height and width of the view, px.
+    """
+    config = ExtractConfig(backbone=backbone)
+    rows, cols = backbone.canvas(facts, *image_size)
+    size_bytes = 2 if config.store_dtype == "float16" else 4
+    stored = config.grid[0] * config.grid[1] * facts.channels * size_bytes * len(facts.taps)
+    return {
+        "taps": list(facts.taps),
+        "tokens": [rows // facts.token_px, cols // facts.token_px],
+        "channels": facts.channels,
+        "parameters": facts.parameters,
+        "flops_per_view": view_flops(config, facts, image_size),
+        "bytes_per_view": stored,
+    }
 
 
 def break_even(worker_hours: float, stored_bytes: int, rates: Rates) -> dict[str, Any]:
