@@ -30,7 +30,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 KINDS = ("*.json", "*.safetensors", "*.model")
 
 DESK = "desk"
-"""Name of the small generator that comes with the package: see desk/README.md."""
+"""Name of the small models that come with the package: see desk/README.md."""
 
 
 def model_facts(config: BackboneConfig) -> ModelFacts:
@@ -108,7 +108,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
 
     Args:
-        model: Hub id or folder, or `desk` for the small generator that comes with the package.
+        model: Hub id or folder, or `desk` for the small models that come with the package.
         parts: Subfolders, or "." for the root.
         weights: False fetches and checks the configs alone.
 
@@ -129,12 +129,7 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
 
 def _packaged(parts: Sequence[str]) -> Path:
     """Return the folder of the desk model that has these parts: see desk/README.md."""
-    if "." in parts:
-        raise CheckpointError(
-            f"{DESK!r} is a generator; no semantic model comes with the package yet: train one "
-            "with `vega3d-train pretrain semantic --out RUN`, and give RUN/model"
-        )
-    return Path(__file__).parent / "desk" / "generator"
+    return Path(__file__).parent / "desk" / ("semantic" if "." in parts else "generator")
 
 
 def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str, Any]:

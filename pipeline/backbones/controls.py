@@ -44,6 +44,9 @@ class ControlConfig(BackboneConfig):
 
     channels: ClassVar[int]
 
+    tap: ClassVar[str]
+    """Name of the one tap."""
+
     resolution: tuple[int, int] | Literal["auto"] = (480, 640)
     """Rows and columns of the input, px; `auto` keeps each image's aspect at about the token count
     of 480x832."""
@@ -62,7 +65,7 @@ class ControlConfig(BackboneConfig):
             channels=self.channels,
             num_blocks=1,
             blocks=(0,),
-            taps=(self.name,),
+            taps=(self.tap,),
             token_px=TOKEN_PX,
             auto_tokens=1560,
             parameters=0,
@@ -96,8 +99,8 @@ class Control:
     def tokens(
         self, views: "Views"
     ) -> "Iterator[tuple[str, Float32[np.ndarray | Tensor, 'n h w C']]]":
-        """Yield the one tap, named as the encoder."""
-        yield self._config.name, self._config.values(views)
+        """Yield the one tap."""
+        yield self._config.tap, self._config.values(views)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +108,7 @@ class RgbConfig(ControlConfig):
     """Settings of the mean colour of each patch."""
 
     name: ClassVar[str] = "rgb"
+    tap: ClassVar[str] = "mean_rgb"
     channels: ClassVar[int] = 3
 
     def values(self, views: "Views") -> "Float32[np.ndarray, 'n h w 3']":
@@ -123,6 +127,7 @@ class PositionConfig(ControlConfig):
     """Settings of the sinusoid of a token's place in the image, which knows no pixel."""
 
     name: ClassVar[str] = "position"
+    tap: ClassVar[str] = "position"
     channels: ClassVar[int] = 4 * FREQUENCIES
 
     def values(self, views: "Views") -> "Float32[np.ndarray, 'n h w C']":
@@ -145,6 +150,7 @@ class RandomConfig(ControlConfig):
     """Settings of fixed noise a token, which knows neither pixel nor place."""
 
     name: ClassVar[str] = "random"
+    tap: ClassVar[str] = "random"
     channels: ClassVar[int] = RANDOM_CHANNELS
     draws_noise: ClassVar[bool] = True
 

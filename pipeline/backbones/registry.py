@@ -29,10 +29,11 @@ _OURS = {
 _PRESETS = {
     "reference": "wan_presets:reference",
     "desk": "wan_presets:desk",
+    "desk-siglip": "siglip:desk",
 }
 """Name -> a function that returns a config of other than the defaults."""
 
-_PACKAGED = {("wan2.1-t2v", DESK): "desk"}
+_PACKAGED = {("wan2.1-t2v", DESK): "desk", ("siglip", DESK): "desk-siglip"}
 """Encoder and a model that comes with the package -> the preset with that model's defaults."""
 
 

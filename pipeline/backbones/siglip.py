@@ -245,6 +245,11 @@ def image_statistics(folder: Path) -> tuple[list[float], list[float]]:
     return mean, std
 
 
+def desk() -> SiglipConfig:
+    """Return the small encoder that comes with the package, with defaults of its own."""
+    return SiglipConfig(model="desk", blocks=(-2,), resolution=(128, 160))
+
+
 def _vision_config(configs: Configs) -> tuple[str, Mapping[str, Any]]:
     """Return the model type and the vision half's config of a SigLIP checkpoint."""
     config = configs["."]

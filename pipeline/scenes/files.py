@@ -48,7 +48,7 @@ def list_folder(path: str) -> Folder:
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            (folders if entry.is_dir() else files).append(entry.name)
+            (folders if _is_folder(entry) else files).append(entry.name)
     return Folder(
         path, tuple(sorted(files, key=natural_key)), tuple(sorted(folders, key=natural_key))
     )
@@ -76,7 +76,7 @@ def size_bytes(paths: Iterable[str]) -> int:
     for path in paths:
         if os.path.isdir(path):
             with os.scandir(path) as found:
-                total += sum(_size(entry.path) for entry in found if not entry.is_dir())
+                total += sum(_size(entry.path) for entry in found if not _is_folder(entry))
         else:
             total += _size(path)
     return total
@@ -114,6 +114,13 @@ def read_text(path: str, limit_bytes: int = MAX_MATRIX_BYTES) -> str:
 def printable(text: str) -> str:
     """Return a name with what is no UTF-8 escaped, so that every stream and file takes it."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself; reading it says so
+        return False
 
 
 def _size(path: str) -> int:

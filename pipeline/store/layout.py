@@ -160,9 +160,13 @@ class Layout:
 
     @property
     def reserved(self) -> frozenset[str]:
-        """Names that no tap may have, in small letters."""
-        small = (*self.merged_arrays, *self.fixed_arrays)
-        return frozenset({spec.name for spec in small} | {"geometry", "preview", "moments"})
+        """Names that no tap may have, in small letters: of other arrays, and of dimensions."""
+        others = (*self.merged_arrays, *self.fixed_arrays, self._moments())
+        names = {spec.name for spec in others} | set(_INNER_DIMS)
+        dims = {dim for spec in others for dim in spec.dims}
+        return frozenset(
+            names | dims | {"row", "col"} | {d for i in _INNER_DIMS.values() for d in i}
+        )
 
     @property
     def coordinates(self) -> str:

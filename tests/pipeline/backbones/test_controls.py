@@ -10,7 +10,8 @@ from vega3d.pipeline.backbones.loading import load_backbone
 def encode(name: str, rgb: np.ndarray, **settings: object) -> np.ndarray:
     backbone = load_backbone(name, **settings)
     ids = [str(index) for index in range(len(rgb))]
-    return backbone.encode(rgb, scene_id="room", view_ids=ids)[name].numpy()
+    (features,) = backbone.encode(rgb, scene_id="room", view_ids=ids).values()
+    return features.numpy()
 
 
 def test_rgb_is_the_mean_colour_of_each_patch() -> None:

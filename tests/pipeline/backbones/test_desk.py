@@ -1,4 +1,4 @@
-"""The small generator that comes with the package: small, usable by name, with random twins."""
+"""The small models that come with the package: small, usable by name, with random twins."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.prompt import empty_prompt_embedding
 from vega3d.pipeline.backbones.registry import configured, preset
 from vega3d.pipeline.backbones.twins import write_random_generator, write_random_semantic
-from vega3d.pipeline.errors import CheckpointError
 from vega3d.pipeline.scenes.reading import read_scenes
 
 DESK = Path(checkpoints.__file__).parent / "desk"
@@ -51,9 +50,12 @@ def test_its_empty_prompt_is_one_row_of_zeros_however_often_it_is_read(tmp_path:
         np.testing.assert_array_equal(empty_prompt_embedding("desk", tmp_path), np.zeros((1, 32)))
 
 
-def test_no_semantic_desk_model_is_there_yet() -> None:
-    with pytest.raises(CheckpointError, match="train one with `vega3d-train pretrain semantic"):
-        load_backbone("siglip", model="desk")
+def test_the_semantic_desk_model_encodes_views_with_defaults_of_its_own(views: np.ndarray) -> None:
+    assert configured("siglip", {"model": "desk"}) == preset("desk-siglip")
+    backbone = load_backbone("siglip", model="desk")
+    (features,) = backbone.encode(views, scene_id="room", view_ids=["0", "1"]).values()
+    assert features.shape == (2, 8, 10, 128)
+    assert torch.isfinite(features).all()
 
 
 def test_a_random_twin_shares_all_but_the_trained_weights(tmp_path: Path) -> None:
