@@ -1,10 +1,7 @@
 """A bright square's energy lands in the cells of the common grid that look at it."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
-import torch
 from small_backbones import SMALL, SmallModels
 
 from vega3d.pipeline.backbones.backbone import Backbone
@@ -15,19 +12,6 @@ from vega3d.pipeline.backbones.registry import backbone_names
 NAMES = [name for name in backbone_names() if SMALL[name].sees]
 GRID = (7, 7)
 """Coarser than what is stored: a cell is then wider than the 1 to 2 tokens a random VAE blurs."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
-    return SmallModels(tmp_path_factory.mktemp("small"))
 
 
 def centroid(found: np.ndarray) -> np.ndarray:

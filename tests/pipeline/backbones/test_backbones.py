@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,6 @@ from vega3d.pipeline.backbones.backbone import check_views
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 from vega3d.pipeline.errors import UsageError
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,19 +30,6 @@ WITH_WEIGHTS = [name for name in NAMES if family(name).parts]
 GENERATORS = [name for name in NAMES if family(name).draws_noise]
 VIEWS = np.random.default_rng(0).integers(0, 256, (3, 96, 128, 3), dtype=np.uint8)
 IDS = ["a", "b", "c"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> SmallModels:
-    return SmallModels(tmp_path_factory.mktemp("small"))
 
 
 def encode(

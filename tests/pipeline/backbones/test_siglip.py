@@ -1,6 +1,5 @@
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,6 @@ TEXT = {**HALF, "num_hidden_layers": 1, "vocab_size": 16, "max_position_embeddin
 VISION = {**HALF, "num_hidden_layers": 4, "patch_size": 14}
 TEXT |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def save(model: torch.nn.Module, folder: Path) -> Path:

@@ -1,6 +1,5 @@
 """The released recipe's steps against plain re-implementations."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +21,6 @@ from vega3d.pipeline.backbones.wan_reference import (
 
 RNG = np.random.default_rng(0)
 PROMPT = RNG.standard_normal((1, 24)).astype(np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

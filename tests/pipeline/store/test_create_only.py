@@ -8,7 +8,7 @@ import pytest
 from fault_proxy import Fault, FaultProxy
 from synthetic_unit import make_plan, make_store
 
-from vega3d.pipeline import remote
+from vega3d.pipeline import open_store, remote
 from vega3d.pipeline.errors import StoreError
 
 
@@ -34,10 +34,14 @@ def test_a_server_that_honours_it_is_taken_also_where_an_answer_is_lost(
 ) -> None:
     lost = iter([Fault(drop=True, carried_out=True)] * 2)
     proxy.fault = lambda request: next(lost, None) if request.method == "PUT" else None
-    make_store(f"{bucket}/{tmp_path.name}", make_plan(2))
-    make_store(f"{bucket}/{tmp_path.name}", make_plan(2))  # and resumed
+    url = f"{bucket}/{tmp_path.name}"
+    made = make_store(url, make_plan(2))
+    assert next(lost, None) is None  # both answers were lost on the way
+    assert make_store(url, make_plan(2)) == made  # resumed
+    assert len(open_store(url).pending) == 2
 
 
 def test_a_folder_is_taken(tmp_path: Path) -> None:
-    make_store(str(tmp_path / "s"), make_plan(2))
-    make_store(str(tmp_path / "s"), make_plan(2))
+    made = make_store(str(tmp_path / "s"), make_plan(2))
+    assert make_store(str(tmp_path / "s"), make_plan(2)) == made
+    assert len(open_store(str(tmp_path / "s")).pending) == 2
