@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "pipeline/backbones": {"pipeline/backbones"},
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
-    "evaluate/benchmarks": {"evaluate/benchmarks", "pipeline"},
+    "evaluate/benchmarks": {"evaluate", "evaluate/benchmarks", "pipeline"},
     "train": {"train", "pipeline"},
     "train/pretrain": {
         "train",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from vega3d.evaluate.intervals import HIGH, LOW
+
 Reduce = Callable[[Float64[np.ndarray, "... S"]], Float64[np.ndarray, "..."]]
 
 OVERALL = "overall"
@@ -97,29 +99,22 @@ def mean_measures(
 
 
 def intervals(
-    score: Score, *, samples: int = 2000, seed: int = 0, level: float = 0.95
+    score: Score, *, samples: int = 2000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Return each measure's interval by resampling scenes with all their queries.
+    """Return each measure's 95 % interval by resampling scenes with all their queries.
 
     Args:
         score: Its queries name their scenes; with one scene an interval says nothing (NaN).
         samples: Resamples B.
         seed: The same for every measure, and for every score of the same scenes.
-        level: Share of the resamples between the two ends.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap, 1993 (percentile, clustered).
     """
     scene_of = _scene_indices(score)
     weights = _weights(int(scene_of.max(initial=-1)) + 1, samples, seed)
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    found = {}
-    for measure in score.measures:
-        drawn = _resampled(measure, scene_of, weights)
-        low, high = (
-            np.quantile(drawn, ends) if len(drawn) and weights.shape[1] > 1 else (np.nan,) * 2
-        )
-        found[measure.name] = (float(low), float(high))
-    return found
+    return {
+        measure.name: _ends(_resampled(measure, scene_of, weights)) for measure in score.measures
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,12 +151,13 @@ def compare(
     found = {}
     for ours in score.measures:
         against = theirs[ours.name]
-        drawn = _resampled(ours, scene_of, weights) - _resampled(against, scene_of, weights)
-        low, high = np.quantile(drawn, [0.025, 0.975]) if count > 1 else (np.nan, np.nan)
+        low, high = _ends(
+            _resampled(ours, scene_of, weights) - _resampled(against, scene_of, weights)
+        )
         found[ours.name] = Difference(
             difference=ours.value - against.value,
-            low=float(low),
-            high=float(high),
+            low=low,
+            high=high,
             p_value=_p_value(ours, against, scene_of, swaps),
         )
     return found
@@ -181,9 +177,20 @@ def _p_value(
 
 def _resampled(
     measure: Measure, scene_of: Int64[np.ndarray, " N"], weights: Float64[np.ndarray, "B G"]
-) -> Float64[np.ndarray, " drawn"]:
-    values = measure.scale * measure.reduce(weights @ _by_scene(measure, scene_of))
-    return values[np.isfinite(values)]  # a resample may hold no query of a rare kind
+) -> Float64[np.ndarray, " B"]:
+    """Return the measure of each resample; NaN for one without a query, or of a single scene."""
+    if weights.shape[1] < 2:
+        return np.full(len(weights), np.nan)
+    return np.asarray(measure.scale * measure.reduce(weights @ _by_scene(measure, scene_of)))
+
+
+def _ends(drawn: Float64[np.ndarray, " B"]) -> tuple[float, float]:
+    """Return the interval's two ends over the resamples that have a number."""
+    finite = drawn[np.isfinite(drawn)]
+    if not len(finite):
+        return np.nan, np.nan
+    low, high = np.percentile(finite, [LOW, HIGH])
+    return float(low), float(high)
 
 
 def _by_scene(measure: Measure, scene_of: Int64[np.ndarray, " N"]) -> Float64[np.ndarray, "G S"]:
