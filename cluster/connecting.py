@@ -17,12 +17,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray._private import services
 
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import UsageError
 
 _LISTEN_S = 10.0
 """How long a cluster's address may take to answer."""
+
+_NO_CLUSTER = (
+    "--address auto finds no cluster on this node; start one with `ray start --head`, name "
+    "another with --address host:port, or leave --address out to run on this machine alone"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -115,10 +121,13 @@ def _read_environment_again() -> None:
 
 
 def _check_listens(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try for two minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    """Refuse an address where nothing listens: Ray itself would try for minutes.
+
+    For `auto` that is what Ray would take: a head that was killed leaves its address behind, and
+    a local run of somebody's is no cluster.
+    """
+    place = _auto_address() if address == "auto" else address
+    host, _, port = place.removeprefix("ray://").rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_LISTEN_S):
             return
@@ -127,10 +136,23 @@ def _check_listens(address: str) -> None:
             f"--address {address} is no address; give local, auto, host:port or ray://host:port"
         ) from error
     except OSError as error:
+        if address == "auto":
+            raise UsageError(f"{_NO_CLUSTER} (nothing answers at {place})") from error
         raise UsageError(
             f"--address {address}: nothing answers there ({error.strerror or error}); look at the "
             "head node's address and firewall, or start a cluster with `ray start --head`"
         ) from error
+
+
+def _auto_address() -> str:
+    """Return the address that Ray takes for `auto`; raises UsageError where it finds none."""
+    try:
+        place: str | None = services.canonicalize_bootstrap_address("auto")
+    except (ConnectionError, ValueError) as error:  # an address in RAY_ADDRESS may be none
+        raise UsageError(f"{_NO_CLUSTER} ({error})") from error
+    if place is None:
+        raise UsageError(_NO_CLUSTER)
+    return place
 
 
 def _told(error: Exception, config: RunConfig) -> UsageError:
@@ -141,10 +163,7 @@ def _told(error: Exception, config: RunConfig) -> UsageError:
             "their paths are too long; set RAY_TMPDIR to a short folder, such as /tmp"
         )
     elif config.address == "auto":
-        remedy = (
-            "--address auto finds no cluster on this node; start one with `ray start --head`, name "
-            "another with --address host:port, or leave --address out to run on this machine alone"
-        )
+        remedy = f"{_NO_CLUSTER} ({lines[0]})"
     elif isinstance(error, ray.exceptions.AuthenticationError) or "token" in str(error).lower():
         remedy = (
             "the cluster asks for a token; put it into RAY_AUTH_TOKEN, and set RAY_AUTH_MODE=token"

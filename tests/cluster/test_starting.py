@@ -53,6 +53,20 @@ def test_a_cluster_that_is_not_there_is_told_within_seconds(
     assert time.monotonic() - start < 20
 
 
+def test_a_head_that_was_killed_and_left_its_address_is_no_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A head that is killed leaves its address behind; Ray alone would try there for minutes."""
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{taken.getsockname()[1]}")
+        start = time.monotonic()
+        told = pytest.raises(UsageError, match="auto finds no cluster.*nothing answers at")
+        with told, connection(at("auto")):
+            pass
+    assert time.monotonic() - start < 20
+
+
 def test_a_temporary_folder_whose_sockets_would_have_too_long_names_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
