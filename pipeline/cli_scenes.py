@@ -18,7 +18,8 @@ Scenes = Annotated[
     str,
     typer.Argument(
         metavar="SCENES",
-        help="A capture or a folder of captures (ScanNet export, posed_images, 7-Scenes), "
+        help="A capture or a folder of captures (ScanNet, ScanNet++, ARKitScenes, 7-Scenes, TUM, "
+        "Replica, nerfstudio, COLMAP, Record3D, LeRobot and more: the README lists them), "
         "WebDataset shards (folder, index, http:// or s3:// URLs), videos, or rooms:N.",
     ),
 ]
