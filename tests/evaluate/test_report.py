@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numbered import numbered
 
 from vega3d.evaluate import consistency
 from vega3d.evaluate.cli import main
@@ -24,7 +25,7 @@ from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
 from vega3d.pipeline import imports
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 
 GRID, VIEWS, CHANNELS = (4, 5), 5, 12
 CONFIG = ReportConfig(bootstrap_samples=50)
@@ -56,7 +57,7 @@ def scene(seed: int, *, views: int = VIEWS, grid: tuple[int, int] = GRID, **kwar
 def store(path: Path, scenes: list[dict], **kwargs: object) -> str:
     import_arrays(
         str(path),
-        [SceneArrays(**arrays) for arrays in scenes],
+        [numbered(**arrays) for arrays in scenes],
         **{"model": path.name, "store_dtype": "float32", **kwargs},
     )
     return str(path)
