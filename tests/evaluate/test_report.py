@@ -26,6 +26,7 @@ from vega3d.evaluate.units import score_unit, sum_unit
 from vega3d.pipeline import imports
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.imports import import_arrays
+from vega3d.pipeline.store import scene_arrays
 
 GRID, VIEWS, CHANNELS = (4, 5), 5, 12
 CONFIG = ReportConfig(bootstrap_samples=50)
@@ -455,7 +456,8 @@ def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
     tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stores that an older version imported hold the filler."""
-    monkeypatch.setattr(imports, "_without_unseen", lambda given: given)
+    for module in (imports, scene_arrays):
+        monkeypatch.setattr(module, "without_unseen", lambda given: given)
     one = scene(1)
     one["features"]["k300_b20"][:, 0] = filler
     coverage = np.ones((VIEWS, *GRID), dtype=np.float32)
