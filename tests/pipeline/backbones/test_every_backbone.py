@@ -77,6 +77,7 @@ def test_what_planning_knows_is_what_comes(
     assert config.flops_per_view(facts, canvas, 32) > 0
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", NAMES)
 def test_a_view_has_the_same_features_whatever_its_batch(models: SmallModels, name: str) -> None:
     together = encode(models.load(name, batch_size=3))
@@ -85,6 +86,7 @@ def test_a_view_has_the_same_features_whatever_its_batch(models: SmallModels, na
     assert relative(apart, together[[2, 0]]) < 1e-5
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_call_gives_the_same_bits(models: SmallModels, name: str) -> None:
     backbone = models.load(name)
@@ -92,6 +94,7 @@ def test_the_same_call_gives_the_same_bits(models: SmallModels, name: str) -> No
     torch.testing.assert_close(encode(models.load(name)), encode(backbone), rtol=0, atol=0)
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", NAMES)
 def test_noise_follows_its_key_and_nothing_else(models: SmallModels, name: str) -> None:
     backbone = models.load(name)
@@ -111,6 +114,7 @@ def test_noise_follows_its_key_and_nothing_else(models: SmallModels, name: str) 
             backbone.encode(VIEWS, scene_id="s", view_ids=IDS, noise=torch.zeros(3, 16, 1, 2, 2))
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", [name for name in NAMES if has(name, "dtype")])
 def test_bfloat16_stays_near_float32(models: SmallModels, name: str) -> None:
     exact = encode(models.load(name), VIEWS[:1], ["a"])
@@ -130,6 +134,7 @@ def parameters_alive() -> int:
     return sum(alive.values())
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", [name for name in WITH_WEIGHTS if has(name, "blocks")])
 def test_layers_after_the_last_tap_are_not_in_memory(models: SmallModels, name: str) -> None:
     config = family(name)(**{**models.model(name), **SMALL[name].early, "blocks": (2,)})
@@ -153,6 +158,7 @@ def weight_files(config: BackboneConfig) -> list[Path]:
     ]
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 @pytest.mark.parametrize("fault", ["missing", "unexpected", "misshapen"])
 def test_weights_are_loaded_strictly(
@@ -210,6 +216,7 @@ def test_a_stores_config_gives_the_settings_back(name: str) -> None:
     assert family(name).from_stored({"grid": [14, 14], **config.stored()}) == config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WITH_WEIGHTS)
 def test_the_published_sizes_are_the_real_classes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
