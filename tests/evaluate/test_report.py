@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numbered import numbered
 
 from vega3d.evaluate import consistency
 from vega3d.evaluate.cli import main
@@ -24,7 +25,8 @@ from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
 from vega3d.pipeline import imports
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
+from vega3d.pipeline.store import scene_arrays
 
 GRID, VIEWS, CHANNELS = (4, 5), 5, 12
 CONFIG = ReportConfig(bootstrap_samples=50)
@@ -56,7 +58,7 @@ def scene(seed: int, *, views: int = VIEWS, grid: tuple[int, int] = GRID, **kwar
 def store(path: Path, scenes: list[dict], **kwargs: object) -> str:
     import_arrays(
         str(path),
-        [SceneArrays(**arrays) for arrays in scenes],
+        [numbered(**arrays) for arrays in scenes],
         **{"model": path.name, "store_dtype": "float32", **kwargs},
     )
     return str(path)
@@ -457,7 +459,8 @@ def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
     tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stores that an older version imported hold the filler."""
-    monkeypatch.setattr(imports, "_without_unseen", lambda given: given)
+    for module in (imports, scene_arrays):
+        monkeypatch.setattr(module, "without_unseen", lambda given: given)
     one = scene(1)
     one["features"]["k300_b20"][:, 0] = filler
     coverage = np.ones((VIEWS, *GRID), dtype=np.float32)

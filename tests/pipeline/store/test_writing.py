@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray
+from numbered import numbered
 from synthetic_unit import (
     CHANNELS,
     GRID,
@@ -245,7 +246,7 @@ def test_missing_views_cost_their_place_in_the_index_alone(tmp_path: Path) -> No
     from vega3d.pipeline.imports import import_arrays
 
     def scene(name: str, views: int) -> SceneArrays:
-        return SceneArrays(
+        return numbered(
             scene_id=name, features={"b": np.ones((views, 4, 4, 64), np.float32)},
             world_from_camera=np.tile(np.eye(4), (views, 1, 1)),
         )  # fmt: skip
