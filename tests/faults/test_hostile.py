@@ -172,6 +172,7 @@ def test_a_root_with_impossible_sizes_is_refused_before_anything_is_allocated(
     assert open_store(url).digest() == whole
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize(
     "text",
     [

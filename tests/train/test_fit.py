@@ -107,6 +107,7 @@ def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_is_the_same_bit_for_bit(stores: object, tmp_path: Path) -> None:
     runs = [replace(QUICK, workers=0), replace(QUICK, workers=3, prefetch=2, cache_bytes=1 << 20)]
     for index, run in enumerate(runs):
@@ -200,6 +201,7 @@ def test_torchrun_with_two_processes_is_one_with_the_same_global_batch(
     assert scores[0].keys() == scores[1].keys()
 
 
+@pytest.mark.slow
 def test_accumulated_parts_are_one_batch(stores: object, tmp_path: Path) -> None:
     for parts in (1, 4):
         config = replace(CONFIG, accumulate=parts)
@@ -209,6 +211,7 @@ def test_accumulated_parts_are_one_batch(stores: object, tmp_path: Path) -> None
         assert cut[step] == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_training_stays_near_float32(stores: object, tmp_path: Path) -> None:
     for amp in (False, True):
         config = replace(CONFIG, amp=amp, tasks=("depth",), steps=20)

@@ -60,6 +60,7 @@ def test_direct_reading_gives_what_the_store_gives(
                 np.testing.assert_array_equal(out, want[view])
 
 
+@pytest.mark.slow
 def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
     values = np.arange(90 * 6, dtype=np.float32).reshape(90, 1, 1, 2, 3)
     scenes = [numbered(scene_id=f"s{i:03d}", features={"b": v}) for i, v in enumerate(values)]

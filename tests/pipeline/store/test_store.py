@@ -310,6 +310,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_a_store_in_a_bucket_is_the_same_store(bucket: str, tmp_path: Path) -> None:
     remote = write(f"{bucket}/{tmp_path.name}/s")

@@ -240,6 +240,7 @@ def test_a_late_publisher_is_mended_by_the_next_merge(url: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_missing_views_cost_their_place_in_the_index_alone(tmp_path: Path) -> None:
     """Twenty short scenes stay short when a long one joins them."""
     from vega3d.pipeline.imports import import_arrays
