@@ -158,12 +158,12 @@ class QwenVisionConfig(TowerConfig):
         tokens = (canvas[0] // 14) * (canvas[1] // 14)
         window = min(tokens, (int(vision.get("window_size", 112)) // 14) ** 2)
         full = set(vision.get("fullatt_block_indexes", (7, 15, 23, 31)))
-        total = 2 * tokens * sizes.width * sizes.patch_inputs * 14**2
+        total = 2.0 * tokens * sizes.width * sizes.patch_inputs * 14**2
         for index in range(max(facts.blocks) + 1):
             total += layer_flops(sizes, tokens, 0 if index in full else window)
         if self.merger == "after":
             total += tokens // 4 * 2 * 4 * sizes.width * (4 * sizes.width + facts.channels)
-        return float(total)
+        return total
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
