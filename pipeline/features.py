@@ -66,8 +66,21 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     return DecodedScene(scene_id, views, np.stack(rgb), depth_m, digest, report, geometry)
 
 
-def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig) -> SceneArrays:
-    """Run the backbone on a decoded scene and bring everything to the common grid."""
+Known = dict[bytes, list[TokenGeometry]]
+"""Where a scene's tokens lie, by the way in which an encoder divides its images."""
+
+
+def encode_scene(
+    scene: DecodedScene, backbone: Backbone, config: ExtractConfig, known: Known | None = None
+) -> SceneArrays:
+    """Run the backbone on a decoded scene and bring everything to the common grid.
+
+    Args:
+        scene: Its views.
+        backbone: Whose tokens are pooled.
+        config: Says the grid.
+        known: Where the scene's tokens lie, from other encoders; what is new is added.
+    """
     count, height, width = scene.rgb.shape[:3]
     view_ids = [view.view_id for view in scene.views]
     tokens = backbone.encode(scene.rgb, scene_id=scene.scene_id, view_ids=view_ids)
@@ -78,10 +91,14 @@ def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig)
         features[tap] = pooled
         coverage = np.asarray(covered, dtype=np.float32)
     row_cells, col_cells = grid_cells(token_map, height, width, config.grid)
-    geometry = [
-        _geometry(view, depth, (height, width), row_cells, col_cells)
-        for view, depth in zip(scene.views, scene.depth_m, strict=True)
-    ]
+    known = {} if known is None else known
+    division = np.concatenate([row_cells, col_cells]).tobytes()
+    if division not in known:
+        known[division] = [
+            _geometry(view, depth, (height, width), row_cells, col_cells)
+            for view, depth in zip(scene.views, scene.depth_m, strict=True)
+        ]
+    geometry = known[division]
     return SceneArrays(
         scene_id=scene.scene_id,
         features=features,
