@@ -41,7 +41,9 @@ def score(
     against: Annotated[
         str, typer.Option(help="Another prediction file, compared with a paired test.")
     ] = "",
-    out: Annotated[str, typer.Option(help="Folder for score.json, score.html and config.toml.")] = "",
+    out: Annotated[
+        str, typer.Option(help="Folder for score.json, score.html and config.toml.")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the table, and write nothing.")
     ] = False,
