@@ -133,6 +133,7 @@ def test_a_scene_that_hangs_while_it_is_read_is_given_up_in_time() -> None:
     held.set()
 
 
+@pytest.mark.slow
 def test_beats_come_from_the_first_byte_on_and_a_slow_scene_is_no_hang() -> None:
     beats: list[float] = []
 
