@@ -24,7 +24,7 @@ from vega3d.pipeline.texts import fixed_text, printable, without_secrets
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
-    from vega3d.pipeline.features import DecodedScene, Known
+    from vega3d.pipeline.features import Ahead, DecodedScene, Known
     from vega3d.pipeline.reading_ahead import ReadScene
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class UnitWriter:
         start = time.monotonic()
         computed.note(read)
         if not isinstance(read.scene, SceneFailure):
-            computed.scenes.append(self._encode(read.scene, geometry))
+            computed.scenes.append(self._encode(read.scene, read.ahead, geometry))
         computed.seconds["compute"] += time.monotonic() - start
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
@@ -165,14 +165,14 @@ class UnitWriter:
         return unit_result(self.store.write_failed_unit(unit, reason), {})
 
     def _encode(
-        self, decoded: "DecodedScene", geometry: "Known | None"
+        self, decoded: "DecodedScene", ahead: "Ahead", geometry: "Known | None"
     ) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
         from vega3d.pipeline.reading_ahead import places
 
         try:
             apply_numerics(self._numerics)  # of this store: another one's may have come between
-            return encode_scene(decoded, self._backbone, self.model.config, geometry)
+            return encode_scene(decoded, self._backbone, self.model.config, ahead, geometry)
         except SceneError as error:
             return SceneFailure(decoded.scene_id, fixed_text(str(error), places(self.source)))
         except Exception as error:
