@@ -158,6 +158,17 @@ def encode_scene(
         done += len(ids)
         previews.append(_previews(part.rgb, config.grid))
     known[division] = geometry
+    return _scene_arrays(scene, features, coverage, geometry, np.concatenate(previews))
+
+
+def _scene_arrays(
+    scene: DecodedScene,
+    features: dict[str, np.ndarray],
+    coverage: np.ndarray,
+    geometry: list[TokenGeometry],
+    preview: np.ndarray,
+) -> SceneArrays:
+    count = len(scene.decoded)
     return SceneArrays(
         scene_id=scene.scene_id,
         features=features,
@@ -165,11 +176,11 @@ def encode_scene(
         world_xyz=np.stack([view.world_xyz for view in geometry]),
         center_xyz=np.stack([view.center_xyz for view in geometry]),
         depth_share=np.stack([view.depth_share for view in geometry]),
-        coverage=np.broadcast_to(coverage, (count, *config.grid)),
-        preview=np.concatenate(previews),
+        coverage=np.broadcast_to(coverage, (count, *coverage.shape)),
+        preview=preview,
         world_from_camera=_cameras([one.view.world_from_camera for one in scene.decoded], 4),
         intrinsics=_cameras([one.view.K_color for one in scene.decoded], 3),
-        image_size=np.tile([height, width], (count, 1)),
+        image_size=np.tile(scene.image_size, (count, 1)),
         content_sha256=scene.content_sha256,
         dropped_views=scene.report.dropped_views,
     )
