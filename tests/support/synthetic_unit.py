@@ -63,6 +63,7 @@ def scene_arrays(scene_id: str, num_views: int) -> SceneArrays:
     poses[:, :3, 3] = rng.normal(size=(num_views, 3))
     return SceneArrays(
         scene_id=scene_id,
+        view_ids=tuple(map(str, range(num_views))),
         features={tap: rng.normal(size=(*shape, CHANNELS)).astype(np.float32) for tap in TAPS},
         world_xyz=rng.normal(size=(*shape, 3)).astype(np.float32),
         preview=rng.integers(0, 256, (num_views, 8 * GRID[0], 8 * GRID[1], 3), dtype=np.uint8),
