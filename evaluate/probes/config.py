@@ -15,7 +15,7 @@ class ProbeConfig:
     folds: int = 5
     """Parts that the scenes are split into: each part is scored by probes fitted on the others."""
 
-    max_tokens: int = 60_000
+    max_tokens: int = 40_000
     """Tokens that are fitted and scored, shared evenly by the scenes and drawn by the seed: the
     same ones for every store of one grid."""
 

@@ -77,6 +77,7 @@ def store(path: Path, features: dict[int, np.ndarray], **extra: object) -> str:
                 features={"b1": values.astype(np.float32)},
                 world_xyz=xyz.astype(np.float32),
                 world_from_camera=poses,
+                view_ids=tuple(map(str, range(VIEWS))),
                 **extra,
             )
         )
@@ -174,6 +175,7 @@ def test_relative_pose_is_read_where_it_is_planted(tmp_path: Path) -> None:
                 features={"b1": features[seed].astype(np.float32)},
                 world_xyz=(xyz + 3).astype(np.float32),
                 world_from_camera=poses,
+                view_ids=tuple(map(str, range(VIEWS))),
             )
         )
     import_arrays(str(tmp_path / "posed"), scenes, model="posed", store_dtype="float32")
