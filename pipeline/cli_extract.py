@@ -13,6 +13,7 @@ import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
+from vega3d.pipeline.cli_together import SEVERAL
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
@@ -49,7 +50,7 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-@app.command(fill=by_device)
+@app.command(fill=by_device, several=SEVERAL)
 def run(
     scenes: Scenes,
     out: Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")],
@@ -67,10 +68,11 @@ def run(
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
-        print_result(_estimated(scenes, config, Rates(workers=run.workers)))
+        print_result(estimated(scenes, config, Rates(workers=run.workers)))
         return
     summary = extract_to(scenes, out, config, numerics, run, retry_failed, prompt_embeds)
-    _report(summary)
+    tell_summary(summary)
+    print_result(summary)
     if summary["failures"] or summary["pending"]:
         raise typer.Exit(SOME_FAILED)
 
@@ -78,7 +80,7 @@ def run(
 @app.command(fill=by_device)
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
-    found = _estimated(scenes, config, rates)
+    found = estimated(scenes, config, rates)
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
     print(
@@ -132,8 +134,7 @@ def extract_to(
 ) -> dict[str, Any]:
     """Compose source, runner, progress and log, and extract."""
     check_out(out)
-    if numerics.device == "cuda" and run.runner == "inline" and not _gpu_is_here():
-        raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
+    check_device(numerics, run)
     from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.progress import Progress
@@ -156,7 +157,7 @@ def extract_to(
                     out,
                     config,
                     numerics=numerics,
-                    run=_runner(run),
+                    run=runner(run),
                     retry_failed=retry_failed,
                     prompt_embeds=prompt_embeds,
                     on_result=on_result,
@@ -203,6 +204,12 @@ def _told_costs(row: dict[str, Any]) -> str:
     )
 
 
+def check_device(numerics: Numerics, run: RunConfig) -> None:
+    """Refuse a GPU that is not here, where this process is to use it."""
+    if numerics.device == "cuda" and run.runner == "inline" and not _gpu_is_here():
+        raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
+
+
 def _gpu_is_here() -> bool:
     import torch
 
@@ -219,7 +226,8 @@ def _stored_scenes_per_shard(out: str) -> int | None:
     return int(attributes["identity"]["config"].get("scenes_per_shard", 1))
 
 
-def _runner(run: RunConfig) -> "Runner":
+def runner(run: RunConfig) -> "Runner":
+    """Return what hands units out."""
     from vega3d.pipeline.worker import run_inline
 
     if run.runner == "inline":
@@ -229,7 +237,8 @@ def _runner(run: RunConfig) -> "Runner":
     return partial(run_ray, config=run)
 
 
-def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
+def estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
+    """Return what a run would do and cost."""
     from vega3d.pipeline.backbones.checkpoints import planned_facts
     from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.estimate import estimate
@@ -245,8 +254,8 @@ def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, An
     return estimate(planned, config, facts, rates, source_bytes=size_bytes)
 
 
-def _report(summary: dict[str, Any]) -> None:
-    """Tell a person how it went, then print the summary."""
+def tell_summary(summary: dict[str, Any]) -> None:
+    """Tell a person how it went."""
     for scene_id, reason in list(summary["failures"].items())[:20]:
         tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
@@ -258,4 +267,3 @@ def _report(summary: dict[str, Any]) -> None:
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
         file=sys.stderr,
     )
-    print_result(summary)
