@@ -1,9 +1,10 @@
-"""Whether a worker sees what the driver sees: the store's root, and the folders of the scenes."""
+"""Whether a worker sees what the driver sees: the store's root, the scenes' folders, the model."""
 
 import hashlib
 import os
 from collections.abc import Mapping
 
+from vega3d.pipeline.backbones.checkpoints import model_name
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.reading_ahead import places
 from vega3d.pipeline.store.objects import open_objects
@@ -19,10 +20,17 @@ def seen_here(writer: UnitWriter) -> dict[str, str]:
         found = {url: hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()}
     except (OSError, StoreError, TransientError):
         found = {url: "is not there"}
-    for place in places(getattr(writer, "source", None)):
+    for place in (*places(getattr(writer, "source", None)), *_model_folder(writer)):
         if "://" not in place:
             found[place] = "is there" if os.path.exists(place) else "is not there"
     return found
+
+
+def _model_folder(writer: UnitWriter) -> list[str]:
+    """Return the folder of the model; none where it is fetched from the hub on every node."""
+    model = getattr(writer, "model", None)
+    name = "" if model is None else model_name(model.config.backbone)
+    return [name] if os.path.isabs(name) else []
 
 
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str], node: str) -> str:

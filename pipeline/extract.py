@@ -99,7 +99,7 @@ def extract(
         results.append(result)
         on_result(result, units)
     records = merge_commits(store)
-    return summarize(out, plan, records, results, time.monotonic() - started)
+    return summarize(store.url, plan, records, results, time.monotonic() - started)
 
 
 def summarize(
