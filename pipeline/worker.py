@@ -24,7 +24,7 @@ from vega3d.pipeline.texts import fixed_text, printable, without_secrets
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
-    from vega3d.pipeline.features import DecodedScene
+    from vega3d.pipeline.features import Ahead, DecodedScene
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class UnitWriter:
                         reprojection_m[scene_id] = geometry.error_m
                     if lines := geometry.lines():
                         misread[scene_id] = lines
-                    scenes.append(self._encode(read.scene, roots))
+                    scenes.append(self._encode(read.scene, read.ahead, roots))
                 seconds["compute"] += time.monotonic() - start
             beat()
         return ComputedUnit(scenes, seconds, details, reprojection_m, misread)
@@ -136,11 +136,13 @@ class UnitWriter:
             misread=computed.misread,
         )
 
-    def _encode(self, decoded: "DecodedScene", roots: Sequence[str]) -> SceneArrays | SceneFailure:
+    def _encode(
+        self, decoded: "DecodedScene", ahead: "Ahead", roots: Sequence[str]
+    ) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
 
         try:
-            return encode_scene(decoded, self._backbone, self.model.config)
+            return encode_scene(decoded, self._backbone, self.model.config, ahead)
         except SceneError as error:
             return SceneFailure(decoded.scene_id, fixed_text(str(error), roots))
         except Exception as error:

@@ -19,10 +19,18 @@ MAY_IMPORT = {
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
     "evaluate/benchmarks": {"evaluate", "evaluate/benchmarks", "pipeline"},
+    "evaluate/probes": {
+        "evaluate",
+        "evaluate/probes",
+        "pipeline/scenes",
+        "pipeline/scenes/rooms",
+        "pipeline/store",
+    },
     "train": {"train", "pipeline"},
     "train/pretrain": {
         "train",
         "train/pretrain",
+        "evaluate/probes/readout.py",  # the ridge and the MLP: one of each
         "pipeline",
         "pipeline/scenes",
         "pipeline/scenes/rooms",

@@ -24,6 +24,8 @@ _OURS = {
     "dinov2": "dinov2:Dinov2Config",
     "dinov3": "dinov3:Dinov3Config",
     "clip": "clip:ClipConfig",
+    "vjepa2": "vjepa2:Vjepa2Config",
+    "qwen2.5-vl-vision": "qwen_vision:QwenVisionConfig",
     "rgb": "controls:RgbConfig",
     "position": "controls:PositionConfig",
     "random": "controls:RandomConfig",

@@ -5,7 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiny_encoders import write_clip, write_dinov2, write_dinov3, write_siglip2
+from tiny_encoders import (
+    write_clip,
+    write_dinov2,
+    write_dinov3,
+    write_qwen,
+    write_siglip2,
+    write_vjepa2,
+)
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.loading import load_backbone
@@ -39,6 +46,12 @@ SMALL: dict[str, Small] = {
     "dinov2": Small(write_dinov2, {"blocks": (1,)}),
     "dinov3": Small(write_dinov3, {"blocks": (1,)}),
     "clip": Small(write_clip, {"blocks": (1,)}),
+    "vjepa2": Small(write_vjepa2, {"blocks": (1,)}),
+    "qwen2.5-vl-vision": Small(
+        write_qwen,
+        {"blocks": (1,), "resolution": (84, 112)},
+        unread=r"(lm_head|model|language_model)\..*",
+    ),
     "rgb": Small(None),
     "position": Small(None, sees=False),
     "random": Small(None, sees=False),

@@ -85,3 +85,38 @@ def write_clip(folder: Path) -> None:
     vision = {**HEADS, "intermediate_size": 64, "image_size": 56, "patch_size": 14}
     config = CLIPConfig(text_config=TEXT, vision_config=vision, projection_dim=16)
     save(lambda: CLIPModel(config), folder, mark=OPENAI)
+
+
+def write_vjepa2(folder: Path) -> None:
+    """Write a V-JEPA 2, encoder and predictor."""
+    from transformers import VJEPA2Config, VJEPA2Model
+
+    half = {"pred_hidden_size": 12, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
+    config = VJEPA2Config(**HEADS, **half, crop_size=64, mlp_ratio=2.0, frames_per_clip=4)
+    save(lambda: VJEPA2Model(config), folder)
+
+
+def write_qwen(folder: Path) -> None:
+    """Write a whole Qwen2.5-VL: its language model stands beside the tower in the file."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    vision = {
+        "depth": 4,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "out_hidden_size": 24,
+        "window_size": 56,
+        "fullatt_block_indexes": [2],
+    }
+    text = {
+        **HEADS,
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_key_value_heads": 2,
+        "intermediate_size": 32,
+        "vocab_size": 32,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 2, 2]},
+    }
+    config = Qwen2_5_VLConfig(vision_config=vision, text_config=text)
+    save(lambda: Qwen2_5_VLForConditionalGeneration(config), folder, mark=OPENAI)
