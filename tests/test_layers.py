@@ -52,6 +52,7 @@ SHARED = {
         "texts",
         "transient",
         "local_files",
+        "places",
         "remote",
     )
 }
