@@ -10,7 +10,7 @@ import ray
 from vega3d.cluster.actor import Worker
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import UnitWriter
+from vega3d.pipeline.worker import UnitWorker
 
 UNITS_IN_FLIGHT = 2
 """Of one actor: one is computed while the other is stored, or waits."""
@@ -20,7 +20,7 @@ UNITS_IN_FLIGHT = 2
 class Member:
     """An actor and what it has been given."""
 
-    worker: UnitWriter
+    worker: UnitWorker
     config: RunConfig
     seen: Mapping[str, str]
     """By the driver, at each place of the run."""

@@ -8,29 +8,32 @@ from vega3d.pipeline.backbones.checkpoints import model_name
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.reading_ahead import places
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.worker import UnitWriter
+from vega3d.pipeline.together import TogetherWriter
+from vega3d.pipeline.worker import UnitWorker, UnitWriter
 
 _ROOT = "zarr.json"
 
 
-def seen_here(writer: UnitWriter) -> dict[str, str]:
+def seen_here(writer: UnitWorker) -> dict[str, str]:
     """Return what this process sees at each place: a hash, `is there` or `is not there`."""
-    url = writer.store.url
-    try:
-        found = {url: hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()}
-    except (OSError, StoreError, TransientError):
-        found = {url: "is not there"}
-    for place in (*places(getattr(writer, "source", None)), *_model_folder(writer)):
+    found = {}
+    for url in (store.url for store in writer.stores):
+        try:
+            found[url] = hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()
+        except (OSError, StoreError, TransientError):
+            found[url] = "is not there"
+    for place in (*places(getattr(writer, "source", None)), *_model_folders(writer)):
         if "://" not in place:
             found[place] = "is there" if os.path.exists(place) else "is not there"
     return found
 
 
-def _model_folder(writer: UnitWriter) -> list[str]:
-    """Return the folder of the model; none where it is fetched from the hub on every node."""
-    model = getattr(writer, "model", None)
-    name = "" if model is None else model_name(model.config.backbone)
-    return [name] if os.path.isabs(name) else []
+def _model_folders(worker: UnitWorker) -> list[str]:
+    """Return the folders of models; none of what is fetched from the hub on every node."""
+    writers = worker.writers.values() if isinstance(worker, TogetherWriter) else [worker]
+    models = [one.model for one in writers if isinstance(one, UnitWriter)]
+    names = {model_name(model.config.backbone) for model in models}
+    return sorted(name for name in names if os.path.isabs(name))
 
 
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str], node: str) -> str:

@@ -43,6 +43,7 @@ def test_a_worker_in_another_folder_reads_and_writes_the_same_places(
     def run(worker: UnitWriter, units: Sequence[Unit]) -> Iterator[UnitResult]:
         os.chdir(elsewhere)
         yield from run_inline(worker, units)
+        os.chdir(here)
 
     summary = extract(
         read_scenes("scenes" if layout == "folder" else "tars/*.tar"),
