@@ -32,7 +32,7 @@ from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import StoreError, TransientError, UsageError
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import without_secrets
-from vega3d.pipeline.worker import UnitResult, UnitWriter, postponed, unit_result
+from vega3d.pipeline.worker import UnitResult, UnitWorker, postponed
 
 UNITS_IN_FLIGHT = 2
 """Of one actor: one is computed while the other is stored, or waits."""
@@ -62,7 +62,7 @@ _LOST = (
 _log = logging.getLogger(__name__)
 
 
-def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Iterator[UnitResult]:
+def run_ray(worker: UnitWorker, units: Sequence[Unit], config: RunConfig) -> Iterator[UnitResult]:
     """Hand the units to Ray actors and yield each result as it comes.
 
     A unit whose worker dies or falls silent is tried again, alone on its actor, and recorded as
@@ -88,7 +88,7 @@ def run_ray(worker: UnitWriter, units: Sequence[Unit], config: RunConfig) -> Ite
 class _Member:
     """An actor and what it has been given."""
 
-    worker: UnitWriter
+    worker: UnitWorker
     config: RunConfig
     seen: Mapping[str, str]
     """By the driver, at each place of the run."""
@@ -146,7 +146,7 @@ class _Member:
 class _Loop:
     """Hands out units and takes back what comes: fresh units first, suspects alone."""
 
-    worker: UnitWriter
+    worker: UnitWorker
     units: Sequence[Unit]
     team: list[_Member]
     config: RunConfig
@@ -239,7 +239,7 @@ class _Loop:
             "quarantined: its worker died or hung at every attempt; look at the Ray logs, then run "
             "with --retry-failed"
         )
-        yield unit_result(self.worker.store.write_failed_unit(unit, told), {})
+        yield self.worker.give_up(unit, told)
 
     def _watch(self) -> None:
         """Ask for signs of life; restart an actor that shows none, so that its calls fail."""

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.reading_ahead import places
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.worker import UnitWriter
+from vega3d.pipeline.worker import UnitWorker
 
 _ROOT = "zarr.json"
 
 
-def seen_here(writer: UnitWriter) -> dict[str, str]:
+def seen_here(writer: UnitWorker) -> dict[str, str]:
     """Return what this process sees at each place: a hash, `is there` or `is not there`."""
-    url = writer.store.url
-    try:
-        found = {url: hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()}
-    except (OSError, StoreError, TransientError):
-        found = {url: "is not there"}
+    found = {}
+    for url in (store.url for store in writer.stores):
+        try:
+            found[url] = hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()
+        except (OSError, StoreError, TransientError):
+            found[url] = "is not there"
     for place in places(getattr(writer, "source", None)):
         if "://" not in place:
             found[place] = "is there" if os.path.exists(place) else "is not there"

@@ -36,6 +36,7 @@ ALONE = {
     "vega3d-extract demo": "out dry_run",
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-consistency report": "stores out downstream scene dry_run",
+    "vega3d-consistency probe": "stores out labels dry_run",
     "vega3d-train fit": "out dry_run",
     "vega3d-train ablate": "out dry_run",
     "vega3d-train eval": "run_dir weights force_gate",

@@ -147,6 +147,11 @@ def pool_to_grid(
         token_map.cols, token_map.scale_col, token_map.offset_col, image_width, grid[1]
     )
     pooled = np.empty((len(features), *grid, features.shape[3]), dtype=np.float32)
+    # What a token of the padding alone holds is nothing to any cell; 0 times inf would be NaN.
+    unseen = ~np.outer(rows.any(axis=0), cols.any(axis=0))
+    if unseen.any():
+        features = features.copy()
+        features[:, unseen] = 0
     for view, out in zip(features, pooled, strict=True):
         by_row = np.tensordot(rows, view.astype(np.float64), axes=1)  # gh w C
         out[:] = np.matmul(cols, by_row)  # gh gw C

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vega3d.evaluate.probes.readout import ridge
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.train.pretrain import vae as images
 from vega3d.train.pretrain.clips import scene_depth
@@ -129,15 +130,3 @@ def depth_r2(features: Tensor, log_depth: Tensor, *, with_position: bool) -> flo
     predicted = ridge(known, y[:half][seen[0]][:, None], asked)[:, 0]
     answer = y[half:][seen[1]]
     return float(1 - (predicted - answer).square().mean() / answer.var(correction=0))
-
-
-def ridge(known: Tensor, answers: Tensor, asked: Tensor, strength: float = 1e-4) -> Tensor:
-    """Return predictions of a ridge regression on standardised inputs; [N, C], [N, D] -> [M, D]."""
-    mean, spread = known.mean(0), known.std(0) + 1e-6
-    a = (known - mean) / spread
-    middle = answers.mean(0)
-    gram = a.T @ a
-    gram.diagonal().add_(strength * len(a))
-    weights = torch.linalg.solve(gram, a.T @ (answers - middle))
-    predicted: Tensor = (asked - mean) / spread @ weights + middle
-    return predicted
