@@ -178,7 +178,7 @@ COMMANDS = {
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
-    "train.pretrain": "generator semantic score",
+    "train.pretrain": "generator semantic views score",
 }
 HEAVY = [
     "numpy",
