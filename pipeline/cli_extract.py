@@ -137,9 +137,11 @@ def extract_to(
     check_device(numerics, run)
     from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.extract import extract
+    from vega3d.pipeline.prepared import with_absolute_model
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.runlog import RunLog
 
+    config = with_absolute_model(config)
     source = find_scenes(scenes)
     tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
     asked = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run)}

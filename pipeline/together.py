@@ -74,8 +74,8 @@ def extract_together(
     writers, todo = {}, {}
     for plan in plans:
         rows, model, store = open_for(source, plan.out, plan.config, numerics, plan.prompt_embeds)
-        writers[plan.out] = UnitWriter(source, model, store)
-        todo[plan.out] = {unit.index: unit for unit in find_units(store, rows, retry_failed)}
+        writers[store.url] = UnitWriter(source, model, store)
+        todo[store.url] = {unit.index: unit for unit in find_units(store, rows, retry_failed)}
     units = _shared(rows, todo.values())
     results = []
     for result in run(TogetherWriter(source, writers, todo), units):
