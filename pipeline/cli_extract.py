@@ -6,7 +6,6 @@ Standard library and typer only, until one runs.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,12 +17,13 @@ from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.running import check_device, estimated, gpu_is_here, runner, tell_summary
 from vega3d.pipeline.settings import as_toml, settings
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.family import BackboneConfig
     from vega3d.pipeline.store.units import Unit
-    from vega3d.pipeline.worker import Runner, UnitResult
+    from vega3d.pipeline.worker import UnitResult
 
 app = Program()
 
@@ -40,7 +40,7 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
                 "--device auto looks at this machine, not at the cluster's; "
                 "say --device cuda or cpu"
             )
-        device = "cuda" if _gpu_is_here() else "cpu"
+        device = "cuda" if gpu_is_here() else "cpu"
     found = {"device": device}
     if "gpus_per_worker" not in asked:
         found["gpus_per_worker"] = 1.0 if device == "cuda" else 0.0
@@ -206,18 +206,6 @@ def _told_costs(row: dict[str, Any]) -> str:
     )
 
 
-def check_device(numerics: Numerics, run: RunConfig) -> None:
-    """Refuse a GPU that is not here, where this process is to use it."""
-    if numerics.device == "cuda" and run.runner == "inline" and not _gpu_is_here():
-        raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
-
-
-def _gpu_is_here() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def _stored_scenes_per_shard(out: str) -> int | None:
     from vega3d.pipeline.store.store import stored_attributes
 
@@ -226,46 +214,3 @@ def _stored_scenes_per_shard(out: str) -> int | None:
     if attributes is None:
         return None
     return int(attributes["identity"]["config"].get("scenes_per_shard", 1))
-
-
-def runner(run: RunConfig) -> "Runner":
-    """Return what hands units out."""
-    from vega3d.pipeline.worker import run_inline
-
-    if run.runner == "inline":
-        return partial(run_inline, config=run)
-    from vega3d.cluster.ray_runner import run_ray
-
-    return partial(run_ray, config=run)
-
-
-def estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
-    """Return what a run would do and cost."""
-    from vega3d.pipeline.backbones.checkpoints import planned_facts
-    from vega3d.pipeline.backbones.readers import naming_the_encoder
-    from vega3d.pipeline.estimate import estimate
-    from vega3d.pipeline.plan import plan_units
-
-    entries = find_scenes(scenes).entries()
-    planned = plan_units(
-        entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
-    )
-    size_bytes = sum(entry.size_bytes for entry in entries)
-    with naming_the_encoder(config.backbone):
-        facts = planned_facts(config.backbone)
-    return estimate(planned, config, facts, rates, source_bytes=size_bytes)
-
-
-def tell_summary(summary: dict[str, Any]) -> None:
-    """Tell a person how it went."""
-    for scene_id, reason in list(summary["failures"].items())[:20]:
-        tell(f"failed {scene_id}: {reason}")
-    if summary["failures"]:
-        print("when they are mended, run with --retry-failed", file=sys.stderr)
-    for scene_id, reason in list(summary["postponed"].items())[:20]:
-        tell(f"left for the next run {scene_id}: {reason}")
-    print(
-        f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
-        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
-        file=sys.stderr,
-    )

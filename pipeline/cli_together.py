@@ -11,6 +11,7 @@ from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import Rates
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
+from vega3d.pipeline.running import check_device, estimated, runner, tell_summary
 from vega3d.pipeline.settings import as_toml
 from vega3d.pipeline.several import Several
 
@@ -31,8 +32,6 @@ def run_together(stores: Mapping[str, Given]) -> None:
     Args:
         stores: What `run` would be given for each of them, by the store's name.
     """
-    from vega3d.pipeline.cli_extract import estimated, tell_summary
-
     first = next(iter(stores.values()))
     if first["dry_run"]:
         rates = Rates(workers=first["run"].workers)
@@ -69,7 +68,6 @@ SEVERAL = Several(run=run_together, own=_own_place)
 
 def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
     """Compose source, runner, progress and a log a store, and extract."""
-    from vega3d.pipeline.cli_extract import check_device, runner
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.together import StorePlan, extract_together
 
