@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.cli_running import check_device, estimated, gpu_is_here, runner, tell_summary
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
 from vega3d.pipeline.cli_together import SEVERAL
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import DryRun, Program
-from vega3d.pipeline.running import check_device, estimated, gpu_is_here, runner, tell_summary
 from vega3d.pipeline.settings import as_toml, settings
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.cli_running import check_device, estimated, runner, tell_summary
 from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import Rates
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
-from vega3d.pipeline.running import check_device, estimated, runner, tell_summary
 from vega3d.pipeline.settings import as_toml
 from vega3d.pipeline.several import Several
 
