@@ -6,13 +6,14 @@ Letters: V views, H W the images, gh gw the common token grid.
 import hashlib
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from vega3d.pipeline.backbones.backbone import Backbone
-from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
+from vega3d.pipeline.backbones.grid import grid_cells
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
 from vega3d.pipeline.scenes.conventions import as_meant
@@ -22,6 +23,9 @@ from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
 from vega3d.pipeline.store.scene_arrays import SceneArrays
+
+_BESIDE = 4
+"""Threads that work out where a scene's tokens are while the model runs."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,18 +74,17 @@ def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig)
     """Run the backbone on a decoded scene and bring everything to the common grid."""
     count, height, width = scene.rgb.shape[:3]
     view_ids = [view.view_id for view in scene.views]
-    tokens = backbone.encode(scene.rgb, scene_id=scene.scene_id, view_ids=view_ids)
-    token_map = backbone.token_map(height, width)
-    features, coverage = {}, np.empty(config.grid, dtype=np.float32)
-    for tap, values in tokens.items():
-        pooled, covered = pool_to_grid(values.numpy(), token_map, height, width, config.grid)
-        features[tap] = pooled
-        coverage = np.asarray(covered, dtype=np.float32)
-    row_cells, col_cells = grid_cells(token_map, height, width, config.grid)
-    geometry = [
-        _geometry(view, depth, (height, width), row_cells, col_cells)
-        for view, depth in zip(scene.views, scene.depth_m, strict=True)
-    ]
+    cells = grid_cells(backbone.token_map(height, width), height, width, config.grid)
+    with ThreadPoolExecutor(_BESIDE) as beside:  # a GPU need not wait for the cameras' arithmetic
+        found = [
+            beside.submit(_geometry, view, depth, (height, width), *cells)
+            for view, depth in zip(scene.views, scene.depth_m, strict=True)
+        ]
+        preview = beside.submit(_previews, scene.rgb, config.grid)
+        features, coverage = backbone.encode_pooled(
+            scene.rgb, config.grid, scene_id=scene.scene_id, view_ids=view_ids
+        )
+        geometry = [one.result() for one in found]
     return SceneArrays(
         scene_id=scene.scene_id,
         features=features,
@@ -90,7 +93,7 @@ def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig)
         center_xyz=np.stack([view.center_xyz for view in geometry]),
         depth_share=np.stack([view.depth_share for view in geometry]),
         coverage=np.broadcast_to(coverage, (count, *config.grid)),
-        preview=_previews(scene.rgb, config.grid),
+        preview=preview.result(),
         world_from_camera=_cameras([view.world_from_camera for view in scene.views], 4),
         intrinsics=_cameras([view.K_color for view in scene.views], 3),
         image_size=np.tile([height, width], (count, 1)),

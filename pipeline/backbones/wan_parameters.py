@@ -1,10 +1,23 @@
-"""Parameters of Wan's networks up to the last tap, as published, from their config.json."""
+"""Sizes of Wan's published networks, and parameters up to the last tap from a config.json."""
 
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
 Config = Mapping[str, Any]
+
+VAE = {"_class_name": "AutoencoderKLWan", "base_dim": 96, "z_dim": 16}
+_DIT = {
+    "_class_name": "WanTransformer3DModel",
+    "patch_size": (1, 2, 2),
+    "in_channels": 16,
+    "text_dim": 4096,
+    "freq_dim": 256,
+    "attention_head_dim": 128,
+}
+DIT_1_3B = {**_DIT, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
+DIT_14B = {**_DIT, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
+"""Source: Wan-Video/Wan2.1, wan/configs/wan_t2v_1_3B.py and wan_t2v_14B.py."""
 
 
 def dit_parameters(dit: Config, num_blocks: int) -> int:
