@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vega3d.pipeline.scenes.checking import CheckedScene, as_taken, understood
+from vega3d.pipeline.scenes.checking import CheckedScene, glance_at, understood
 from vega3d.pipeline.scenes.decoding import DecodedView
 from vega3d.pipeline.scenes.diagnosis import Reading
 from vega3d.pipeline.scenes.warping import ColoredDepth, difference, warp
@@ -31,7 +31,7 @@ def draw_check(checked: CheckedScene) -> Image.Image | None:
     check = checked.check
     assert check.geometry is not None
     height = _TILE_PX
-    width = round(height * float(np.clip(one.rgb.shape[1] / one.rgb.shape[0], 0.4, 2.5)))
+    width = round(height * float(np.clip(one.size[1] / one.size[0], 0.4, 2.5)))
     names = one.view.view_id, other.view.view_id
     rows: list[list[Tile]] = []
     readings = [Reading()]
@@ -54,7 +54,7 @@ def draw_check(checked: CheckedScene) -> Image.Image | None:
 
 def _middle_pair(decoded: Sequence[DecodedView]) -> tuple[DecodedView, DecodedView] | None:
     """Return the neighbours whose cameras stand as far apart as most do."""
-    known = [one for one in decoded if as_taken(one) is not None and one.view.K_color is not None]
+    known = [one for one in decoded if glance_at(one) is not None and one.view.K_color is not None]
     pairs = list(pairwise(known))
     if not pairs:
         return None

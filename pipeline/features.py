@@ -1,28 +1,41 @@
 """One scene: from its source to pixels, from pixels to the arrays that the store keeps.
 
-Letters: V views, H W the images, gh gw the common token grid.
+Memory is bounded whatever a scene holds: its pixels are held up to a limit (`scenes/pixels.py`),
+and go through the encoder some views at a time. Letters: V views, n those of a part, H W the
+images, gh gw the common token grid.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from vega3d.pipeline.backbones.backbone import Backbone
+from vega3d.pipeline.backbones.backbone import Backbone, check_view_ids
 from vega3d.pipeline.backbones.grid import grid_cells
 from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
 from vega3d.pipeline.scenes.conventions import as_meant
-from vega3d.pipeline.scenes.decoding import SceneReport, decode_views
+from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
 from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
+from vega3d.pipeline.scenes.pixels import HELD_BYTES
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
 from vega3d.pipeline.store.scene_arrays import SceneArrays
+
+PART_BYTES = 1 << 28
+"""Decoded pixels of the views that go to the encoder in one call; one view may have more."""
+
+PART_VIEWS = 16
+"""... and as many views: an encoder's own tokens are larger than what is kept of them."""
+
+MAX_JOINT_BYTES = 4 << 30
+"""Images of a scene, and their copies at the encoder's size, where all views go in together."""
 
 _BESIDE = 4
 """Threads that work out where a scene's tokens are while the model runs."""
@@ -31,19 +44,49 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some views of a scene with their pixels."""
+
+    views: tuple[View, ...]
+    rgb: np.ndarray
+    """uint8 [n, H, W, 3]."""
+
+    depth_m: tuple[np.ndarray | None, ...]
+
+
+Ahead = Callable[[Iterator[Part]], Iterator[Part]]
+"""Gives what an iterator gives; it may make the next part while this one is used."""
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedScene:
     """The chosen views of a scene, decoded."""
 
     scene_id: str
-    views: tuple[View, ...]
-    rgb: np.ndarray
-    """uint8 [V, H, W, 3]."""
-
-    depth_m: tuple[np.ndarray | None, ...]
+    decoded: tuple[DecodedView, ...]
     content_sha256: str
     report: SceneReport
     geometry: Diagnosis
     """Whether depth agrees between neighbouring chosen views."""
+
+    @property
+    def view_ids(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return tuple(one.view.view_id for one in self.decoded)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns of every colour image, px."""
+        return self.decoded[0].size
+
+    def parts(self, num_views: int) -> Iterator[Part]:
+        """Yield the views in order, so many at a time."""
+        for start in range(0, len(self.decoded), num_views):
+            some = self.decoded[start : start + num_views]
+            rgb = np.empty((len(some), *self.image_size, 3), dtype=np.uint8)
+            for one, out in zip(some, rgb, strict=True):
+                out[:] = one.rgb
+            yield Part(tuple(one.view for one in some), rgb, tuple(one.depth_m for one in some))
 
 
 def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> DecodedScene:
@@ -57,49 +100,123 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
         num_views=config.num_views,
         sampling=config.sampling,
         policy=config.bad_views,
+        held_bytes=HELD_BYTES,
     )
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
     geometry = diagnose_views(decoded, asked=asked)
     for line in (*report.lines(), *geometry.lines()):
         _log.warning("%s: %s", scene_id, line)
-    views = tuple(one.view for one in decoded)
-    rgb = [one.rgb for one in decoded]
-    depth_m = tuple(one.depth_m for one in decoded)
-    digest = _content_sha256(views, rgb, depth_m)
-    return DecodedScene(scene_id, views, np.stack(rgb), depth_m, digest, report, geometry)
+    return DecodedScene(scene_id, tuple(decoded), _content_sha256(decoded), report, geometry)
 
 
-def encode_scene(scene: DecodedScene, backbone: Backbone, config: ExtractConfig) -> SceneArrays:
-    """Run the backbone on a decoded scene and bring everything to the common grid."""
-    count, height, width = scene.rgb.shape[:3]
-    view_ids = [view.view_id for view in scene.views]
-    cells = grid_cells(backbone.token_map(height, width), height, width, config.grid)
+Known = dict[bytes, list[TokenGeometry]]
+"""Where a scene's tokens lie, by the way in which an encoder divides its images."""
+
+
+def encode_scene(
+    scene: DecodedScene,
+    backbone: Backbone,
+    config: ExtractConfig,
+    ahead: Ahead = iter,
+    known: Known | None = None,
+) -> SceneArrays:
+    """Run the backbone on a decoded scene and bring everything to the common grid.
+
+    Args:
+        scene: From `decode_scene`.
+        backbone: Sees the same views together, whatever the parts are.
+        config: Says which grid.
+        ahead: See `Ahead`.
+        known: Where the scene's tokens lie, from other encoders; what is new is added.
+
+    Raises:
+        SceneError: The backbone sees all views at once, and they are more than memory is given.
+    """
+    count, (height, width) = len(scene.decoded), scene.image_size
+    check_view_ids(scene.view_ids, count)
+    token_map = backbone.token_map(height, width)
+    row_cells, col_cells = grid_cells(token_map, height, width, config.grid)
+    features = {
+        tap: np.empty((count, *config.grid, backbone.channels), dtype=np.float32)
+        for tap in backbone.taps
+    }
+    coverage = np.empty(config.grid, dtype=np.float32)
+    known = {} if known is None else known
+    division = np.concatenate([row_cells, col_cells]).tobytes()
+    geometry = known.get(division, [])
+    placing = not geometry
+    previews: list[np.ndarray] = []
+    done = 0
     with ThreadPoolExecutor(_BESIDE) as beside:  # a GPU need not wait for the cameras' arithmetic
-        found = [
-            beside.submit(_geometry, view, depth, (height, width), *cells)
-            for view, depth in zip(scene.views, scene.depth_m, strict=True)
-        ]
-        preview = beside.submit(_previews, scene.rgb, config.grid)
-        features, coverage = backbone.encode_pooled(
-            scene.rgb, config.grid, scene_id=scene.scene_id, view_ids=view_ids
-        )
-        geometry = [one.result() for one in found]
+        for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
+            ids = [view.view_id for view in part.views]
+            preview = beside.submit(_previews, part.rgb, config.grid)
+            placed = [
+                beside.submit(_geometry, view, depth, (height, width), row_cells, col_cells)
+                for view, depth in zip(part.views, part.depth_m, strict=True)
+                if placing
+            ]
+            pooled, coverage = backbone.encode_pooled(
+                part.rgb, config.grid, scene_id=scene.scene_id, view_ids=ids
+            )
+            for tap, values in pooled.items():
+                features[tap][done : done + len(ids)] = values
+            geometry += [one.result() for one in placed]
+            done += len(ids)
+            previews.append(preview.result())
+    known[division] = geometry
+    return _scene_arrays(scene, features, coverage, geometry, np.concatenate(previews))
+
+
+def _scene_arrays(
+    scene: DecodedScene,
+    features: dict[str, np.ndarray],
+    coverage: np.ndarray,
+    geometry: list[TokenGeometry],
+    preview: np.ndarray,
+) -> SceneArrays:
+    count = len(scene.decoded)
     return SceneArrays(
         scene_id=scene.scene_id,
         features=features,
-        view_ids=tuple(view_ids),
+        view_ids=scene.view_ids,
         world_xyz=np.stack([view.world_xyz for view in geometry]),
         center_xyz=np.stack([view.center_xyz for view in geometry]),
         depth_share=np.stack([view.depth_share for view in geometry]),
-        coverage=np.broadcast_to(coverage, (count, *config.grid)),
-        preview=preview.result(),
-        world_from_camera=_cameras([view.world_from_camera for view in scene.views], 4),
-        intrinsics=_cameras([view.K_color for view in scene.views], 3),
-        image_size=np.tile([height, width], (count, 1)),
+        coverage=np.broadcast_to(coverage, (count, *coverage.shape)),
+        preview=preview,
+        world_from_camera=_cameras([one.view.world_from_camera for one in scene.decoded], 4),
+        intrinsics=_cameras([one.view.K_color for one in scene.decoded], 3),
+        image_size=np.tile(scene.image_size, (count, 1)),
         content_sha256=scene.content_sha256,
         dropped_views=scene.report.dropped_views,
     )
+
+
+def _views_of_a_part(scene: DecodedScene, backbone: Backbone) -> int:
+    """Return how many views to hand over at a time: whole batches, so that no result changes."""
+    count = len(scene.decoded)
+    if backbone.views_at_once is None:
+        _check_joint(scene, backbone)
+        return count
+    fitting = PART_BYTES // max(one.num_bytes for one in scene.decoded)
+    batch = backbone.views_at_once
+    return max(1, min(PART_VIEWS, fitting) // batch) * batch
+
+
+def _check_joint(scene: DecodedScene, backbone: Backbone) -> None:
+    height, width = scene.image_size
+    rows, cols = backbone.canvas(height, width)
+    # On the canvas once as bytes and once as float32.
+    needed = len(scene.decoded) * 3 * (height * width + rows * cols * 5)
+    if needed > MAX_JOINT_BYTES:
+        raise SceneError(
+            f"{scene.scene_id}: all {len(scene.decoded)} views of {width}x{height} go into this "
+            f"encoder together and take {needed / 2**30:.1f} GiB, more than the "
+            f"{MAX_JOINT_BYTES >> 30} that they may; take fewer --views, a --context that sees "
+            "each view alone where the encoder has one, or smaller images"
+        )
 
 
 def _geometry(
@@ -141,9 +258,7 @@ def _cameras(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:
     return np.stack([unknown if m is None else np.asarray(m, np.float64) for m in matrices])
 
 
-def _content_sha256(
-    views: Sequence[View], rgb: Sequence[np.ndarray], depth_m: Sequence[np.ndarray | None]
-) -> str:
+def _content_sha256(decoded: Sequence[DecodedView]) -> str:
     """Hash what the features come from: ids, decoded pixels, depths and cameras."""
     digest = hashlib.sha256()
 
@@ -153,9 +268,10 @@ def _content_sha256(
         if values is not None:
             digest.update(np.ascontiguousarray(values).data)
 
-    for view, image, depth in zip(views, rgb, depth_m, strict=True):
-        update(f"view {len(view.view_id)} {view.view_id}", image)
-        update("depth", depth)
+    for one in decoded:
+        view = one.view
+        update(f"view {len(view.view_id)} {view.view_id}", one.rgb)
+        update("depth", one.depth_m)
         for name in ("K_color", "K_depth", "world_from_camera"):
             camera = getattr(view, name)
             update(name, None if camera is None else np.asarray(camera, dtype=np.float64))

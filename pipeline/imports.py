@@ -22,6 +22,7 @@ from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION, sha256_of
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
+from vega3d.pipeline.store.scene_arrays import check_view_ids, check_whole_numbers, without_unseen
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.writer import uncommitted
 
@@ -51,13 +52,13 @@ def import_arrays(
 
     Raises:
         SceneError: The scenes differ in taps, grid or channels, an array has another shape than
-            `SceneArrays` says, or class ids do not fit the stored type.
+            `SceneArrays` says, its views are not named, or class ids do not fit the stored type.
         StoreError: There is a store of another config, or a value does not fit.
     """
     identity = _identity(scenes, model, store_dtype)
     for scene in scenes:
         _check_beside(scene)
-        _check_class_ids(scene, store_dtype)
+        _check_whole_numbers(scene, store_dtype)
     entries = [
         SceneEntry(scene_id=scene.scene_id, num_views=_num_views(scene), size_bytes=0)
         for scene in scenes
@@ -79,19 +80,7 @@ def import_arrays(
 
 
 def _prepared(scene: SceneArrays) -> SceneArrays:
-    return _with_hash(_without_unseen(_without_origin(scene)))
-
-
-def _without_unseen(scene: SceneArrays) -> SceneArrays:
-    """Return the scene with NaN where nothing was seen: a filler would enter the statistics."""
-    if scene.coverage is None:
-        return scene
-    seen = (np.asarray(scene.coverage) > 0)[..., None]
-    features = {
-        tap: np.where(seen, values, np.asarray(np.nan, values.dtype))
-        for tap, values in scene.features.items()
-    }
-    return replace(scene, features=features)
+    return _with_hash(without_unseen(_without_origin(scene)))
 
 
 def _without_origin(scene: SceneArrays) -> SceneArrays:
@@ -226,27 +215,16 @@ def _check_beside(scene: SceneArrays) -> None:
                 f"{scene.scene_id}: {name} must be {list(shape)} for features of {views} views and "
                 f"{rows} x {cols} tokens, got {list(np.shape(given))}"
             )
-    if len(scene.view_ids) not in (0, views):
-        raise SceneError(
-            f"{scene.scene_id}: there are {len(scene.view_ids)} view ids for {views} views"
-        )
+    check_view_ids(scene)
 
 
-def _check_class_ids(scene: SceneArrays, store_dtype: str) -> None:
-    """Refuse whole numbers of one channel, as class ids are, that the stored type would round."""
+def _check_whole_numbers(scene: SceneArrays, store_dtype: str) -> None:
     for tap, values in scene.features.items():
-        known = values[np.isfinite(values)]
-        if values.shape[-1] != 1 or (known != np.round(known)).any():
-            continue
-        with np.errstate(over="ignore"):
-            stored = known.astype(store_dtype)
-        if (changed := np.flatnonzero(stored != known)).size:
-            first = changed[0]
-            raise SceneError(
-                f"{scene.scene_id}: tap {tap} holds whole numbers of one channel, as class ids "
-                f"are, and {store_dtype} would make {known[first]:.0f} {stored[first]:.0f}; "
-                "use --store-dtype float32 (whole to 16777216)"
-            )
+        seen = values if scene.coverage is None else values[np.asarray(scene.coverage) > 0]
+        try:
+            check_whole_numbers(tap, seen, store_dtype)
+        except SceneError as error:
+            raise SceneError(f"{scene.scene_id}: {error}") from error
 
 
 def _num_views(scene: SceneArrays) -> int:

@@ -1,6 +1,7 @@
 """Scenes decoded while the one before is computed, each bounded in time.
 
-What a scene's data causes is that scene's failure; what a disk or a server causes is not.
+What a scene's data causes is that scene's failure; what a disk or a server causes is not. One scene
+is ahead and no more, and of a scene that is computed one part: memory is bounded.
 """
 
 import logging
@@ -12,13 +13,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
-
-import numpy as np
+from functools import partial
+from typing import Generic, TypeVar
 
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
-from vega3d.pipeline.features import DecodedScene, decode_scene
+from vega3d.pipeline.features import Ahead, DecodedScene, Part, decode_scene
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, View
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.texts import fixed_text, printable
@@ -30,9 +30,6 @@ _DATA_ERRORS = (ValueError, ArithmeticError, LookupError, EOFError, OSError, Rec
                 struct.error, zlib.error)  # fmt: skip
 """What reading damaged or hostile data raises where a reader did not think of it. Others
 (AttributeError, TypeError, AssertionError) are bugs, and stop the run."""
-
-MAX_SCENE_BYTES = 8 << 30
-"""Of a scene's decoded images and depths together: what is more would fill memory."""
 
 _POLL_S = 1.0
 _log = logging.getLogger(__name__)
@@ -46,6 +43,9 @@ class ReadScene:
     seconds: float
     detail: str = ""
     """Of a failure, as the library told it; the failure's reason is the same for the same fault."""
+
+    ahead: Ahead = iter
+    """Makes the scene's parts one ahead, bounded in time: what is not held is decoded again."""
 
 
 def read_ahead(
@@ -68,18 +68,13 @@ def read_ahead(
     Raises:
         TransientError: A disk, mount or server does not answer, or not within `limit_s`.
     """
-    reader = _Reader(source, config, beat)
-    # A daemon: a thread that waits for a dead mount must not keep the process from ending.
-    thread = threading.Thread(target=reader.work, args=(scene_ids,), daemon=True)
-    thread.start()
+    reader = _Reader(source, config, _Pulse(beat), limit_s)
+    reading: _OneAhead[ReadScene] = _OneAhead(reader.scenes(scene_ids), reader.pulse)
     try:
         for scene_id in scene_ids:
-            item = reader.take(scene_id, limit_s)
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+            yield reading.take(scene_id, limit_s)
     finally:
-        reader.stop()
+        reading.stop()
 
 
 def places(source: SceneSource | None) -> tuple[str, ...]:
@@ -90,66 +85,105 @@ def places(source: SceneSource | None) -> tuple[str, ...]:
 
 
 @dataclass
-class _Reader:
-    source: SceneSource
-    config: ExtractConfig
+class _Pulse:
+    """When those who read showed a sign of life."""
+
     beat: Callable[[], None]
-    _ready: "queue.Queue[ReadScene | BaseException]" = field(default_factory=lambda: queue.Queue(1))
-    _stopped: bool = False
-    _heard_s: float = field(default_factory=time.monotonic)
+    heard_s: float = field(default_factory=time.monotonic)
 
-    def work(self, scene_ids: Sequence[str]) -> None:
-        """Read the scenes one after the other, one ahead of who takes them."""
-        roots = places(self.source)
-        for scene_id in scene_ids:
-            if self._stopped:
-                return
-            self.alive()
-            try:
-                item: ReadScene | BaseException = self._read(scene_id, roots)
-            except BaseException as error:  # raised again by who takes it
-                error.add_note(f"while reading scene {scene_id}")
-                item = error
-            self._ready.put(item)
+    def alive(self) -> None:
+        self.heard_s = time.monotonic()
+        self.beat()
 
-    def take(self, scene_id: str, limit_s: float) -> ReadScene | BaseException:
-        """Return the next scene; raises TransientError where none comes in time."""
+
+class _OneAhead(Generic[T]):
+    """An iterator that a thread moves on: while an item is used the next is made, and no more."""
+
+    def __init__(self, items: Iterator[T], pulse: _Pulse) -> None:
+        self._items, self._pulse = items, pulse
+        self._ready: queue.Queue[list[T] | BaseException] = queue.Queue()
+        self._wanted = threading.Semaphore(1)
+        self._stopped = False
+        # A daemon: a thread that waits for a dead mount must not keep the process from ending.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def take(self, scene_id: str, limit_s: float) -> T:
+        """Return the next item; raises StopIteration at the end, and TransientError in silence."""
+        asked_s = time.monotonic()
         while True:
             try:
-                item = self._ready.get(timeout=min(_POLL_S, limit_s))
+                made = self._ready.get(timeout=min(_POLL_S, limit_s))
+                break
             except queue.Empty:
-                if time.monotonic() - self._heard_s > limit_s:
+                if time.monotonic() - max(asked_s, self._pulse.heard_s) > limit_s:
                     raise TransientError(
                         f"{scene_id}: reading it gave no sign of life for {limit_s:.0f} s; look at "
                         "its files and the disk or mount that they lie on"
                     ) from None
-            else:
-                self.alive()
-                return item
+        self._pulse.alive()
+        self._wanted.release()
+        if isinstance(made, BaseException):
+            raise made
+        return made[0]
 
     def stop(self) -> None:
-        """Let the thread end with the scene that it is at."""
+        """Let the thread end with the item that it is at."""
         self._stopped = True
-        while not self._ready.empty():
-            self._ready.get()
+        self._wanted.release()
 
-    def alive(self) -> None:
-        self._heard_s = time.monotonic()
-        self.beat()
+    def _work(self) -> None:
+        while True:
+            self._wanted.acquire()
+            if self._stopped:
+                return
+            self._pulse.alive()
+            try:
+                self._ready.put([next(self._items)])
+            except BaseException as error:  # raised again by who takes it
+                self._ready.put(error)
+                return
+
+
+@dataclass
+class _Reader:
+    source: SceneSource
+    config: ExtractConfig
+    pulse: _Pulse
+    limit_s: float
+
+    def scenes(self, scene_ids: Sequence[str]) -> Iterator[ReadScene]:
+        """Read the scenes one after the other."""
+        roots = places(self.source)
+        for scene_id in scene_ids:
+            try:
+                yield self._read(scene_id, roots)
+            except BaseException as error:
+                error.add_note(f"while reading scene {scene_id}")
+                raise
 
     def _read(self, scene_id: str, roots: Sequence[str]) -> ReadScene:
         start = time.monotonic()
         try:
-            decoded = decode_scene(_Watched(self.source, self.alive), scene_id, self.config)
-            return ReadScene(decoded, time.monotonic() - start)
-        except (SceneError, _TooLargeError) as error:
+            source = _Watched(self.source, self.pulse.alive)
+            decoded = decode_scene(source, scene_id, self.config)
+        except SceneError as error:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
             return ReadScene(failure, time.monotonic() - start, _detail(error))
+        ahead = partial(self._parts_ahead, scene_id)
+        return ReadScene(decoded, time.monotonic() - start, ahead=ahead)
 
-
-class _TooLargeError(Exception):
-    """A scene does not fit memory; no bad view, which would be left out."""
+    def _parts_ahead(self, scene_id: str, parts: Iterator[Part]) -> Iterator[Part]:
+        reading: _OneAhead[Part] = _OneAhead(parts, self.pulse)
+        try:
+            while True:
+                try:
+                    part = reading.take(scene_id, self.limit_s)
+                except StopIteration:
+                    return
+                yield part
+        finally:
+            reading.stop()
 
 
 @dataclass
@@ -158,7 +192,6 @@ class _Watched:
 
     source: SceneSource
     alive: Callable[[], None]
-    decoded_bytes: int = 0
 
     def entries(self) -> Sequence[SceneEntry]:
         return self.source.entries()
@@ -177,19 +210,9 @@ class _Watched:
         depth = view.read_depth_m
         return replace(
             view,
-            read_rgb=lambda: self._counted(view.read_rgb, where),
-            read_depth_m=None if depth is None else lambda: self._counted(depth, where),
+            read_rgb=lambda: self._ours(view.read_rgb, where),
+            read_depth_m=None if depth is None else lambda: self._ours(depth, where),
         )
-
-    def _counted(self, read: Callable[[], np.ndarray], where: str) -> np.ndarray:
-        image = self._ours(read, where)
-        self.decoded_bytes += image.nbytes
-        if self.decoded_bytes > MAX_SCENE_BYTES:
-            raise _TooLargeError(
-                f"{where}: the scene's images decode to more than {MAX_SCENE_BYTES >> 30} GiB "
-                "together; take fewer --views, or scale them down"
-            )
-        return image
 
     def _ours(self, read: Callable[[], T], where: str) -> T:
         self.alive()

@@ -23,10 +23,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file, or what shares a service, on one worker; skip what needs a device."""
+    _mark_all_but_the_first_slow(items)
     for item in items:
         shared = [name for name in SHARED if item.get_closest_marker(name)]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
     _skip_without_gpu(items)
+
+
+def _mark_all_but_the_first_slow(items: list[pytest.Item]) -> None:
+    """Let one case stand for all of a test that is marked `one_quick`."""
+    seen = set()
+    for item in items:
+        if item.get_closest_marker("one_quick"):
+            name = item.nodeid.partition("[")[0]
+            if name in seen:
+                item.add_marker("slow")
+            seen.add(name)
 
 
 def _skip_without_gpu(items: list[pytest.Item]) -> None:

@@ -19,10 +19,18 @@ MAY_IMPORT = {
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
     "evaluate/benchmarks": {"evaluate", "evaluate/benchmarks", "pipeline"},
+    "evaluate/probes": {
+        "evaluate",
+        "evaluate/probes",
+        "pipeline/scenes",
+        "pipeline/scenes/rooms",
+        "pipeline/store",
+    },
     "train": {"train", "pipeline"},
     "train/pretrain": {
         "train",
         "train/pretrain",
+        "evaluate/probes/readout.py",  # the ridge and the MLP: one of each
         "pipeline",
         "pipeline/scenes",
         "pipeline/scenes/rooms",
@@ -44,6 +52,7 @@ SHARED = {
         "texts",
         "transient",
         "local_files",
+        "places",
         "remote",
     )
 }
@@ -169,7 +178,7 @@ COMMANDS = {
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
-    "train.pretrain": "generator semantic score",
+    "train.pretrain": "generator semantic views score",
 }
 HEAVY = [
     "numpy",
@@ -191,6 +200,7 @@ ASKED = [(package, name) for package, names in COMMANDS.items() for name in ("",
 ASKED += [("pipeline", f"run --backbone {name}") for name in (*backbone_names(), *preset_names())]
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize(("package", "command"), ASKED)
 def test_help_imports_nothing_heavy(package: str, command: str) -> None:
     code = (
@@ -206,6 +216,7 @@ def test_help_imports_nothing_heavy(package: str, command: str) -> None:
     assert "Usage" in done.stdout
 
 
+@pytest.mark.slow
 def test_no_module_is_loaded_under_two_names() -> None:
     """From the repository's root, `evaluate` and `train` can be imported bare: nobody does."""
     code = (

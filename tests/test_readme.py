@@ -40,6 +40,7 @@ def test_blocks_run_in_order(tmp_path: Path) -> None:
     assert len(list((tmp_path / "demo-output" / "pictures").glob("*.png"))) == 3
 
 
+@pytest.mark.slow
 def test_options_exist() -> None:
     text = "\n".join(text for language, text in BLOCKS if language in ("bash", "text"))
     asked: dict[tuple[str, str], set[str]] = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from vega3d.evaluate.benchmarks.libero import wilson
 from vega3d.evaluate.benchmarks.measures import Difference, Measure, Score
+from vega3d.pipeline.files import write_whole
 
 Intervals = Mapping[str, tuple[float, float]]
 Differences = Mapping[str, Difference]
@@ -67,7 +68,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
-    places["json"].write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    write_whole(places["json"], (json.dumps(numbers, indent=1) + "\n").encode())
     templates = Path(__file__).parents[1] / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined
@@ -79,7 +80,7 @@ def write(
         tasks=_tasks(score),
         worst=_worst(score, worst),
     )
-    places["html"].write_text(html, encoding="utf-8")
+    write_whole(places["html"], html.encode())
     return {name: str(place) for name, place in places.items()}
 
 

@@ -34,6 +34,11 @@ class Backbone:
         self._config, self._facts, self._numerics = config, facts, numerics
         self._encoder = encoder
 
+    @property
+    def views_at_once(self) -> int | None:
+        """Views that go through the encoder together; None: all of a scene."""
+        return None if self._encoder.joint else self._numerics.batch_size
+
     def canvas(self, image_height: int, image_width: int) -> Canvas:
         """Return rows and columns of the input that an image of that size is brought to, px."""
         return self._config.canvas(self._facts, image_height, image_width)
@@ -111,8 +116,7 @@ class Backbone:
         )
         dtype = getattr(self._config, "dtype", "float32")
         with torch.inference_mode(), gpu_kernels(dtype, self._numerics.device):
-            step = len(rgb) if self._encoder.joint else self._numerics.batch_size
-            for batch in views.batches(step):
+            for batch in views.batches(self.views_at_once or len(rgb)):
                 for tap, found in self._encoder.tokens(batch):
                     tokens = torch.as_tensor(found)
                     self._check_tokens(tap, tokens, (len(batch), height, width))
@@ -154,8 +158,13 @@ def check_views(rgb: np.ndarray, view_ids: Sequence[str]) -> None:
             f"views must be uint8 [V, H, W, 3] of one size, got {rgb.dtype} {list(rgb.shape)}; "
             f"convert to 8-bit RGB, 0 to 255"
         )
-    if len(view_ids) != len(rgb) or len(set(view_ids)) != len(view_ids):
+    check_view_ids(view_ids, len(rgb))
+
+
+def check_view_ids(view_ids: Sequence[str], num_views: int) -> None:
+    """Check that each view has an id of its own."""
+    if len(view_ids) != num_views or len(set(view_ids)) != len(view_ids):
         raise ValueError(
-            f"view_ids must name each of the {len(rgb)} views once (equal ids would share noise), "
+            f"view_ids must name each of the {num_views} views once (equal ids would share noise), "
             f"got {len(view_ids)} ids, {len(set(view_ids))} of them different"
         )

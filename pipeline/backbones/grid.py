@@ -142,6 +142,11 @@ def pool_to_grid(
         return _adaptive_pool(features, grid), np.ones(grid, dtype=np.float32)
     rows, cols, coverage = pooling_weights(token_map, image_height, image_width, grid)
     pooled = np.empty((len(features), *grid, features.shape[3]), dtype=np.float32)
+    # What a token of the padding alone holds is nothing to any cell; 0 times inf would be NaN.
+    unseen = ~np.outer(rows.any(axis=0), cols.any(axis=0))
+    if unseen.any():
+        features = features.copy()
+        features[:, unseen] = 0
     for view, out in zip(features, pooled, strict=True):
         by_row = np.tensordot(rows, view.astype(np.float64), axes=1)  # gh w C
         out[:] = np.matmul(cols, by_row)  # gh gw C

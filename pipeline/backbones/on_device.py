@@ -48,22 +48,21 @@ def pool_on_device(
     """Average tokens over the cells of an `area` map as `grid.pool_to_grid` does, in float64."""
     count, _, cols, channels = features.shape
     sizes = (image_height, image_width, grid, str(features.device))
-    by_row, by_col, is_seen = _pooling(token_map, *sizes)
-    wide = (by_row @ features.double().flatten(2)).view(count, grid[0], cols, channels)
+    by_row, by_col, is_seen, is_used = _pooling(token_map, *sizes)
+    used = torch.where(is_used, features.double(), 0.0)  # 0 times inf would be NaN
+    wide = (by_row @ used.flatten(2)).view(count, grid[0], cols, channels)
     return torch.where(is_seen, (by_col @ wide).float(), torch.nan)
 
 
 @lru_cache(maxsize=16)  # an upload makes the host wait for all that the GPU still has to do
 def _pooling(
     token_map: TokenMap, image_height: int, image_width: int, grid: tuple[int, int], device: str
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     by_row, by_col, coverage = pooling_weights(token_map, image_height, image_width, grid)
-    is_seen = torch.from_numpy(coverage > 0).unsqueeze(-1)
-    return (
-        torch.from_numpy(by_row).to(device),
-        torch.from_numpy(by_col).to(device),
-        is_seen.to(device),
-    )
+    is_used = np.outer(by_row.any(axis=0), by_col.any(axis=0))
+    made = (by_row, by_col, coverage[..., None] > 0, is_used[..., None])
+    first, second, third, fourth = (torch.from_numpy(part).to(device) for part in made)
+    return first, second, third, fourth
 
 
 @lru_cache(maxsize=16)

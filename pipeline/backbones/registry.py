@@ -20,6 +20,12 @@ DEFAULT = "wan2.1-t2v"
 _OURS = {
     "wan2.1-t2v": "wan:WanConfig",
     "siglip": "siglip:SiglipConfig",
+    "siglip2": "siglip:Siglip2Config",
+    "dinov2": "dinov2:Dinov2Config",
+    "dinov3": "dinov3:Dinov3Config",
+    "clip": "clip:ClipConfig",
+    "vjepa2": "vjepa2:Vjepa2Config",
+    "qwen2.5-vl-vision": "qwen_vision:QwenVisionConfig",
     "rgb": "controls:RgbConfig",
     "position": "controls:PositionConfig",
     "random": "controls:RandomConfig",

@@ -7,16 +7,15 @@ Source: H-EmbodVis/VEGA-3D @ 9c96924, llava/model/multimodal_encoder/siglip_enco
 layer deleted, the rest read without a norm); transformers 5, SiglipVisionModel, Siglip2VisionModel.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vega3d.pipeline.backbones.checkpoints import read_config
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
+from vega3d.pipeline.backbones.preprocessing import image_statistics
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
@@ -61,7 +60,7 @@ def _published(kind: str, **differing: int) -> Configs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiglipConfig(BackboneConfig):
-    """Settings of SigLIP and SigLIP 2, the semantic half."""
+    """Settings of SigLIP, the semantic half; it takes SigLIP 2 as well."""
 
     name: ClassVar[str] = "siglip"
     classes: ClassVar[str] = "SiglipVisionModel, Siglip2VisionModel"
@@ -154,6 +153,20 @@ class SiglipConfig(BackboneConfig):
         }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Siglip2Config(SiglipConfig):
+    """Settings of SigLIP 2, trained on captions, locations and patches of its own teacher."""
+
+    name: ClassVar[str] = "siglip2"
+
+    model: str = "google/siglip2-so400m-patch14-384"
+    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+
+    def stored(self) -> dict[str, Any]:
+        """Return the settings as a store's config keeps them."""
+        return BackboneConfig.stored(self)
+
+
 class SiglipEncoder:
     """A vision transformer cut after the last tap.
 
@@ -221,28 +234,6 @@ class SiglipEncoder:
         other_size = tuple(pixels.shape[2:]) != (self._facts.native_px,) * 2
         interpolated: Tensor = self._embeddings(pixels, interpolate_pos_encoding=other_size)
         return interpolated
-
-
-def image_statistics(folder: Path) -> tuple[list[float], list[float]]:
-    """Return mean and std of R, G, B that a checkpoint's processor subtracts and divides by.
-
-    Raises:
-        CheckpointError: preprocessor_config.json holds no such numbers.
-    """
-    path = folder / "preprocessor_config.json"
-    config = read_config(folder, ".", path.name) if path.is_file() else {}
-    if config.get("do_normalize") is False:
-        return [0.0] * 3, [1.0] * 3
-    found = [config.get(name, 0.5) for name in ("image_mean", "image_std")]
-    try:
-        mean, std = ([float(x) for x in (v if isinstance(v, list) else [v] * 3)] for v in found)
-        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
-            raise ValueError
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: image_mean and image_std: three each, got {found}"
-        ) from error
-    return mean, std
 
 
 def desk() -> SiglipConfig:

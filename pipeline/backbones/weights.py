@@ -5,7 +5,7 @@ No diffusers or transformers import at the top: the caller's class says which li
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ def load_strictly(
     *,
     may_miss: re.Pattern[str] = _NOTHING,
     may_skip: re.Pattern[str] = _NOTHING,
+    renamed: Mapping[str, str] | None = None,
     **sizes: int,
 ) -> Any:  # noqa: ANN401
     """Return the model in `place`; any tensor missing, left over or misshapen is an error.
@@ -34,7 +35,8 @@ def load_strictly(
         place: The folder with config.json and .safetensors.
         dtype: Type of the weights in memory.
         may_miss: Tensors that the caller fills in.
-        may_skip: Tensors of the file that this class has no use for.
+        may_skip: Tensors of the file that this class has no use for, as they are named in it.
+        renamed: Of a transformers class: pattern in a file's name -> what it is called here.
         sizes: Of a diffusers config that are not the file's: fewer layers, say.
     """
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, **sizes}
@@ -44,6 +46,8 @@ def load_strictly(
         # An unset trust asks the user, who may type y; and what is "ignored" is in the report,
         # where a shape that does not fit would otherwise raise without naming the tensor.
         options |= {"dtype": dtype, "trust_remote_code": False, "ignore_mismatched_sizes": True}
+    if renamed:
+        options["key_mapping"] = dict(renamed)
     try:
         with quiet():
             model, info = cls.from_pretrained(str(place), output_loading_info=True, **options)

@@ -10,13 +10,14 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import field_of_view
 from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views, turn
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading, diagnose
+from vega3d.pipeline.scenes.images import MAX_PIXELS
+from vega3d.pipeline.scenes.pixels import Glance, glance_pixels
 from vega3d.pipeline.scenes.reprojection import PosedDepth
 from vega3d.pipeline.scenes.sampling import drop_bad_poses
 from vega3d.pipeline.scenes.scene import Scene, SceneSource, View
@@ -117,9 +118,9 @@ def check_scene(
 
 def check_one_size(scene_id: str, decoded: Sequence[DecodedView]) -> None:
     """Raise SceneError where a scene's images differ in size."""
-    if len(sizes := {one.rgb.shape for one in decoded}) > 1:
+    if len(sizes := {one.size for one in decoded}) > 1:
         raise SceneError(
-            f"{scene_id}: its images differ in size: {sorted(size[:2] for size in sizes)}; "
+            f"{scene_id}: its images differ in size: {sorted(sizes)}; "
             "resize them, or make a scene of each size"
         )
 
@@ -136,34 +137,36 @@ def diagnose_views(
         near: Views beside closer neighbours, where there are such; else each beside the next.
         asked: See `diagnose`.
     """
-    views = [view for one in decoded if (view := as_taken(one))]
+    views = [view for one in decoded if (view := glance_at(one))]
     beside, wide = list(pairwise(views)), list(zip(views, views[WIDE:], strict=False))
     return diagnose(near, [*beside, *wide], asked) if near else diagnose(beside, wide, asked)
 
 
-def as_taken(one: DecodedView) -> PosedDepth | None:
+def glance_at(one: DecodedView) -> PosedDepth | None:
     """Return a view's depth and camera as the source has them, before it was turned upright.
 
     None where one of them is not known. What axes a source means shows in its own poses alone.
+    Depth that is not held is on a coarser grid, and the camera is of that.
     """
     one = turn(one, -one.turns)
-    return _posed_depth(one.view, one.depth_m)
+    return _posed_depth(one.view, one.glance)
 
 
 def understood(one: DecodedView, reading: Reading) -> DecodedView:
     """Return a view as it would be if its source were read in another way; see `Reading.of`."""
-    taken = as_taken(one)
+    plain = turn(one, -one.turns)
+    taken = _posed_depth(plain.view, None if one.depth is None else Glance(one.depth.get()))
     assert taken is not None
-    meant, plain = reading.of(taken), turn(one, -one.turns)
+    meant = reading.of(taken)
     cameras = replace(plain.view, K_depth=meant.K, world_from_camera=meant.world_from_camera)
     return turn(replace(plain, view=cameras), one.turns)
 
 
-def _posed_depth(view: View, depth_m: Float32[np.ndarray, "h w"] | None) -> PosedDepth | None:
+def _posed_depth(view: View, glance: Glance | None) -> PosedDepth | None:
     """Return a view's depth with its camera, or None where one of them is not known."""
-    if depth_m is None or view.K_depth is None or view.world_from_camera is None:
+    if glance is None or view.K_depth is None or view.world_from_camera is None:
         return None
-    return PosedDepth(depth_m, view.K_depth, view.world_from_camera)
+    return PosedDepth(glance.depth_m, glance.intrinsics(view.K_depth), view.world_from_camera)
 
 
 def _neighbours(
@@ -172,7 +175,9 @@ def _neighbours(
     """Return decoded views, each beside the next of the scene, and how many depths were read."""
     views = drop_bad_poses(scene)[0].views
     place = {view.view_id: index for index, view in enumerate(views)}
-    known = {one.view.view_id: as_taken(one) for one in decoded}
+    known = {one.view.view_id: glance_at(one) for one in decoded}
+    all_held = all(one.depth is None or one.depth.held is not None for one in decoded)
+    most_pixels = MAX_PIXELS if all_held else glance_pixels(2 * len(decoded))
     pairs, num_read = [], 0
     for view_id, one in list(known.items()):
         if one is None:
@@ -180,7 +185,7 @@ def _neighbours(
         start = place[view_id] + 1
         for view in views[start : start + _LOOK_AHEAD]:
             if view.view_id not in known:
-                known[view.view_id] = _read(view)
+                known[view.view_id] = _read(view, most_pixels)
                 num_read += 1
             other = known[view.view_id]
             # A recorder that repeats frames would have us compare a view with itself.
@@ -190,9 +195,10 @@ def _neighbours(
     return pairs, num_read
 
 
-def _read(view: View) -> PosedDepth | None:
+def _read(view: View, most_pixels: int) -> PosedDepth | None:
     try:
-        return _posed_depth(view, view.read_depth_m() if view.read_depth_m else None)
+        depth_m = view.read_depth_m() if view.read_depth_m else None
+        return _posed_depth(view, None if depth_m is None else Glance.of(depth_m, most_pixels))
     except SceneError:
         return None  # where a run chooses this view, it says so
 
@@ -201,7 +207,7 @@ def _lens(decoded: Sequence[DecodedView]) -> Lens | None:
     known = [one for one in decoded if one.view.K_color is not None]
     if not known:
         return None
-    K, (height, width) = known[0].view.K_color, known[0].rgb.shape[:2]
+    K, (height, width) = known[0].view.K_color, known[0].size
     assert K is not None
     return Lens(
         focal_px=(float(K[0, 0]), float(K[1, 1])),

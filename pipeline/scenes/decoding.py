@@ -1,9 +1,9 @@
 """The views of a scene that go to a backbone: chosen, decoded, upright, and what was left out.
 
-Letters: H W a colour image, h w a depth image.
+Memory is bounded: see `pixels`. Letters: H W a colour image, h w a depth image.
 """
 
-import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.bad_views import BadViews, check_bad_views, name_bad_views
+from vega3d.pipeline.scenes.pixels import HELD_BYTES, Glance, Pixels, glance_pixels
 from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
 
@@ -22,10 +23,34 @@ class DecodedView:
     """A view with its pixels; its cameras are of these pixels."""
 
     view: View
-    rgb: UInt8[np.ndarray, "H W 3"]
-    depth_m: Float32[np.ndarray, "h w"] | None
+    color: Pixels
+    """Before any turn, as `depth` and `glance`."""
+
+    depth: Pixels | None
+    glance: Glance | None
     turns: int = 0
     """Quarter turns clockwise that were made: its camera is no longer as the source has it."""
+
+    @property
+    def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The colour image; it is decoded again where it is not held."""
+        return _turned(self.color.get(), self.turns)
+
+    @property
+    def depth_m(self) -> Float32[np.ndarray, "h w"] | None:
+        """The depth image; it is decoded again where it is not held."""
+        return None if self.depth is None else _turned(self.depth.get(), self.turns)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the colour image."""
+        return _turned_size(self.color.shape, self.turns)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its pixels when they are decoded."""
+        depth_bytes = 0 if self.depth is None else 4 * math.prod(self.depth.shape)
+        return math.prod(self.color.shape) + depth_bytes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,16 +99,19 @@ def decode_views(
     num_views: int,
     sampling: Literal["uniform", "coverage"],
     policy: BadViews = "drop",
+    held_bytes: int = HELD_BYTES,
 ) -> tuple[list[DecodedView], SceneReport]:
     """Drop views without a pose, choose views, decode them and turn them upright.
 
-    A view that repeats an earlier one is dropped: compared with itself it would agree.
+    A view that repeats an earlier one is dropped: compared with itself it would agree. Cameras do
+    not count there: who repeats a frame may well interpolate its pose.
 
     Args:
         scene: As a source gives it.
         num_views: Views to keep at most; 0 keeps all.
         sampling: See `sample_views`.
         policy: What becomes of views that cannot be used: see `check_bad_views`.
+        held_bytes: Decoded pixels that are held; what is more is decoded again when asked for.
 
     Raises:
         SceneError: No view is left, or too many are bad.
@@ -95,25 +123,15 @@ def decode_views(
         raise SceneError(f"{scene.scene_id}: no view has a finite pose ({lost} dropped)")
     sampled = sample_views(posed, num_views, sampling)
     check_bad_views(scene.scene_id, sampled.bad_views, num_listed, policy)
-    decoded: list[DecodedView] = []
-    bad: list[BadView] = []
-    turns = []
-    for view in sampled.views:
-        try:
-            turns.append(view.read_turns() if view.read_turns else 0)
-            decoded.append(_decode(view))
-        except SceneError as error:
-            del turns[len(decoded) :]
-            bad.append(BadView(view.view_id, str(error)))
+    decoded, turns, bad, repeated = _decode_all(sampled.views, held_bytes)
     check_bad_views(scene.scene_id, bad, len(sampled.views), policy)
-    decoded, turns, repeated = _without_repeats(decoded, turns)
     decoded, turned = _upright(decoded, turns)
     return decoded, SceneReport(
         views=len(decoded),
-        with_depth=sum(one.depth_m is not None for one in decoded),
+        with_depth=sum(one.depth is not None for one in decoded),
         with_pose=sum(one.view.world_from_camera is not None for one in decoded),
         lost_poses=lost,
-        repeated_views=repeated,
+        repeated_views=tuple(repeated),
         bad_views=(*sampled.bad_views, *bad),
         notes=(*scene.notes, *turned),
     )
@@ -127,8 +145,7 @@ def turn(one: DecodedView, turns: int) -> DecodedView:
     turns %= 4
     if turns == 0:
         return one
-    view, depth_m = one.view, one.depth_m
-    size = one.rgb.shape[:2]
+    view, size = one.view, one.size
     # One turn clockwise: what was to the right (x) is below (y), what was below is to the left.
     turned_from_camera = np.linalg.matrix_power(
         np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), turns
@@ -139,50 +156,55 @@ def turn(one: DecodedView, turns: int) -> DecodedView:
         K_color=None if view.K_color is None else _turned_intrinsics(view.K_color, size, turns),
         K_color_size=None if view.K_color_size is None else _turned_size(size, turns),
         K_depth=None
-        if view.K_depth is None or depth_m is None
-        else _turned_intrinsics(view.K_depth, depth_m.shape[:2], turns),
+        if view.K_depth is None or one.depth is None
+        else _turned_intrinsics(view.K_depth, _turned_size(one.depth.shape, one.turns), turns),
         world_from_camera=None if pose is None else pose @ turned_from_camera.T,
         read_color_bytes=None,
         read_turns=None,
     )
-    return DecodedView(
-        view=turned,
-        rgb=np.ascontiguousarray(np.rot90(one.rgb, -turns)),
-        depth_m=None if depth_m is None else np.ascontiguousarray(np.rot90(depth_m, -turns)),
-        turns=(one.turns + turns) % 4,
-    )
+    return replace(one, view=turned, turns=(one.turns + turns) % 4)
 
 
-def _decode(view: View) -> DecodedView:
-    return DecodedView(
-        view=view,
-        rgb=view.read_rgb(),
-        depth_m=view.read_depth_m() if view.read_depth_m else None,
-    )
+def _decode_all(
+    views: Sequence[View], held_bytes: int
+) -> tuple[list[DecodedView], list[int], list[BadView], list[str]]:
+    """Return the views that can be used, their turns, those that are bad, and who repeats one."""
+    decoded: list[DecodedView] = []
+    turns: list[int] = []
+    bad: list[BadView] = []
+    repeated: list[str] = []
+    seen: set[tuple[bytes, bytes]] = set()
+    room_bytes, most_pixels = held_bytes, glance_pixels(len(views), held_bytes)
+    for view in views:
+        try:
+            by = view.read_turns() if view.read_turns else 0
+            one = _decode(view, room_bytes, most_pixels)
+        except SceneError as error:
+            bad.append(BadView(view.view_id, str(error)))
+            continue
+        digests = (one.color.digest, one.depth.digest if one.depth else b"")
+        if digests in seen:
+            repeated.append(view.view_id)
+            continue
+        seen.add(digests)
+        decoded.append(one)
+        turns.append(by)
+        room_bytes -= one.color.held_bytes + (one.depth.held_bytes if one.depth else 0)
+    return decoded, turns, bad, repeated
 
 
-def _without_repeats(
-    decoded: Sequence[DecodedView], turns: Sequence[int]
-) -> tuple[list[DecodedView], list[int], tuple[str, ...]]:
-    """Return the views of pixels and depth not seen before, their turns, and the others' ids.
+def _decode(view: View, room_bytes: int, most_pixels: int) -> DecodedView:
+    color = Pixels.of(view.read_rgb(), view.read_rgb, room_bytes)
+    if view.read_depth_m is None:
+        return DecodedView(view=view, color=color, depth=None, glance=None)
+    depth_m = view.read_depth_m()
+    depth = Pixels.of(depth_m, view.read_depth_m, room_bytes - color.held_bytes)
+    most_pixels = depth_m.size if depth.held is not None else most_pixels
+    return DecodedView(view=view, color=color, depth=depth, glance=Glance.of(depth_m, most_pixels))
 
-    Cameras do not count: who repeats a frame may well interpolate its pose.
-    """
-    seen: set[bytes] = set()
-    kept: list[int] = []
-    repeated: list[int] = []
-    for index, one in enumerate(decoded):
-        digest = hashlib.blake2b(digest_size=16)
-        for pixels in (one.rgb, one.depth_m):
-            digest.update(b"" if pixels is None else f"{pixels.shape}".encode())
-            digest.update(b"" if pixels is None else np.ascontiguousarray(pixels).data)
-        (repeated if digest.digest() in seen else kept).append(index)
-        seen.add(digest.digest())
-    return (
-        [decoded[index] for index in kept],
-        [turns[index] for index in kept],
-        tuple(decoded[index].view.view_id for index in repeated),
-    )
+
+def _turned(image: np.ndarray, turns: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(image, -turns)) if turns else image
 
 
 def _upright(
@@ -190,7 +212,7 @@ def _upright(
 ) -> tuple[list[DecodedView], list[str]]:
     """Turn all views, or none where their sizes would then differ: a scene has one image size."""
     turned = [turn(one, by) for one, by in zip(decoded, turns, strict=True)]
-    if len({one.rgb.shape for one in turned}) > len({one.rgb.shape for one in decoded}):
+    if len({one.size for one in turned}) > len({one.size for one in decoded}):
         return list(decoded), ["some images are upright and some lie on their side; left as stored"]
     return turned, []
 

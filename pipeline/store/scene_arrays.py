@@ -11,6 +11,11 @@ from vega3d.pipeline.store.moments import scene_moments
 from vega3d.pipeline.store.record import MAX_FAILURE_BYTES, SceneRecord, pack_matrices
 from vega3d.pipeline.store.shard import Place
 
+_WIDER = {
+    "float16": "use --store-dtype float32 (whole to 16777216)",
+    "float32": "no stored type holds them: number the classes anew",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneArrays:
@@ -18,10 +23,11 @@ class SceneArrays:
 
     scene_id: str
     features: Mapping[str, np.ndarray]
-    """By tap, float32 [V, gh, gw, C]; NaN where `coverage` is 0."""
+    """By tap, float32 [V, gh, gw, C]; stored as NaN where not covered, whatever stands here."""
 
-    view_ids: Sequence[str] = ()
-    """Of each view; counted from "0" where left empty."""
+    view_ids: Sequence[str]
+    """Of each view, as other stores of the scene name it: numbers would match whatever stands at
+    that place elsewhere."""
 
     world_xyz: np.ndarray | None = None
     """[V, gh, gw, 3] metres: median over the token's pixels with depth; NaN where there is none."""
@@ -89,12 +95,16 @@ def as_stored(
 ) -> SceneArrays | SceneFailure:
     """Return the scene with its features in the stored type, or its failure where they do not fit.
 
+    Tokens that nobody saw (coverage 0) become NaN, whatever the encoder or the file holds there.
+
     Raises:
         StoreError: The features have another shape than the store's.
     """
     if isinstance(scene, SceneFailure):
         return scene
     try:
+        check_view_ids(scene)
+        scene = without_unseen(scene)
         features = {
             spec.name: _stored_features(scene, spec)
             for spec in arrays
@@ -102,6 +112,22 @@ def as_stored(
         }
     except SceneError as error:
         return SceneFailure(scene.scene_id, str(error))
+    return replace(scene, features=features)
+
+
+def without_unseen(scene: SceneArrays) -> SceneArrays:
+    """Return the scene with NaN where nothing was seen: a filler would enter the statistics."""
+    if scene.coverage is None or (seen := np.asarray(scene.coverage) > 0).all():
+        return scene
+    # Whole numbers, as of class ids, have no NaN; float64 keeps them for the checks to come.
+    floats = {
+        tap: values if values.dtype.kind == "f" else values.astype(np.float64)
+        for tap, values in scene.features.items()
+    }
+    features = {
+        tap: np.where(seen[..., None], values, np.asarray(np.nan, values.dtype))
+        for tap, values in floats.items()
+    }
     return replace(scene, features=features)
 
 
@@ -115,7 +141,7 @@ def scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
         scene_id=scene.scene_id,
         row=row,
         content_sha256=scene.content_sha256,
-        view_ids=tuple(scene.view_ids) or tuple(str(i) for i in range(count)),
+        view_ids=tuple(scene.view_ids),
         image_size=((0, 0),) * count
         if scene.image_size is None
         else tuple((int(height), int(width)) for height, width in scene.image_size),
@@ -139,7 +165,51 @@ def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
             f"{spec.shape[1]}; did the source change? Write it to a store of its own"
         )
     seen = features if scene.coverage is None else features[np.asarray(scene.coverage) > 0]
-    absmax = np.abs(seen.reshape(-1, features.shape[-1])).max(axis=0, initial=0.0)
+    _check_range(spec, seen)
+    check_whole_numbers(spec.name, seen, spec.dtype)
+    return features.astype(np.dtype(spec.dtype).newbyteorder("<"))
+
+
+def check_view_ids(scene: SceneArrays) -> None:
+    """Raise SceneError unless every view has an id of its own."""
+    views = len(next(iter(scene.features.values()), ()))
+    if len(scene.view_ids) != views or len(set(scene.view_ids)) != views:
+        raise SceneError(
+            f"{scene.scene_id}: there are {len(set(scene.view_ids))} different view ids for "
+            f"{views} views; give view_ids, as other stores of the scene name its views"
+        )
+
+
+def check_whole_numbers(tap: str, seen: np.ndarray, dtype: str) -> None:
+    """Raise SceneError where a channel of whole numbers, as class ids are, would be rounded.
+
+    Args:
+        tap: Its name.
+        seen: [tokens, C], or with more axes in front: the tokens that are covered.
+        dtype: Type of the stored features.
+    """
+    exact_to = 2 ** (np.finfo(dtype).nmant + 1)
+    for channel in np.flatnonzero(_absmax(seen) > exact_to):
+        values = seen[..., channel].ravel()
+        if values.dtype.kind == "f" and (values != np.round(values)).any():
+            continue
+        with np.errstate(over="ignore"):
+            stored = values.astype(dtype)
+        if (changed := np.flatnonzero(stored != values)).size:
+            first = changed[0]
+            raise SceneError(
+                f"tap {tap}: channel {channel} holds whole numbers, as class ids are, and {dtype} "
+                f"would make {values[first]:.0f} {stored[first]:.0f}; {_WIDER[dtype]}"
+            )
+
+
+def _absmax(seen: np.ndarray) -> np.ndarray:
+    found: np.ndarray = np.abs(seen.reshape(-1, seen.shape[-1])).max(axis=0, initial=0.0)
+    return found
+
+
+def _check_range(spec: ArraySpec, seen: np.ndarray) -> None:
+    absmax = _absmax(seen)
     if bad := np.flatnonzero(~np.isfinite(absmax)).tolist():
         raise SceneError(
             f"tap {spec.name}: channel {bad[0]} ({len(bad)} in all) is not finite; "
@@ -152,7 +222,6 @@ def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
             f"tap {spec.name}: channel {channel} reaches {absmax[channel]:.6g}, and "
             f"{spec.dtype} ends at {limit:g}; store with --store-dtype float32"
         )
-    return features.astype(np.dtype(spec.dtype).newbyteorder("<"))
 
 
 def _views(name: str, scene: SceneArrays) -> Iterable[np.ndarray]:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numbered import numbered
 
 from vega3d.evaluate.config import ReportConfig, RunConfig
 from vega3d.evaluate.report import report
@@ -32,7 +33,7 @@ def scenes(count: int, grid: int, channels: int) -> Iterator[SceneArrays]:
     for seed in range(count):
         rng = np.random.default_rng(seed)
         shape = (VIEWS, grid, grid)
-        yield SceneArrays(
+        yield numbered(
             scene_id=f"scene{seed:05d}",
             features={"b0": rng.standard_normal((*shape, channels)).astype(np.float16)},
             world_xyz=rng.uniform(0, 1, (*shape, 3)).astype(np.float32),

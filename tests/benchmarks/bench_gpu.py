@@ -42,8 +42,9 @@ from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.features import DecodedScene, encode_scene
-from vega3d.pipeline.scenes.decoding import SceneReport
+from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport
 from vega3d.pipeline.scenes.diagnosis import Diagnosis
+from vega3d.pipeline.scenes.pixels import Pixels
 from vega3d.pipeline.scenes.scene import View
 
 ROWS, TIMESTEP, SIGMA = 512, 300, 0.3
@@ -493,11 +494,26 @@ class Bench:
         height, width = self.sizes.image
         K = np.array([[0.9 * width, 0, width / 2], [0, 0.9 * width, height / 2], [0, 0, 1.0]])
         small = np.diag([self.sizes.depth[1] / width, self.sizes.depth[0] / height, 1]) @ K
-        views = tuple(
-            View(view_id=one, read_rgb=lambda: self.rgb[0], K_color=K, K_depth=small,
-                 world_from_camera=np.eye(4))
+        views = [
+            View(
+                view_id=one,
+                read_rgb=lambda: self.rgb[0],
+                K_color=K,
+                K_depth=small,
+                world_from_camera=np.eye(4),
+            )
             for one in self.view_ids
-        )  # fmt: skip
+        ]
+        room = 1 << 40
+        decoded = tuple(
+            DecodedView(
+                view=view,
+                color=Pixels.of(image, view.read_rgb, room),
+                depth=Pixels.of(depth_m, lambda depth_m=depth_m: depth_m, room),
+                glance=None,
+            )
+            for view, image, depth_m in zip(views, self.rgb, depth, strict=True)
+        )
         report = SceneReport(
             views=count,
             with_depth=count,
@@ -507,9 +523,7 @@ class Bench:
             bad_views=(),
             notes=(),
         )
-        return DecodedScene(
-            "room", views, self.rgb, tuple(depth), "0" * 64, report, Diagnosis(state="fits")
-        )
+        return DecodedScene("room", decoded, "0" * 64, report, Diagnosis(state="fits"))
 
     def end_to_end(self, backbone: Backbone, batch: int) -> dict[str, Any]:
         """Time scenes of decoded views: the model's way alone, and the whole compute stage."""

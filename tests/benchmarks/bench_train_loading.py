@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numbered import numbered
 
 from vega3d.pipeline import open_store
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.train.chunks import bytes_of, open_chunks, page_aligned
 from vega3d.train.loader import Loader
 from vega3d.train.order import Sample
@@ -49,7 +50,7 @@ def write_stores(folder: Path, size: Size) -> tuple[str, str]:
     urls = []
     for name, dim in (("prior", size.gen_dim), ("semantic", size.sem_dim)):
         scenes = [
-            SceneArrays(
+            numbered(
                 scene_id=f"scene{index}",
                 features={"b0": rng.standard_normal((*shape, dim), dtype=np.float32)},
                 world_xyz=rng.uniform(1, 3, (*shape, 3)).astype(np.float32),

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numbered import numbered
 
 from vega3d.pipeline import load_backbone
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.tiny import write_random_wan, write_tiny_wan
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.train.batch import Batch
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.pairing import pair_stores
@@ -62,7 +63,7 @@ def write_stores(folder: Path, size: Size) -> tuple[str, str]:
     urls = []
     for name, dim in (("prior", size.gen_dim), ("semantic", size.sem_dim)):
         scenes = [
-            SceneArrays(
+            numbered(
                 scene_id=f"scene{index}",
                 features={"b0": rng.standard_normal((*shape, dim), dtype=np.float32)},
                 world_xyz=rng.uniform(1, 3, (*shape, 3)).astype(np.float32),

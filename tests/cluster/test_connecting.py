@@ -88,6 +88,7 @@ def test_a_job_posted_by_another_user_of_this_machine_is_refused(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_the_token_is_not_left_behind(ports: set[int]) -> None:
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numbered import numbered
 
 from vega3d.evaluate import consistency
 from vega3d.evaluate.cli import main
@@ -24,7 +25,8 @@ from vega3d.evaluate.treatments import ChannelSums, channel_sums
 from vega3d.evaluate.units import score_unit, sum_unit
 from vega3d.pipeline import imports
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
+from vega3d.pipeline.store import scene_arrays
 
 GRID, VIEWS, CHANNELS = (4, 5), 5, 12
 CONFIG = ReportConfig(bootstrap_samples=50)
@@ -56,7 +58,7 @@ def scene(seed: int, *, views: int = VIEWS, grid: tuple[int, int] = GRID, **kwar
 def store(path: Path, scenes: list[dict], **kwargs: object) -> str:
     import_arrays(
         str(path),
-        [SceneArrays(**arrays) for arrays in scenes],
+        [numbered(**arrays) for arrays in scenes],
         **{"model": path.name, "store_dtype": "float32", **kwargs},
     )
     return str(path)
@@ -105,6 +107,7 @@ def test_the_report_says_what_the_arrays_say(three: str, tmp_path: Path) -> None
     assert row["estimates"]["consistency"]["num_scenes"] == 3
 
 
+@pytest.mark.slow
 def test_every_scheduler_and_number_of_workers_gives_the_same_numbers(
     three: str, tmp_path: Path
 ) -> None:
@@ -309,6 +312,7 @@ def test_a_store_that_changes_while_it_is_scored_leaves_no_result(
     assert not list((tmp_path / "out").rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_store_whose_scenes_all_fail_is_refused_with_their_reason(
     three: str, tmp_path: Path
 ) -> None:
@@ -334,6 +338,7 @@ def test_imported_features_of_two_models_are_no_other_pictures(three: str, tmp_p
     assert not any("pictures" in note for note in written.summary.notes)
 
 
+@pytest.mark.slow
 def test_what_takes_no_part_is_said_on_stderr(
     three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -454,7 +459,8 @@ def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
     tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stores that an older version imported hold the filler."""
-    monkeypatch.setattr(imports, "_without_unseen", lambda given: given)
+    for module in (imports, scene_arrays):
+        monkeypatch.setattr(module, "without_unseen", lambda given: given)
     one = scene(1)
     one["features"]["k300_b20"][:, 0] = filler
     coverage = np.ones((VIEWS, *GRID), dtype=np.float32)
@@ -480,6 +486,7 @@ def test_a_refused_store_takes_no_view_and_no_scene_from_the_others(tmp_path: Pa
     assert not [note for note in beside.summary.notes if "different views" in note]
 
 
+@pytest.mark.slow
 def test_a_position_of_zeros_is_no_position(tmp_path: Path) -> None:
     """Others write (0, 0, 0) for none; as places these would be one voxel that all views see."""
     told, meant = scene(1), scene(1)
@@ -494,6 +501,7 @@ def test_a_position_of_zeros_is_no_position(tmp_path: Path) -> None:
     assert found["told"]["metrics"] == found["meant"]["metrics"]
 
 
+@pytest.mark.slow
 def test_a_view_that_came_twice_is_in_no_pair(tmp_path: Path) -> None:
     once, twice = scene(1), scene(1)
     for name in ("world_xyz", "world_from_camera", "preview", "image_size"):
@@ -523,6 +531,7 @@ def test_one_label_for_two_stores_reads_them_as_one(tmp_path: Path) -> None:
         report([f"{tmp_path}/a", f"{tmp_path}/a"], str(tmp_path / "out"), CONFIG, HERE)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_does_not_answer_is_wrong_usage(
     three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -560,6 +569,7 @@ def test_the_ranking_is_by_above_chance_and_paired(three: str, tmp_path: Path) -
     assert "Above chance, three k300_b20 is first" in page
 
 
+@pytest.mark.slow
 def test_stores_named_after_models_of_the_table_are_related_to_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     paths = []

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numbered import numbered
 from synthetic_unit import TAPS, make_worker
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.pipeline.store.identity import canonical_json, config_digest, sha256_of
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import open_objects
@@ -72,7 +73,7 @@ def test_names_that_lead_out_of_the_store_are_refused(tmp_path: Path, key: str) 
     "tap", ["/tmp/x", "../x", "a/b", "geometry", "Unit", "", "a\nb", "x" * 200]
 )
 def test_taps_that_cannot_name_an_array_are_refused(tmp_path: Path, tap: str) -> None:
-    scene = SceneArrays(scene_id="a", features={tap: np.zeros((1, 2, 2, 3), np.float32)})
+    scene = numbered(scene_id="a", features={tap: np.zeros((1, 2, 2, 3), np.float32)})
     with pytest.raises(StoreError, match=r"rename it"):
         import_arrays(str(tmp_path / "s"), [scene], model="x")
     assert not list(tmp_path.iterdir())
@@ -80,7 +81,7 @@ def test_taps_that_cannot_name_an_array_are_refused(tmp_path: Path, tap: str) ->
 
 @pytest.mark.parametrize("scene_id", ["/etc", "../x", "a/../b", "a\x1b[2J", "", "a//b", "x" * 2000])
 def test_scene_ids_that_lead_out_of_a_folder_are_refused(tmp_path: Path, scene_id: str) -> None:
-    scene = SceneArrays(scene_id=scene_id, features={"b": np.zeros((1, 2, 2, 3), np.float32)})
+    scene = numbered(scene_id=scene_id, features={"b": np.zeros((1, 2, 2, 3), np.float32)})
     with pytest.raises(StoreError, match="rename"):
         import_arrays(str(tmp_path / "s"), [scene], model="x")
     assert not list(tmp_path.iterdir())
@@ -171,6 +172,7 @@ def test_a_root_with_impossible_sizes_is_refused_before_anything_is_allocated(
     assert open_store(url).digest() == whole
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize(
     "text",
     [

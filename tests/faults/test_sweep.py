@@ -23,6 +23,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("key", KINDS)
 def test_damage_is_named_and_repaired(tmp_path: Path, key: str) -> None:
     table = sweep(tmp_path, 3, [key])

@@ -93,6 +93,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("how", EXPECTED)
 def test_what_is_wrong_is_named(tmp_path: Path, room: list[Shot], how: str) -> None:
     write_scannet(tmp_path / "room", [change(shot, how) for shot in room])
@@ -106,6 +107,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, room: list[Shot], how: str) -> N
     assert EXPECTED[how] in "\n".join(found.lines)
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize(
     ("how", "options"),
     [
@@ -131,6 +133,7 @@ def test_the_option_that_is_named_mends_it(
 README = {"corridor_lidar": 13, "tum_fr3_structure": 6, "chair_lidar": 5}
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", README)
 def test_real_captures_reproject_as_their_readme_says(data: Path, name: str) -> None:
     found = check_scene(read_scenes(str(data / name)), name, num_views=32).check
@@ -139,6 +142,7 @@ def test_real_captures_reproject_as_their_readme_says(data: Path, name: str) -> 
     assert found.geometry.error_m * 1000 == pytest.approx(README[name], abs=1)
 
 
+@pytest.mark.slow
 def test_the_command_tells_a_person_and_a_program(
     tmp_path: Path, room: list[Shot], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +171,7 @@ def test_the_command_tells_a_person_and_a_program(
     assert ended.value.code in (0, None)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_reading_that_fits(tmp_path: Path, room: list[Shot]) -> None:
     """Two rows for a scene that is misread: dark where the warped neighbour is the view itself."""
     sizes = []

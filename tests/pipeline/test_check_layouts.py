@@ -52,6 +52,7 @@ def told(written: Written) -> tuple[str, str]:
     return found.verdict, "\n".join(found.lines)
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("how", TOLD)
 @pytest.mark.parametrize("layout", WRITERS)
 def test_every_layout_is_asked(tmp_path: Path, layout: str, how: str) -> None:
@@ -83,6 +84,7 @@ def seven_scenes(root: Path, scene: PlaneScene) -> Written:
     return Written(root, "seq-01", [], size_is_stated=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

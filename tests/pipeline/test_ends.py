@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from synthetic_unit import SyntheticWorker, make_worker
 
-from vega3d.pipeline import attempts, open_store, read_scenes, reading_ahead
+from vega3d.pipeline import attempts, open_store, read_scenes
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError
@@ -133,6 +133,7 @@ def test_a_scene_that_hangs_while_it_is_read_is_given_up_in_time() -> None:
     held.set()
 
 
+@pytest.mark.slow
 def test_beats_come_from_the_first_byte_on_and_a_slow_scene_is_no_hang() -> None:
     beats: list[float] = []
 
@@ -213,17 +214,6 @@ def test_attempts_count_and_pauses_end_with_a_success() -> None:
     assert not counted.failed(unit, "away")
     counted.succeeded()
     assert counted.pause_s() == 0
-
-
-def test_images_that_together_exceed_memory_are_that_scenes_failure(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(reading_ahead, "MAX_SCENE_BYTES", GREY.nbytes + 1)
-    found = read_all(Source({"large": lambda: GREY}))["large"].scene
-    assert isinstance(found, SceneFailure)
-    assert "decode to more than 0 GiB together; take fewer --views" in found.reason
-    monkeypatch.setattr(reading_ahead, "MAX_SCENE_BYTES", 2 * GREY.nbytes)
-    assert not isinstance(read_all(Source({"fits": lambda: GREY}))["fits"].scene, SceneFailure)
 
 
 def write_avi(path: Path, size: int = 32) -> bytes:

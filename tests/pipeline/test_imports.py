@@ -100,3 +100,21 @@ def test_a_file_names_its_views(tmp_path: Path) -> None:
     save_file(tensors, path, metadata={"view_ids": json.dumps(["00000", "00010", "00020"])})
     store = import_arrays(str(tmp_path / "s"), [read_scene_arrays(str(path))], model="m")
     assert store.view_ids("a") == ("00000", "00010", "00020")
+
+
+@pytest.mark.parametrize("names", [(), ("x", "y"), ("x", "x", "y")])
+def test_arrays_name_their_views(tmp_path: Path, names: tuple[str, ...]) -> None:
+    told = r"a: there are \d different view ids for 3 views; give view_ids, as other stores"
+    with pytest.raises(SceneError, match=told):
+        import_arrays(str(tmp_path / "s"), [scene(view_ids=names)], model="m")
+    assert not list(tmp_path.iterdir())
+
+
+def test_whole_ids_with_a_mask_are_kept_and_unseen_is_nan(tmp_path: Path) -> None:
+    ids = np.full((VIEWS, ROWS, COLS, 1), 2047, dtype=np.int64)
+    coverage = np.ones((VIEWS, ROWS, COLS), dtype=np.float32)
+    coverage[:, 0] = 0
+    given = scene(features={"b0": ids}, coverage=coverage)
+    found = import_arrays(str(tmp_path / "s"), [given], model="m").features("a")
+    assert np.isnan(found[:, 0]).all()
+    assert (found[:, 1:] == 2047).all()

@@ -126,6 +126,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("odd", ["fifo", "zero"])
 @pytest.mark.parametrize("place", LAYOUTS)
 def test_no_reader_waits_for_what_is_no_file(tmp_path: Path, place: str, odd: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from layout_writers import scannet_export
 from planes import PlaneScene
 
@@ -35,6 +36,7 @@ def run(source: Path, out: Path, config: ExtractConfig) -> Summary:
     )
 
 
+@pytest.mark.slow
 def test_a_run_names_what_would_mend_a_scene_and_the_options_do(
     tmp_path: Path, tiny_wan: Path
 ) -> None:

@@ -17,6 +17,7 @@ from vega3d.train.pairing import pair_stores
 TOLD = "in clip context the four views of one latent share one feature map"
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("context", ["clip", "stack"])
 def test_run_pictures_fit_and_report_say_it(
     context: str, tiny_wan: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

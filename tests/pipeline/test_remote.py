@@ -60,6 +60,7 @@ PASSING = {
 }
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", PASSING)
 def test_every_operation_outlives_two_faults(
     proxy: FaultProxy, objects: Objects, name: str
@@ -112,6 +113,7 @@ def test_a_create_that_was_carried_out_and_not_answered_is_ours(
     assert objects.read("k") == DATA
 
 
+@pytest.mark.slow
 def test_409_is_a_conflict_and_412_is_taken(proxy: FaultProxy, objects: Objects) -> None:
     proxy.fault = first(3, Fault(status=409), "PUT")
     assert objects.create("k", [DATA])  # nothing was there: the conflict passes
@@ -124,6 +126,7 @@ def test_409_is_a_conflict_and_412_is_taken(proxy: FaultProxy, objects: Objects)
         objects.create("l", [DATA])
 
 
+@pytest.mark.slow
 def test_a_slow_body_has_the_time_that_its_size_needs(
     proxy: FaultProxy, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +142,7 @@ def test_a_slow_body_has_the_time_that_its_size_needs(
     assert (proxy.count("PUT"), proxy.count("GET")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_is_given_up_and_asked_again(
     proxy: FaultProxy, objects: Objects, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +167,7 @@ def test_a_body_that_trickles_is_given_up(
     assert time.monotonic() - start < 3
 
 
+@pytest.mark.slow
 def test_an_outage_that_lasts_is_told_with_place_cause_and_attempts(
     proxy: FaultProxy, objects: Objects
 ) -> None:
@@ -216,6 +221,7 @@ def test_the_server_is_asked_to_compare_checksums(proxy: FaultProxy, objects: Ob
     assert "x-amz-checksum-sha256" in {name.lower() for name in put.headers}
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("seed", range(3))
 def test_under_chaos_all_objects_end_as_they_were_meant(
     proxy: FaultProxy, objects: Objects, seed: int
@@ -232,6 +238,7 @@ def test_under_chaos_all_objects_end_as_they_were_meant(
     assert len(list(objects.keys(""))) == 24
 
 
+@pytest.mark.slow
 def test_a_web_servers_password_is_sent_and_never_told(proxy: FaultProxy, bucket: str) -> None:
     place = proxy.url.replace("http://", "http://me:p4ss%21@") + "/stores"
     url = f"{place}/x.tar"

@@ -5,6 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tiny_encoders import (
+    write_clip,
+    write_dinov2,
+    write_dinov3,
+    write_qwen,
+    write_siglip2,
+    write_vjepa2,
+)
+
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
@@ -23,6 +32,9 @@ class Small:
     sees: bool = True
     """Its features change with the pixels."""
 
+    unread: str = r".*(text_model|logit|_projection).*"
+    """Tensors of the checkpoint that the encoder does not read, such as a text half."""
+
     folds: bool = False
     """Rewrites its weights when loading, so that it holds fewer than its facts count."""
 
@@ -30,6 +42,16 @@ class Small:
 SMALL: dict[str, Small] = {
     "wan2.1-t2v": Small(write_tiny_wan, {"blocks": (1,), "resolution": (240, 320)}, folds=True),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
+    "siglip2": Small(write_siglip2, {"blocks": (1,)}),
+    "dinov2": Small(write_dinov2, {"blocks": (1,)}),
+    "dinov3": Small(write_dinov3, {"blocks": (1,)}),
+    "clip": Small(write_clip, {"blocks": (1,)}),
+    "vjepa2": Small(write_vjepa2, {"blocks": (1,)}),
+    "qwen2.5-vl-vision": Small(
+        write_qwen,
+        {"blocks": (1,), "resolution": (84, 112)},
+        unread=r"(lm_head|model|language_model)\..*",
+    ),
     "rgb": Small(None),
     "position": Small(None, sees=False),
     "random": Small(None, sees=False),

@@ -63,6 +63,7 @@ def scene_arrays(scene_id: str, num_views: int) -> SceneArrays:
     poses[:, :3, 3] = rng.normal(size=(num_views, 3))
     return SceneArrays(
         scene_id=scene_id,
+        view_ids=tuple(map(str, range(num_views))),
         features={tap: rng.normal(size=(*shape, CHANNELS)).astype(np.float32) for tap in TAPS},
         world_xyz=rng.normal(size=(*shape, 3)).astype(np.float32),
         preview=rng.integers(0, 256, (num_views, 8 * GRID[0], 8 * GRID[1], 3), dtype=np.uint8),
@@ -125,10 +126,17 @@ class SyntheticWorker:
             else:
                 scenes.append(scene_arrays(scene_id, self.num_views[scene_id]))
             beat()
-        return ComputedUnit(scenes, {"compute": 0.0})
+        return ComputedUnit(scenes)
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         return unit_result(self.store.write_unit(unit, computed.scenes, {"torch": "none"}), {})
+
+    @property
+    def stores(self) -> tuple[StoreWriter]:
+        return (self.store,)
+
+    def give_up(self, unit: Unit, reason: str) -> UnitResult:
+        return unit_result(self.store.write_failed_unit(unit, reason), {})
 
     def _first_time(self, what: str, scene_id: str) -> bool:
         if not self.marks:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numbered import numbered
 
 from vega3d.pipeline.imports import SceneArrays, import_arrays
 
@@ -60,7 +61,7 @@ def write_world(folder: Path, world: World) -> Stores:
         for name, features in streams.items():
             preview = (255 * depth / depth.max()).astype(np.uint8).repeat(8, 1).repeat(8, 2)
             arrays[name].append(
-                SceneArrays(
+                numbered(
                     scene_id=f"scene{index}",
                     features={"b0": features.astype(np.float32)},
                     world_xyz=xyz.astype(np.float32),

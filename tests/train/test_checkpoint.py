@@ -51,6 +51,7 @@ def bits(path: Path, count: int) -> list[int]:
     return [0, 7, 64, 65, size - 1, *random.Random(0).sample(range(size), count - 5)]
 
 
+@pytest.mark.one_quick
 def test_no_flipped_bit_of_a_checkpoint_is_resumed_from(
     run_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,6 +66,7 @@ def test_no_flipped_bit_of_a_checkpoint_is_resumed_from(
         (run_dir / NEWEST).write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_of_the_weights_is_scored(run_dir: Path) -> None:
     record = read_record(run_dir)
     path = run_dir / "last.safetensors"
@@ -86,6 +88,7 @@ def test_sealed_files_are_plain_safetensors(run_dir: Path) -> None:
     assert all(torch.equal(plain[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
 def test_a_run_goes_on_from_the_older_checkpoint_where_the_newest_is_cut_short(
     stores: object, run_dir: Path, caplog: pytest.LogCaptureFixture, keep: int

@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numbered import numbered
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.train import RunConfig, TrainConfig, fit
 from vega3d.train.checkpoint import load_state, load_weights, write_atomically
 from vega3d.train.journal import read_metrics
 from vega3d.train.loader import Loader
-from vega3d.train.optimizer import lr_at, make_optimizer
+from vega3d.train.optimizer import NonFiniteLossError, lr_at, make_optimizer
 from vega3d.train.pairing import pair_stores
 from vega3d.train.rundir import plan_run, read_record, recorded_model
-from vega3d.train.trainer import NonFiniteLossError, Trainer
+from vega3d.train.trainer import Trainer
 
 CONFIG = TrainConfig(
     tasks=("depth", "displacement"), hidden_dim=16, heads=2, steps=12, batch_size=4, warmup=0.1
@@ -106,6 +107,7 @@ def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_is_the_same_bit_for_bit(stores: object, tmp_path: Path) -> None:
     runs = [replace(QUICK, workers=0), replace(QUICK, workers=3, prefetch=2, cache_bytes=1 << 20)]
     for index, run in enumerate(runs):
@@ -199,6 +201,7 @@ def test_torchrun_with_two_processes_is_one_with_the_same_global_batch(
     assert scores[0].keys() == scores[1].keys()
 
 
+@pytest.mark.slow
 def test_accumulated_parts_are_one_batch(stores: object, tmp_path: Path) -> None:
     for parts in (1, 4):
         config = replace(CONFIG, accumulate=parts)
@@ -208,6 +211,7 @@ def test_accumulated_parts_are_one_batch(stores: object, tmp_path: Path) -> None
         assert cut[step] == pytest.approx(value, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_bfloat16_training_stays_near_float32(stores: object, tmp_path: Path) -> None:
     for amp in (False, True):
         config = replace(CONFIG, amp=amp, tasks=("depth",), steps=20)
@@ -400,7 +404,7 @@ def test_classes_without_labels_and_a_batch_that_cannot_be_shared(
 def test_scenes_without_depth_are_refused_for_spatial_tasks(tmp_path: Path) -> None:
     for name in ("p", "s"):
         values = np.ones((8, 2, 2, 3), np.float32)
-        scenes = [SceneArrays(scene_id=i, features={"b": values}) for i in ("a", "b")]
+        scenes = [numbered(scene_id=i, features={"b": values}) for i in ("a", "b")]
         import_arrays(str(tmp_path / name), scenes, model=name)
     with pytest.raises(UsageError, match="none of the 2 scenes has depth with poses"):
         fit(str(tmp_path / "p"), str(tmp_path / "s"), tmp_path / "run", CONFIG, QUICK)
@@ -412,7 +416,7 @@ def test_scenes_without_depth_are_left_out_of_both_sides_and_counted(tmp_path: P
     poses = np.tile(np.eye(4), (8, 1, 1))
     for name in ("p", "s"):
         scenes = [
-            SceneArrays(
+            numbered(
                 scene_id=f"s{i}",
                 features={"b": values},
                 world_xyz=xyz if i < 2 else None,

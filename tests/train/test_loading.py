@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numbered import numbered
 from worlds import World, write_world
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError, UsageError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.units import Plan, PlannedScene
 from vega3d.train import chunks
@@ -59,9 +60,10 @@ def test_direct_reading_gives_what_the_store_gives(
                 np.testing.assert_array_equal(out, want[view])
 
 
+@pytest.mark.slow
 def test_many_shards_need_few_open_files(tmp_path: Path) -> None:
     values = np.arange(90 * 6, dtype=np.float32).reshape(90, 1, 1, 2, 3)
-    scenes = [SceneArrays(scene_id=f"s{i:03d}", features={"b": v}) for i, v in enumerate(values)]
+    scenes = [numbered(scene_id=f"s{i:03d}", features={"b": v}) for i, v in enumerate(values)]
     import_arrays(str(tmp_path / "store"), scenes, model="x", scenes_per_shard=1)
     np.save(tmp_path / "want.npy", values)
     script = """
@@ -360,10 +362,10 @@ def test_geometry_is_in_each_views_camera_and_masked_where_unknown(tmp_path: Pat
     features = np.ones((3, 1, 2, 4), dtype=np.float32)
     covered = np.where(coverage[..., None] > 0, features, np.nan)
     common = {"scene_id": "a", "world_xyz": xyz, "depth_share": share, "world_from_camera": poses}
-    import_arrays(str(tmp_path / "p"), [SceneArrays(features={"b": features}, **common)], model="p")
+    import_arrays(str(tmp_path / "p"), [numbered(features={"b": features}, **common)], model="p")
     import_arrays(
         str(tmp_path / "s"),
-        [SceneArrays(features={"b": covered}, coverage=coverage, **common)],
+        [numbered(features={"b": covered}, coverage=coverage, **common)],
         model="s",
     )
     found = pair_stores(str(tmp_path / "p"), str(tmp_path / "s")).geometry("a", 0.5)
@@ -393,7 +395,7 @@ def test_stores_that_share_no_scene_say_what_they_hold(
     make_stores: Callable[..., object], tmp_path: Path
 ) -> None:
     stores = make_stores(num_scenes=1)
-    scene = SceneArrays(scene_id="other", features={"b": np.ones((8, 4, 5, 3), np.float32)})
+    scene = numbered(scene_id="other", features={"b": np.ones((8, 4, 5, 3), np.float32)})
     import_arrays(str(tmp_path / "other"), [scene], model="x")
     with pytest.raises(
         ValueError, match=r"share no scene: prior has 1, such as \['scene0'\]; semantic .*'other'"
@@ -415,7 +417,7 @@ def extracted(url: str, content: str) -> str:
     plan = Plan((PlannedScene("scene0", 2, 2),), 1)
     config = {"backbone": "siglip", "grid": [2, 2], "store_dtype": "float16"}
     identity = {"config": config, "taps": ["b0"], "channels": 3, "weights_sha256": "0" * 64}
-    scene = SceneArrays(
+    scene = numbered(
         scene_id="scene0",
         features={"b0": np.ones((2, 2, 2, 3), np.float32)},
         world_xyz=np.ones((2, 2, 2, 3), np.float32),
@@ -456,7 +458,7 @@ def test_a_wrong_tap_gets_the_list_of_taps(stores: object, tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"no tap 'k300'; give --prior-tap one of \['b0'\]"):
         pair_stores(stores.prior, stores.semantic, prior_tap="k300")
     values = np.ones((8, 4, 5, 3), np.float32)
-    two = SceneArrays(scene_id="scene0", features={"k1": values, "k2": values})
+    two = numbered(scene_id="scene0", features={"k1": values, "k2": values})
     import_arrays(str(tmp_path / "two"), [two], model="x")
     with pytest.raises(
         ValueError, match=r"several taps; give --semantic-tap one of \['k1', 'k2'\]"
@@ -472,7 +474,7 @@ def test_a_label_store_with_more_than_one_channel_is_refused(stores: object) -> 
 def test_several_stores_are_read_as_one(make_stores: Callable[..., object], tmp_path: Path) -> None:
     first = make_stores(num_scenes=1)
     arrays = open_store(first.prior)
-    more = SceneArrays(
+    more = numbered(
         scene_id="more",
         features={"b0": arrays.features("scene0") + 1},
         world_xyz=arrays.world_xyz("scene0"),

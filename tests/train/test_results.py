@@ -274,6 +274,7 @@ def test_exported_fusion_takes_features_as_stored(
     torch.testing.assert_close(gate, want_gate, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset's reader leaves tars open
 def test_webdataset_holds_every_view_as_stored(
     stores: object, tmp_path: Path, make_stores: Callable[..., object]
@@ -428,6 +429,7 @@ def test_wrong_use_exits_2_with_the_message_alone(
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("command", [[], ["fit"], ["ablate"], ["eval"], ["export"]])
 def test_help_is_light(command: list[str]) -> None:
     heavy = ("numpy", "torch", "ray", "zarr", "jaxtyping", "jinja2", "PIL")

@@ -2,14 +2,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numbered import numbered
 
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.train.model import Standardize
 
 
 def standardised(folder: Path, scenes: list[np.ndarray]) -> list[np.ndarray]:
     """Return the scenes' tokens [N, C] as the trainer sees them."""
-    arrays = [SceneArrays(scene_id=f"s{i}", features={"b0": f}) for i, f in enumerate(scenes)]
+    arrays = [numbered(scene_id=f"s{i}", features={"b0": f}) for i, f in enumerate(scenes)]
     store = import_arrays(str(folder), arrays, model="m", store_dtype="float32")
     stats = store.channel_stats()
     standardize = Standardize(scenes[0].shape[-1])

@@ -36,6 +36,7 @@ def energy(backbone: Backbone, height: int, width: int, cell: tuple[int, int]) -
     return np.maximum(found - np.nanmedian(found), 0)
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("size", [(480, 640), (420, 747), (640, 480), (400, 400)])
@@ -51,6 +52,7 @@ def test_a_bright_square_lands_in_its_cell(
     assert np.abs(centroid(found) - cell).max() < 0.5
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("cell", [(0, 0), (6, 6), (0, 3), (6, 3)])
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_shows_the_images_border(
@@ -60,6 +62,7 @@ def test_padding_shows_the_images_border(
     assert np.unravel_index(np.nanargmax(found), GRID) == cell
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", NAMES)
 def test_auto_resolution_lines_up(models: SmallModels, name: str) -> None:
     found = energy(models.load(name, resolution="auto"), 420, 747, (2, 5))
@@ -76,6 +79,7 @@ def test_what_a_crop_hides_is_nan_and_changes_nothing(models: SmallModels, name:
     assert np.nanmax(found) == 0
 
 
+@pytest.mark.slow
 def test_prior_and_semantic_tokens_of_one_index_look_at_the_same_pixels(
     models: SmallModels,
 ) -> None:
@@ -86,6 +90,7 @@ def test_prior_and_semantic_tokens_of_one_index_look_at_the_same_pixels(
             np.testing.assert_array_equal(others, cells[0])
 
 
+@pytest.mark.slow
 def test_the_reference_squash_and_crop_is_told_truly(models: SmallModels) -> None:
     backbone = load_backbone(
         **models.model("wan2.1-t2v"),

@@ -72,6 +72,7 @@ def test_ids_must_name_each_view_once(ids: list[str]) -> None:
         check_views(np.zeros((2, 8, 8, 3), np.uint8), ids)
 
 
+@pytest.mark.slow
 def test_importing_backbones_imports_no_model_library() -> None:
     code = (
         "import sys, vega3d.pipeline.backbones.backbone, vega3d.pipeline.backbones.prompt\n"

@@ -19,6 +19,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [write_tiny_wan, write_tiny_siglip])
 def test_a_seed_gives_the_same_bytes_and_leaves_torchs_own_alone(
     write: Callable[[Path, int], None], tmp_path: Path

@@ -38,6 +38,7 @@ def test_the_model_desk_brings_its_own_defaults_and_yields_to_what_is_said() -> 
     assert configured("wan2.1-t2v", {"model": "desk", "blocks": (1,)}).blocks == (1,)
 
 
+@pytest.mark.slow
 def test_the_model_desk_encodes_views(views: np.ndarray) -> None:
     backbone = load_backbone(model="desk")
     (features,) = backbone.encode(views, scene_id="room", view_ids=["0", "1"]).values()
@@ -50,6 +51,7 @@ def test_its_empty_prompt_is_one_row_of_zeros_however_often_it_is_read(tmp_path:
         np.testing.assert_array_equal(empty_prompt_embedding("desk", tmp_path), np.zeros((1, 32)))
 
 
+@pytest.mark.slow
 def test_the_semantic_desk_model_encodes_views_with_defaults_of_its_own(views: np.ndarray) -> None:
     assert configured("siglip", {"model": "desk"}) == preset("desk-siglip")
     backbone = load_backbone("siglip", model="desk")

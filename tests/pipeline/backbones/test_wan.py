@@ -133,6 +133,7 @@ def clip_twin(full: FullForward, noise: Tensor) -> Twin:
     return lambda k, block: full.tap(latents, eps, k, block)[0][[0, 1, 1, 1, 1, 2]]
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize(
     ("context", "make_twin"), [("frame", frame_twin), ("stack", stack_twin), ("clip", clip_twin)]
 )
@@ -209,6 +210,7 @@ def test_bfloat16_keeps_the_residual_and_the_modulation_in_float32(checkpoint: P
     assert not torch.equal(features, features.bfloat16().float())
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("context", ["frame", "stack", "clip"])
 def test_the_same_call_gives_the_same_bits(checkpoint: Path, context: str) -> None:
     backbone = load(checkpoint, context=context)

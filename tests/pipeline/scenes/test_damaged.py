@@ -22,6 +22,7 @@ from vega3d.pipeline.scenes.depth_images import decode_depth_m
 from vega3d.pipeline.scenes.files import read_file
 from vega3d.pipeline.scenes.images import decode_rgb
 from vega3d.pipeline.scenes.packing import pack
+from vega3d.pipeline.scenes.pixels import Pixels
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import BadView, View, skipped
 
@@ -459,7 +460,9 @@ def test_turning_a_view_moves_no_point_of_the_world() -> None:
     K_depth = np.array([[7.0, 0, 3.5], [0, 8, 2.5], [0, 0, 1]])
     view = View(view_id="0", read_rgb=lambda: None, K_color=K, K_depth=K_depth,
                 world_from_camera=pose)  # fmt: skip
-    one = DecodedView(view=view, rgb=np.zeros((48, 64, 3), np.uint8), depth_m=depth)
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    one = DecodedView(view=view, color=Pixels.of(rgb, lambda: rgb, rgb.nbytes),
+                      depth=Pixels.of(depth, lambda: depth, 0), glance=None)  # fmt: skip
 
     def points(seen: DecodedView) -> np.ndarray:
         rows, cols = np.indices(seen.depth_m.shape)

@@ -97,6 +97,7 @@ def test_exact_geometry_fits(room: list[PosedDepth]) -> None:
     assert found.median_depth_m == pytest.approx(np.median(medians), rel=0.2)  # of ten views
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("expected", [*POSES, *UNITS, *LENSES, *AXES])
 def test_a_misread_room_is_recognised(room: list[PosedDepth], expected: str) -> None:
     found = told_as(room, (POSES | UNITS | LENSES | AXES)[expected])
@@ -159,6 +160,7 @@ def test_nothing_is_said_where_nothing_can_be_compared(room: list[PosedDepth]) -
 CAPTURES = {"corridor_lidar": 13, "tum_fr3_structure": 6, "chair_lidar": 5}
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", CAPTURES)
 def test_real_captures_fit_as_they_are_and_under_no_other_reading(data: Path, name: str) -> None:
     views = posed_depths(read_scenes(str(data / name)).read(name))

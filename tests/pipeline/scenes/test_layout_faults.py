@@ -45,6 +45,7 @@ def reason(location: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", WRITERS)
 def test_damage_anywhere_gives_scenes_or_reasons_and_nothing_else(
     name: str, tmp_path: Path

@@ -97,6 +97,7 @@ def test_known_points_have_their_colour_where_they_project(written: Written) -> 
         assert error.max() < 40  # a pixel mixes its surroundings
 
 
+@pytest.mark.one_quick
 def test_packing_keeps_cameras_and_depth(written: Written, tmp_path: Path) -> None:
     source = read_scenes(str(written.location))
     summary = pack(source, str(tmp_path / "packed"))

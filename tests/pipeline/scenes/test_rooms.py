@@ -223,6 +223,7 @@ def test_phrases_name_what_is_seen_largest_first() -> None:
             assert len(set(said)) == len(said)
 
 
+@pytest.mark.slow
 def test_position_alone_explains_little_of_the_depth() -> None:
     """Otherwise a probe that knows where a token lies would need no picture at all."""
     depths = np.log([[cells(film_room((seed, i), 4, 64, 80).depth_m(v)) for v in range(4)]

@@ -135,6 +135,7 @@ def test_rooms_survive_packing(tmp_path: Path) -> None:
         assert_same(rooms.read(entry.scene_id), packed.read(entry.scene_id))
 
 
+@pytest.mark.slow
 def test_a_real_capture_survives_packing(data: Path, tmp_path: Path) -> None:
     capture = read_scenes(str(data / "chair_lidar"))
     summary = pack(capture, str(tmp_path / "out"))

@@ -29,6 +29,7 @@ def test_a_server_that_ignores_if_none_match_is_refused(
         make_store(f"{bucket}/{tmp_path.name}", make_plan(2))
 
 
+@pytest.mark.slow
 def test_a_server_that_honours_it_is_taken_also_where_an_answer_is_lost(
     proxy: FaultProxy, bucket: str, tmp_path: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_bucket_that_is_not_there_is_no_bug(bucket: str) -> None:
         objects.create("a", [b"1"])
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("call", ["fsync", "link", "replace", "mkdir"])
 def test_a_disk_that_is_not_well_is_told_with_key_and_next_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -13,12 +13,13 @@ import pytest
 import tensorstore
 import xarray
 import zarr
+from numbered import numbered
 from synthetic_unit import CHANNELS, GRID, TAPS, make_plan, make_store, make_worker, scene_arrays
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import SceneError, StoreError
-from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.imports import import_arrays
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import FolderObjects, open_objects, zarr_store
@@ -309,6 +310,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_a_store_in_a_bucket_is_the_same_store(bucket: str, tmp_path: Path) -> None:
     remote = write(f"{bucket}/{tmp_path.name}/s")
@@ -342,7 +344,7 @@ def test_a_store_in_a_bucket_is_the_same_store(bucket: str, tmp_path: Path) -> N
 def test_imported_arrays_are_not_stretched_to_fit(
     tmp_path: Path, name: str, shape: tuple[int, ...], wanted: list[int]
 ) -> None:
-    scene = SceneArrays(
+    scene = numbered(
         scene_id="a", features={"b0": np.zeros((2, *GRID, 3))}, **{name: np.zeros(shape)}
     )
     told = f"a: {name} must be {wanted} for features of 2 views .* got {list(shape)}"
@@ -354,14 +356,14 @@ def test_imported_arrays_are_not_stretched_to_fit(
 def test_several_stores_read_as_one(tmp_path: Path) -> None:
     def part(name: str, ids: str, source: str = "x") -> str:
         scenes = [
-            SceneArrays(scene_id=i, features={"b0": np.full((2, *GRID, 3), ord(i), np.float32)})
+            numbered(scene_id=i, features={"b0": np.full((2, *GRID, 3), ord(i), np.float32)})
             for i in ids
         ]
         import_arrays(str(tmp_path / name), scenes, model=source)
         return str(tmp_path / name)
 
     first, second = part("one", "ab"), part("two", "cd")
-    scenes = [SceneArrays(scene_id=i, features={"b0": np.zeros((2, *GRID, 3))}) for i in "ab"]
+    scenes = [numbered(scene_id=i, features={"b0": np.zeros((2, *GRID, 3))}) for i in "ab"]
     with pytest.raises(StoreError, match=r"holds other features.* of a already"):
         import_arrays(first, scenes, model="x")
     both = open_store([first, second])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray
+from numbered import numbered
 from synthetic_unit import (
     CHANNELS,
     GRID,
@@ -239,12 +240,13 @@ def test_a_late_publisher_is_mended_by_the_next_merge(url: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_missing_views_cost_their_place_in_the_index_alone(tmp_path: Path) -> None:
     """Twenty short scenes stay short when a long one joins them."""
     from vega3d.pipeline.imports import import_arrays
 
     def scene(name: str, views: int) -> SceneArrays:
-        return SceneArrays(
+        return numbered(
             scene_id=name, features={"b": np.ones((views, 4, 4, 64), np.float32)},
             world_from_camera=np.tile(np.eye(4), (views, 1, 1)),
         )  # fmt: skip

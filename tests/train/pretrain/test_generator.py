@@ -54,6 +54,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_encoder_is_a_pca_of_patches() -> None:
     """Latents are linear in the patch, uncorrelated, and keep most of the picture."""
     seen = pictures(24)
@@ -73,6 +74,7 @@ def test_the_encoder_is_a_pca_of_patches() -> None:
     assert kept > 0.9
 
 
+@pytest.mark.slow
 def test_a_single_picture_is_encoded_as_the_class_itself_does() -> None:
     seen = pictures(4)
     x = images.to_input(seen, torch.device("cpu"))
@@ -96,6 +98,7 @@ def test_one_row_of_the_empty_prompt_is_as_good_as_512() -> None:
     torch.testing.assert_close(one, all_rows, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_undisturbed_one(finished: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(SMALL.transformer, steps=4, cooldown=0)
     pretrain_generator(str(tmp_path), dataclasses.replace(SMALL, transformer=short), RUN)
@@ -104,11 +107,13 @@ def test_a_resumed_run_is_the_undisturbed_one(finished: Path, tmp_path: Path) ->
     assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_config_is_refused(finished: Path) -> None:
     with pytest.raises(UsageError, match="another run: .*layers"):
         pretrain_generator(str(finished), dataclasses.replace(SMALL, layers=3), RUN)
 
 
+@pytest.mark.slow
 def test_metrics_hold_losses_and_scores(finished: Path) -> None:
     lines = read_metrics(finished / "transformer")
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
@@ -118,6 +123,7 @@ def test_metrics_hold_losses_and_scores(finished: Path) -> None:
     assert json.loads((finished / "config.json").read_text())["layers"] == 2
 
 
+@pytest.mark.slow
 def test_the_pipeline_takes_the_saved_model_as_any_other(finished: Path, tmp_path: Path) -> None:
     backbone = WanConfig(model=str(finished / "model"), blocks=(0,), resolution=(64, 96))
     config = ExtractConfig(backbone=backbone, num_views=2)

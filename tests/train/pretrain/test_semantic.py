@@ -50,6 +50,7 @@ def test_words_are_numbered_and_padded() -> None:
     assert rows[1].tolist()[:3] == [UNKNOWN, 5, PAD]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_undisturbed_one(finished: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(
         SMALL, recipe=dataclasses.replace(SMALL.recipe, steps=4, cooldown=0)
@@ -69,6 +70,7 @@ def test_the_saved_folder_is_a_siglip_with_its_tokenizer(finished: Path) -> None
     assert model.get_text_features(input_ids=read["input_ids"]).pooler_output.shape == (1, 16)
 
 
+@pytest.mark.slow
 def test_the_pipeline_takes_the_saved_model_as_any_other(finished: Path) -> None:
     views = read_scenes("rooms:1?views=2&height=64&width=96").read("room0000").views
     rgb = np.stack([view.read_rgb() for view in views])

@@ -27,6 +27,7 @@ def test_answers_are_those_of_the_pixels() -> None:
     np.testing.assert_allclose(answers.normal[at], mean / np.linalg.norm(mean), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_stream_that_knows_the_answers_gains_on_noise_and_noise_on_nothing() -> None:
     answers = room_answers(ROOMS, (4, 5))
     rng = torch.Generator().manual_seed(0)

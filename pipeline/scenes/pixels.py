@@ -1,0 +1,85 @@
+"""Decoded images, held where there is room and decoded again where there is not.
+
+A scene may hold more pixels than a machine has memory for. Of each image what must be known of all
+views together is kept, which is little: its size, its hash, and depth on a coarser grid.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from vega3d.pipeline.errors import TransientError
+
+HELD_BYTES = 1 << 30
+"""Decoded colour and depth of one scene that are held. What is more is decoded again for the hash
+and for the encoder, with the same result: 32 views of 12 megapixels are just more."""
+
+_GLANCE_SHARE = 8
+"""Of HELD_BYTES, this part may go to coarse depths beside it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pixels:
+    """One image that was decoded, as the source has it."""
+
+    shape: tuple[int, ...]
+    digest: bytes = field(repr=False)
+    read: Callable[[], np.ndarray] = field(repr=False)
+    held: np.ndarray | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, image: np.ndarray, read: Callable[[], np.ndarray], room_bytes: int) -> "Pixels":
+        """Return an image that `read` gave; it is held where it fits into `room_bytes`."""
+        held = image if image.nbytes <= room_bytes else None
+        return cls(image.shape, _digest(image), read, held)
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it takes."""
+        return 0 if self.held is None else self.held.nbytes
+
+    def get(self) -> np.ndarray:
+        """Return the image; raises TransientError where its file has changed meanwhile."""
+        if self.held is not None:
+            return self.held
+        image = self.read()
+        if _digest(image) != self.digest:
+            raise TransientError("an image changed between two readings; do not write to captures "
+                                 "while they are read")  # fmt: skip
+        return image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Glance:
+    """A depth image on a coarser grid, to look at geometry with."""
+
+    depth_m: Float32[np.ndarray, "h w"]
+    step: int = 1
+    """Every so many rows and columns; odd, so that intrinsics are divided by it and no more."""
+
+    @classmethod
+    def of(cls, depth_m: Float32[np.ndarray, "h w"], most_pixels: int) -> "Glance":
+        """Return every step-th row and column, so that there are at most about so many pixels."""
+        step = int(np.ceil(np.sqrt(depth_m.size / max(most_pixels, 1))))
+        step += 1 - step % 2
+        if step == 1:
+            return cls(depth_m)
+        return cls(np.ascontiguousarray(depth_m[step // 2 :: step, step // 2 :: step]), step)
+
+    def intrinsics(self, K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3 3"]:
+        """Return the intrinsics of this grid."""
+        return K if self.step == 1 else np.diag([1 / self.step, 1 / self.step, 1.0]) @ K
+
+
+def glance_pixels(num_views: int, held_bytes: int = HELD_BYTES) -> int:
+    """Return how many pixels of a depth that is not held are kept to look at geometry with."""
+    return held_bytes // _GLANCE_SHARE // 4 // max(num_views, 1)
+
+
+def _digest(image: np.ndarray) -> bytes:
+    digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.digest()
