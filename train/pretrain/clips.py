@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene, SceneSource
-from vega3d.train.checkpoint import write_atomically
 
 SCENES_A_FILE = 50
 _log = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ def cached(
         if not path.exists():
             begun = time.process_time()
             made = make(ids[start : start + SCENES_A_FILE])
-            write_atomically(path, lambda temporary, made=made: _write(temporary, made))  # type: ignore[misc]
+            with whole_file(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, made)  # to a name it would add .npy
             _log.info("%s: %.0f CPU s", path.name, time.process_time() - begun)
         parts.append(np.load(path, mmap_mode="r"))
     return parts
@@ -74,11 +75,6 @@ def scene_arrays(source: SceneSource, scene_id: str, num_views: int) -> tuple[np
     rgb = np.stack([view.read_rgb() for view in views])
     depth_m = np.stack([view.read_depth_m() for view in views if view.read_depth_m])
     return rgb, depth_m
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    with path.open("wb") as stream:  # np.save adds .npy to a name
-        np.save(stream, array)
 
 
 def _pictures(scene: Scene, num_views: int, height: int, width: int) -> np.ndarray:
