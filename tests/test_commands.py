@@ -39,12 +39,14 @@ ALONE = {
     "vega3d-extract demo": "out dry_run",
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-consistency report": "stores out downstream scene dry_run",
+    "vega3d-consistency probe": "stores out labels dry_run",
     "vega3d-train fit": "out dry_run",
     "vega3d-train ablate": "out dry_run",
     "vega3d-train eval": "run_dir weights force_gate",
     "vega3d-train export": "what out weights views_per_tar dry_run",
     "vega3d-train pretrain generator": "out dry_run",
     "vega3d-train pretrain semantic": "out dry_run",
+    "vega3d-train pretrain views": "",
     "vega3d-train pretrain score": "scenes store compare",
 }
 """What a command takes beside configs: what it reads and writes, and how it goes about it this

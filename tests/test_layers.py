@@ -20,10 +20,18 @@ MAY_IMPORT = {
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline"},
     "evaluate/benchmarks": {"evaluate", "evaluate/benchmarks", "pipeline"},
+    "evaluate/probes": {
+        "evaluate",
+        "evaluate/probes",
+        "pipeline/scenes",
+        "pipeline/scenes/rooms",
+        "pipeline/store",
+    },
     "train": {"train", "pipeline"},
     "train/pretrain": {
         "train",
         "train/pretrain",
+        "evaluate/probes/readout.py",  # the ridge and the MLP: one of each
         "pipeline",
         "pipeline/scenes",
         "pipeline/scenes/rooms",
@@ -45,6 +53,7 @@ SHARED = {
         "texts",
         "transient",
         "local_files",
+        "places",
         "remote",
     )
 }
@@ -177,7 +186,7 @@ COMMANDS = {
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
-    "train.pretrain": "generator semantic score",
+    "train.pretrain": "generator semantic views score",
 }
 HEAVY = [
     "numpy",
