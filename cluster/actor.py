@@ -10,13 +10,13 @@ import ray
 
 from vega3d.cluster.seen import differing, seen_here
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import UnitResult, UnitWriter
+from vega3d.pipeline.worker import UnitResult, UnitWorker
 
 
 class Worker:
     """The actor: computes one unit at a time, and stores one while it computes the next."""
 
-    def __init__(self, writer: UnitWriter, limit_s: float) -> None:
+    def __init__(self, writer: UnitWorker, limit_s: float) -> None:
         """Keep the writer; the model is loaded with the first unit."""
         self._writer, self._limit_s = writer, limit_s
         self._computing = threading.Lock()

@@ -15,6 +15,7 @@ import typer
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import Choice, Setting, as_toml, build, changed, name_flags, settings
+from vega3d.pipeline.several import Several
 from vega3d.pipeline.spelling import toml_value
 
 Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -47,10 +48,14 @@ class ConfigTaker:
         self.__annotations__: dict[str, Any] = {}  # the signature has them
         self.function, self._offers = function, offers
         self._defaults, self._fill = defaults, fill
+        self.several: Several | None = None
 
     def choosing(self, names: Mapping[str, str]) -> "ConfigTaker":
         """Return the same with the options of other configs where a setting is a choice."""
-        return ConfigTaker(self.function, self._offers, {**self._defaults, **names}, self._fill)
+        chosen = {**self._defaults, **names}
+        taker = ConfigTaker(self.function, self._offers, chosen, self._fill)
+        taker.several = self.several
+        return taker
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -111,10 +116,10 @@ class ConfigTaker:
 
     def __call__(self, **given: Any) -> None:  # noqa: ANN401 - what typer hands over
         """Call the function with its configs, or print them."""
-        del given["config_file"]  # its settings have come as defaults
-        show = given.pop("show_config")
-        asked = {key: given.pop(key) for key in self.known}
-        made = self._build(asked, given)
+        show = given["show_config"]
+        found = self.made(given)
+        given = {name: value for name, value in found.items() if name not in self.configs}
+        made = {name: value for name, value in found.items() if name in self.configs}
         if show:
             hidden = {item.key for config in made.values() for item in settings(config)}
             parts = [as_toml(*made.values(), without=hidden - self.known.keys()), self._own(given)]
@@ -125,6 +130,14 @@ class ConfigTaker:
         except UsageError as error:
             error.args = (name_flags(str(error), self.flags),)
             raise
+
+    def made(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the function is called with: its configs, and what else it takes."""
+        asked = {key: given[key] for key in self.known}
+        # A file's settings have come as defaults.
+        rest = given.keys() - asked.keys() - {"config_file", "show_config"}
+        others = {name: given[name] for name in given if name in rest}
+        return {**self._build(asked, others), **others}
 
     def _build(self, asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the configs by parameter; what is wrong with one is the user's to mend."""

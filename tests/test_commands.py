@@ -43,6 +43,7 @@ ALONE = {
     "vega3d-train export": "what out weights views_per_tar dry_run",
     "vega3d-train pretrain generator": "out dry_run",
     "vega3d-train pretrain semantic": "out dry_run",
+    "vega3d-train pretrain views": "",
     "vega3d-train pretrain score": "scenes store compare",
 }
 """What a command takes beside configs: what it reads and writes, and how it goes about it this

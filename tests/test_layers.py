@@ -52,6 +52,7 @@ SHARED = {
         "texts",
         "transient",
         "local_files",
+        "places",
         "remote",
     )
 }
@@ -177,7 +178,7 @@ COMMANDS = {
     "evaluate": "report",
     "evaluate.benchmarks": "score",
     "train": "fit ablate eval export pretrain",
-    "train.pretrain": "generator semantic score",
+    "train.pretrain": "generator semantic views score",
 }
 HEAVY = [
     "numpy",

@@ -23,10 +23,10 @@ from vega3d.train import RunConfig, TrainConfig, fit
 from vega3d.train.checkpoint import load_state, load_weights, write_atomically
 from vega3d.train.journal import read_metrics
 from vega3d.train.loader import Loader
-from vega3d.train.optimizer import lr_at, make_optimizer
+from vega3d.train.optimizer import NonFiniteLossError, lr_at, make_optimizer
 from vega3d.train.pairing import pair_stores
 from vega3d.train.rundir import plan_run, read_record, recorded_model
-from vega3d.train.trainer import NonFiniteLossError, Trainer
+from vega3d.train.trainer import Trainer
 
 CONFIG = TrainConfig(
     tasks=("depth", "displacement"), hidden_dim=16, heads=2, steps=12, batch_size=4, warmup=0.1

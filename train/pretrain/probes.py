@@ -3,6 +3,7 @@
 Letters: S scenes, V views, h w tokens, C channels, N tokens of all kept scenes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from vega3d.evaluate.probes.readout import ridge
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.train.pretrain import vae as images
-from vega3d.train.pretrain.clips import scene_arrays
+from vega3d.train.pretrain.clips import scene_depth
 from vega3d.train.pretrain.config import GeneratorConfig
 from vega3d.train.pretrain.loop import quiet_norms
 
@@ -33,21 +34,24 @@ class Scored:
     """[S, V, h, w] of log metres; NaN where there is no reading."""
 
 
-def load_scored(config: GeneratorConfig, vae: Any, device: torch.device) -> Scored:  # noqa: ANN401
-    """Read and encode the scenes to choose on; they must have the config's size and depth."""
+def load_scored(
+    config: GeneratorConfig,
+    vae: Any,  # noqa: ANN401
+    device: torch.device,
+    views: Sequence[np.ndarray],
+) -> Scored:
+    """Encode the scenes to choose on, whose pictures are `views`; they need the config's size."""
     source = read_scenes(config.choose)
-    entries = source.entries()
-    num_views = min(entry.num_views for entry in entries)
-    latents, depths = [], []
-    for entry in entries:
-        rgb, depth_m = scene_arrays(source, entry.scene_id, num_views)
-        if rgb.shape[1:3] != (config.height, config.width):
-            raise ValueError(
-                f"{entry.scene_id}: scored views must be {config.height}x{config.width}"
-            )
-        latents.append(images.encode(vae, rgb, device))
+    ids = [entry.scene_id for entry in source.entries()]
+    pictures = [scene for part in views for scene in part]
+    depths = []
+    for scene_id in ids:
+        depth_m = scene_depth(source, scene_id, len(pictures[0]))
+        if depth_m.shape[1:] != (config.height, config.width):
+            raise ValueError(f"{scene_id}: scored views must be {config.height}x{config.width}")
         depths.append(log_depth_of_cells(depth_m))
-    return Scored(torch.stack(latents), torch.stack(depths))
+    latents = [images.encode(vae, rgb, device) for rgb in pictures]
+    return Scored(torch.stack(latents), torch.stack(depths).to(device))
 
 
 def log_depth_of_cells(depth_m: np.ndarray) -> Tensor:
