@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
+from vega3d.pipeline.backbones.checkpoints import check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.settings import (
@@ -32,15 +32,10 @@ from vega3d.pipeline.backbones.settings import (
     resolve_blocks,
     tap_name,
 )
+from vega3d.pipeline.backbones.wan_family import DIT_1_3B, DIT_14B, VAE_2_1, umt5_prompt
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
 from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
-from vega3d.pipeline.backbones.wan_parameters import (
-    DIT_1_3B,
-    DIT_14B,
-    VAE,
-    dit_parameters,
-    vae_parameters,
-)
+from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
 from vega3d.pipeline.errors import SceneError, UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +66,8 @@ class WanConfig(BackboneConfig):
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
     published: ClassVar[Mapping[str, Configs]] = {
-        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": DIT_1_3B, "vae": VAE},
-        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": DIT_14B, "vae": VAE},
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": DIT_1_3B, "vae": VAE_2_1},
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": DIT_14B, "vae": VAE_2_1},
     }
 
     draws_noise: ClassVar[bool] = True
@@ -182,15 +177,7 @@ class WanConfig(BackboneConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return umT5's rows of the empty prompt, or the given ones."""
-        import numpy as np
-
-        from vega3d.pipeline.backbones.prompt import empty_prompt_embedding, read_prompt_embedding
-
-        if given is None:
-            return {"prompt_embeds": empty_prompt_embedding(self.model, cache_dir())}
-        if isinstance(given, np.ndarray):
-            return {"prompt_embeds": given}
-        return {"prompt_embeds": read_prompt_embedding(Path(given))}
+        return umt5_prompt(self.model, given)
 
     def token_map(self, facts: ModelFacts, image_height: int, image_width: int) -> "TokenMap":
         """Say where the tokens of an image of that size look, and how they are pooled."""
@@ -240,7 +227,7 @@ class WanEncoder:
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
         transformer, vae = models
-        self._vae = WanVae(vae, config.dtype, numerics.device, alone=config.encodes_alone)
+        self._vae = WanVae(vae, numerics.device, alone=config.encodes_alone, dtype=config.dtype)
         self._dit = WanTransformer(transformer, max(facts.blocks), config.dtype, numerics.device)
         check_prompt(text_rows, int(facts.configs["transformer"]["text_dim"]))
         with torch.inference_mode():

@@ -45,20 +45,20 @@ class WanVae:
     def __init__(
         self,
         model: Any,  # noqa: ANN401 - diffusers is untyped here
-        dtype: str,
         device: str,
         *,
         alone: bool,
+        dtype: str = "float32",
     ) -> None:
         """Take what is needed of a model.
 
         Args:
-            model: From `read_vae`; it is taken apart.
-            dtype: Precision of `frame_latents`; videos are encoded in float32.
+            model: Its folder, or the model from `read_vae`, which is taken apart.
             device: Where it computes.
             alone: Rewrite it for single frames (`frame_latents`); videos then cannot be encoded.
+            dtype: Precision of `frame_latents`; videos are encoded in float32.
         """
-        self.model = model
+        self.model = read_vae(model) if isinstance(model, Path) else model
         self.model.decoder = self.model.post_quant_conv = None
         if alone:
             held = torch.float32 if dtype in ("float32", "tf32") else torch.bfloat16
