@@ -7,14 +7,14 @@ is missing, left over or misshapen is an error that says so. What is only checke
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vega3d.pipeline.errors import CheckpointError
 
-_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_TYPES = ("F32", "BF16", "F16")
 
 
 def read_into(
@@ -47,24 +47,16 @@ def read_into(
         try:
             with safe_open(path, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118 - not iterable itself
-                    name = names.get(key, "")
-                    if not name:
-                        if not unread.fullmatch(key):
-                            wrong["unexpected"].append(key)
-                        continue
-                    piece = opened.get_slice(key)
-                    if tuple(piece.get_shape()) != tuple(expected[name].shape):
-                        wrong["of another shape"].append(key)
-                    elif needed(name):
-                        found[name] = opened.get_tensor(key)
-                        if found[name].dtype not in _TYPES:
-                            wrong["of another type"].append(key)
+                    if name := names.get(key, ""):
+                        wanted = expected[name]
+                        found[name], fault = _taken(opened, key, wanted, needed(name))
                     else:
-                        found[name] = expected[name]
+                        fault = "" if unread.fullmatch(key) else "unexpected"
+                    if fault:
+                        wrong[fault].append(key)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    misfits = {key for keys in wrong.values() for key in keys}
-    wrong["missing"] = [k for k, name in names.items() if name not in found and k not in misfits]
+    wrong["missing"] = [key for key, name in names.items() if name not in found]
     if any(wrong.values()):
         told = "; ".join(
             f"{kind}: {sorted(keys)[:5]} ({len(keys)} in all)"
@@ -72,12 +64,19 @@ def read_into(
             if keys
         )
         raise CheckpointError(f"{folder}: the weights do not fit: {told}")
-    # Copied: mapped from the file, tensors lie at any address, and kernels choose by alignment.
-    held = {
-        name: value if value.is_meta else value.float().clone() for name, value in found.items()
-    }
-    module.load_state_dict(held, strict=True, assign=True)
+    module.load_state_dict(found, strict=True, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _taken(opened: Any, key: str, wanted: Tensor, needed: bool) -> tuple[Tensor, str]:  # noqa: ANN401
+    """Return a tensor of a file in float32, or the one on meta, and what is wrong with it."""
+    piece = opened.get_slice(key)
+    if tuple(piece.get_shape()) != tuple(wanted.shape):
+        return wanted, "of another shape"
+    if piece.get_dtype() not in _TYPES:
+        return wanted, "of another type"
+    # Copied: mapped from the file, tensors lie at any address, and kernels choose by alignment.
+    return (opened.get_tensor(key).float().clone() if needed else wanted), ""
 
 
 def _in_files(name: str, prefix: str, renamed: Mapping[str, str]) -> str:
