@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
@@ -239,7 +239,9 @@ class _Loop:
             "quarantined: its worker died or hung at every attempt; look at the Ray logs, then run "
             "with --retry-failed"
         )
-        yield unit_result(self.worker.store.write_failed_unit(unit, told), {})
+        record = self.worker.store.write_failed_unit(unit, told)
+        detail = f"{told}: {without_secrets(reason)}"
+        yield replace(unit_result(record, {}), details=dict.fromkeys(unit.todo, detail))
 
     def _watch(self) -> None:
         """Ask for signs of life; restart an actor that shows none, so that its calls fail."""

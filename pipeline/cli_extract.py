@@ -3,7 +3,6 @@
 Standard library and typer only, until one runs.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -81,14 +80,13 @@ def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates
     found = _estimated(scenes, config, rates)
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
-    print(
+    tell(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
         f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
         f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
         f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
-        f"measures yours)\n{found['break_even']['verdict']}",
-        file=sys.stderr,
+        f"measures yours)\n{found['break_even']['verdict']}"
     )
     print_result(found)
 
@@ -103,7 +101,7 @@ def backbones() -> None:
         model = f"{row['model']} ({row['licence']})" if row["model"] else ""
         told = [row["about"], model, row["classes"], _told_costs(row)]
         for first, line in enumerate(filter(None, told)):
-            print(f"{'' if first else row['name']:<14} {line}", file=sys.stderr)
+            tell(f"{'' if first else row['name']:<14} {line}")
     print_result({"backbones": rows})
 
 
@@ -250,12 +248,11 @@ def _report(summary: dict[str, Any]) -> None:
     for scene_id, reason in list(summary["failures"].items())[:20]:
         tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
-        print("when they are mended, run with --retry-failed", file=sys.stderr)
+        tell("when they are mended, run with --retry-failed")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
-    print(
+    tell(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
-        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
-        file=sys.stderr,
+        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)"
     )
     print_result(summary)

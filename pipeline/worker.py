@@ -118,7 +118,7 @@ class UnitWriter:
                         reprojection_m[scene_id] = geometry.error_m
                     if lines := geometry.lines():
                         misread[scene_id] = lines
-                    scenes.append(self._encode(read.scene, read.ahead, roots))
+                    scenes.append(self._encode(read.scene, read.ahead, roots, details))
                 seconds["compute"] += time.monotonic() - start
             beat()
         return ComputedUnit(scenes, seconds, details, reprojection_m, misread)
@@ -131,19 +131,25 @@ class UnitWriter:
         result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
         return replace(
             result,
-            details=computed.details,
+            details={**result.failures, **computed.details},
             reprojection_m=computed.reprojection_m,
             misread=computed.misread,
         )
 
     def _encode(
-        self, decoded: "DecodedScene", ahead: "Ahead", roots: Sequence[str]
+        self,
+        decoded: "DecodedScene",
+        ahead: "Ahead",
+        roots: Sequence[str],
+        details: dict[str, str],
     ) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
+        from vega3d.pipeline.reading_ahead import detail
 
         try:
             return encode_scene(decoded, self._backbone, self.model.config, ahead)
         except SceneError as error:
+            details[decoded.scene_id] = without_secrets(detail(error))
             return SceneFailure(decoded.scene_id, fixed_text(str(error), roots))
         except Exception as error:
             error.add_note(f"while computing scene {decoded.scene_id}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from vega3d.evaluate.benchmarks.libero import wilson
 from vega3d.evaluate.benchmarks.measures import Difference, Measure, Score
+from vega3d.pipeline.texts import on_page, safe_values
 
 Intervals = Mapping[str, tuple[float, float]]
 Differences = Mapping[str, Difference]
@@ -67,10 +68,13 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
-    places["json"].write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    places["json"].write_text(json.dumps(safe_values(numbers), indent=1) + "\n", encoding="utf-8")
     templates = Path(__file__).parents[1] / "templates"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(templates),
+        autoescape=True,
+        finalize=on_page,
+        undefined=jinja2.StrictUndefined,
     )
     html = environment.get_template("benchmark.html").render(
         score=score,
