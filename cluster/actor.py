@@ -12,13 +12,13 @@ import ray
 from vega3d.cluster.seen import differing, seen_here
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import start_logging
-from vega3d.pipeline.worker import UnitResult, UnitWriter
+from vega3d.pipeline.worker import UnitResult, UnitWorker
 
 
 class Worker:
     """The actor: computes one unit at a time, and stores one while it computes the next."""
 
-    def __init__(self, writer: UnitWriter, limit_s: float) -> None:
+    def __init__(self, writer: UnitWorker, limit_s: float) -> None:
         """Keep the writer; the model is loaded with the first unit."""
         start_logging(logging.WARNING)
         self._writer, self._limit_s = writer, limit_s

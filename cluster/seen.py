@@ -1,28 +1,39 @@
-"""Whether a worker sees what the driver sees: the store's root, and the folders of the scenes."""
+"""Whether a worker sees what the driver sees: the store's root, the scenes' folders, the model."""
 
 import hashlib
 import os
 from collections.abc import Mapping
 
+from vega3d.pipeline.backbones.checkpoints import model_name
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.reading_ahead import places
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.worker import UnitWriter
+from vega3d.pipeline.together import TogetherWriter
+from vega3d.pipeline.worker import UnitWorker, UnitWriter
 
 _ROOT = "zarr.json"
 
 
-def seen_here(writer: UnitWriter) -> dict[str, str]:
+def seen_here(writer: UnitWorker) -> dict[str, str]:
     """Return what this process sees at each place: a hash, `is there` or `is not there`."""
-    url = writer.store.url
-    try:
-        found = {url: hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()}
-    except (OSError, StoreError, TransientError):
-        found = {url: "is not there"}
-    for place in places(getattr(writer, "source", None)):
+    found = {}
+    for url in (store.url for store in writer.stores):
+        try:
+            found[url] = hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()
+        except (OSError, StoreError, TransientError):
+            found[url] = "is not there"
+    for place in (*places(getattr(writer, "source", None)), *_model_folders(writer)):
         if "://" not in place:
             found[place] = "is there" if os.path.exists(place) else "is not there"
     return found
+
+
+def _model_folders(worker: UnitWorker) -> list[str]:
+    """Return the folders of models; none of what is fetched from the hub on every node."""
+    writers = worker.writers.values() if isinstance(worker, TogetherWriter) else [worker]
+    models = [one.model for one in writers if isinstance(one, UnitWriter)]
+    names = {model_name(model.config.backbone) for model in models}
+    return sorted(name for name in names if os.path.isabs(name))
 
 
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str], node: str) -> str:

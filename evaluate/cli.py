@@ -1,15 +1,17 @@
-"""`vega3d-consistency`: takes configs, calls `report`, prints one JSON line.
+"""`vega3d-consistency`: takes configs, calls `report` or `probe`, prints one JSON line.
 
 Exit codes: 0 done, 1 a bug, 2 wrong usage or nothing to score, 3 done but some stores or scenes
 could not take part, 130 and 143 interrupted (run the same command again to go on).
 """
 
 import logging
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vega3d.evaluate.config import ReportConfig, RunConfig
+from vega3d.evaluate.config import ReportConfig, RunConfig, TapsConfig
+from vega3d.evaluate.probes.config import ProbeConfig
 from vega3d.pipeline.commands import (
     SOME_FAILED,
     check_out,
@@ -30,22 +32,21 @@ app = Program(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep `report` a command of its own."""
+_Stores = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="STORES",
+        help="Stores, each as a path or URL, or LABEL=PATH; one label: one store.",
+    ),
+]
 
 
 @app.command()
 def report(
-    stores: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="STORES",
-            help="Stores, each as a path or URL, or LABEL=PATH; one label: one store.",
-        ),
-    ],
+    stores: _Stores,
     out: Annotated[str, typer.Option(help="Folder of report.html, report.json and scores.csv.")],
     config: ReportConfig,
+    chosen: TapsConfig,
     run: RunConfig,
     downstream: Annotated[
         str,
@@ -60,17 +61,57 @@ def report(
     check_out(out)
     start_logging(logging.INFO, "%(message)s")
     if dry_run:
-        print_result(_plan(stores))
+        print_result(_plan(stores, chosen))
         return
     from vega3d.evaluate.report import report as write
     from vega3d.evaluate.summary import remarks
 
     with resumable():
-        done = write(stores, out, config, run, downstream=downstream, scenes=scene or ())
+        done = write(stores, out, config, run, chosen, downstream=downstream, scenes=scene or ())
     for line in remarks(done.summary):
         tell(line)
     print_result(done.result())
     if done.summary.refused or done.summary.left_out:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def probe(
+    stores: _Stores,
+    out: Annotated[str, typer.Option(help="Folder of probe.html and probe.json.")],
+    config: ProbeConfig,
+    chosen: TapsConfig,
+    labels: Annotated[
+        str,
+        typer.Option(help="Classes of tokens: a label store, or the rooms:N that the stores show."),
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
+    ] = False,
+) -> None:
+    """Say what simple maps read from the features: depth, normal, place, class, relative pose."""
+    check_out(out)
+    start_logging(logging.INFO, "%(message)s")
+    if dry_run:
+        print_result(_plan(stores, chosen))
+        return
+    from vega3d.evaluate.probes.page import probe_result, write_probe
+    from vega3d.evaluate.probes.probe import probe as read
+
+    summary = read(stores, config, chosen, labels=labels)
+    html, plain = write_probe(Path(out), summary)
+    comparison = summary.comparison
+    print_result(
+        {
+            "probe": str(html),
+            "json": str(plain),
+            "scenes": len(comparison.views),
+            "rows": probe_result(summary),
+            "refused": dict(comparison.refused),
+            "left_out": len(comparison.left_out),
+        }
+    )
+    if comparison.refused or comparison.left_out:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -80,10 +121,10 @@ def main() -> None:
     run_app(app, mendable=(UsageError, StoreError))  # any other is a bug here
 
 
-def _plan(stores: list[str]) -> dict[str, Any]:
+def _plan(stores: list[str], chosen: TapsConfig) -> dict[str, Any]:
     from vega3d.evaluate.sources import open_sources, plan_comparison
 
-    comparison = plan_comparison(open_sources(stores))
+    comparison = plan_comparison(open_sources(stores, chosen))
     return {
         "stores": {s.label: {"taps": s.taps, "digest": s.digest} for s in comparison.sources},
         "scenes": len(comparison.views),

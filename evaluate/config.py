@@ -3,7 +3,9 @@
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
 Anchor = Literal["origin", "minimum"]
@@ -133,6 +135,30 @@ class ReportConfig:
     def digest(self) -> str:
         """First 16 hexadecimal digits of the sha256 of every setting and of the arithmetic."""
         return digest_of({"version": SCORE_VERSION, **asdict(self)})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TapsConfig:
+    """Which taps of the stores take part."""
+
+    taps: tuple[str, ...] = ()
+    """Names or patterns, such as `k300_b20` or `k300_*`; none named is all. A store that has none
+    of them keeps all of its own."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if not all(self.taps):
+            raise ValueError(f"a tap has a name, got {self.taps}")
+
+    def choose(self, taps: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of a store's taps that are meant."""
+        named = tuple(tap for tap in taps if any(self.matches(text, [tap]) for text in self.taps))
+        return named or taps
+
+    @staticmethod
+    def matches(text: str, taps: Sequence[str]) -> bool:
+        """Say whether a name or pattern means any of some taps."""
+        return any(fnmatchcase(tap, text) for tap in taps)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

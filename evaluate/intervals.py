@@ -3,12 +3,12 @@
 Percentile intervals of 95 %. Letters: S scenes, K columns, B resamples, n points.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import permutations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 LOW, HIGH = 2.5, 97.5
 EXACT_POINTS = 7
@@ -50,15 +50,20 @@ def bootstrap_means(
 
     All columns see the same resamples, so that their differences can be read as well.
     """
-    rng = np.random.default_rng(seed)
     present = (~np.isnan(values)).astype(np.float64)
     filled = np.where(present > 0, values, 0.0)
     means = np.full((samples, values.shape[1]), np.nan)
-    for b in range(samples):
-        weight = np.bincount(rng.integers(0, len(values), len(values)), minlength=len(values))
+    for b, weight in enumerate(resamples(len(values), samples, seed)):
         counts = weight @ present
         np.divide(weight @ filled, counts, out=means[b], where=counts > 0)
     return means
+
+
+def resamples(num_scenes: int, samples: int, seed: int) -> Iterator[Int[np.ndarray, " S"]]:
+    """Yield how often each scene is drawn, so many times: the same for every table of a report."""
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        yield np.bincount(rng.integers(0, num_scenes, num_scenes), minlength=num_scenes)
 
 
 def estimates(values: Float[np.ndarray, "S K"], samples: int, seed: int) -> list[Estimate]:
@@ -69,7 +74,7 @@ def estimates(values: Float[np.ndarray, "S K"], samples: int, seed: int) -> list
     for k, count in enumerate(num.tolist()):
         column = values[:, k]
         mean = float(column[~np.isnan(column)].mean()) if count else None
-        low, high = _bounds(means[:, k]) if count > 1 else (None, None)
+        low, high = bounds(means[:, k]) if count > 1 else (None, None)
         found.append(Estimate(mean, low, high, count))
     return found
 
@@ -105,7 +110,7 @@ def correlate(
         chosen = rng.integers(0, len(x), len(x))
         resampled.append(measure(x[chosen], y[chosen]))
     kept = np.array([r for r in resampled if r is not None])
-    low, high = _bounds(kept)
+    low, high = bounds(kept)
     p_value = _permutation_p(x, y, measure, value, rng)
     return Correlation(value, low, high, p_value, len(x), samples - len(kept))
 
@@ -132,7 +137,8 @@ def _ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return ranks
 
 
-def _bounds(values: Float[np.ndarray, " B"]) -> tuple[float | None, float | None]:
+def bounds(values: Float[np.ndarray, " B"]) -> tuple[float | None, float | None]:
+    """Return the interval's ends; NaN is a resample without the number."""
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return None, None

@@ -23,6 +23,7 @@ from vega3d.evaluate.panels import MOST_PANELS, ScenePanel, heat_gradient
 from vega3d.evaluate.relations import Related
 from vega3d.evaluate.sources import Source, some
 from vega3d.evaluate.summary import Row, Summary
+from vega3d.evaluate.sweeps import heat_maps
 from vega3d.evaluate.tables import (
     controls,
     count_table,
@@ -64,6 +65,7 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
         separation=_separation(summary),
         separation_caption=_separation_caption(summary),
         taps=list(_tap_charts(summary.rows)),
+        sweeps=list(heat_maps(summary)),
         recall=_recall(summary),
         recall_caption=_recall_caption(summary),
         recall_tables=recall_tables(summary),

@@ -14,6 +14,7 @@ from vega3d.evaluate.matching import RECALL_COUNTS
 from vega3d.evaluate.relations import Related
 from vega3d.evaluate.sources import Source
 from vega3d.evaluate.summary import Row, Summary
+from vega3d.evaluate.sweeps import heat_maps
 from vega3d.pipeline.texts import safe_values
 
 _PACKAGES = ("vega3d", "numpy", "dask")
@@ -45,6 +46,15 @@ def plain_report(summary: Summary, related: Related | None) -> dict[str, Any]:
         "common_scenes": list(summary.common),
         "left_out_scenes": dict(summary.left_out),
         "rows": [_plain_row(row) for row in summary.rows],
+        "sweeps": [
+            {
+                "store": found.label,
+                "metric": found.metric,
+                "best_tap": found.best_tap,
+                "best": asdict(found.estimate),
+            }
+            for found in heat_maps(summary)
+        ],
         "downstream": _plain_related(related) if related else None,
     }
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from vega3d.evaluate.config import ReportConfig, RunConfig
+from vega3d.evaluate.config import ReportConfig, RunConfig, TapsConfig
 from vega3d.evaluate.downstream import Results, read_results
 from vega3d.evaluate.mapping import map_tasks
 from vega3d.evaluate.page import render_page
@@ -58,6 +58,7 @@ def report(
     out: str,
     config: ReportConfig | None = None,
     run: RunConfig | None = None,
+    taps: TapsConfig | None = None,
     *,
     downstream: str = "",
     scenes: Sequence[str] = (),
@@ -71,6 +72,7 @@ def report(
         out: Folder of report.html, report.json, scores.csv, config.toml and partials/.
         config: What decides the numbers.
         run: Where they are computed.
+        taps: Which taps are scored; all without it.
         downstream: Path of a results table, or `paper`.
         scenes: Scenes to be drawn; the first few without it.
 
@@ -80,11 +82,11 @@ def report(
     """
     config, run = config or ReportConfig(), run or RunConfig()
     results = read_results(downstream) if downstream else None
-    sources = open_sources(stores)
+    sources = open_sources(stores, taps)
     _check_scenes(scenes, plan_comparison(sources))
     Path(out).mkdir(parents=True, exist_ok=True)
     with _whole(Path(out) / FILE) as file:
-        file.write(as_toml(config, run))
+        file.write(as_toml(config, taps or TapsConfig(), run))
     partials = Partials(Path(out) / "partials")
     summary = score_sources(sources, config, run, partials)
     summary, drawable = _note_undrawable(summary, scenes)

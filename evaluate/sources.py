@@ -6,10 +6,11 @@ one. Nothing here touches features.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from vega3d.evaluate.config import TapsConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store, open_store
@@ -58,11 +59,16 @@ class Comparison:
     """What a reader has to know before comparing rows."""
 
 
-def open_sources(stores: Sequence[str]) -> list[Source]:
+def open_sources(stores: Sequence[str], chosen: TapsConfig | None = None) -> list[Source]:
     """Open every store named; stores of one label are read as one.
 
+    Args:
+        stores: Folders or URLs, each alone or as `label=url`.
+        chosen: Which taps take part; all without it.
+
     Raises:
-        UsageError: There is nothing to open, or two stores without a label end in one name.
+        UsageError: There is nothing to open, two stores without a label end in one name, or no
+            store has a tap that is asked for.
         StoreError: A store cannot be read.
     """
     by_label: dict[str, list[str]] = {}
@@ -76,7 +82,8 @@ def open_sources(stores: Sequence[str]) -> list[Source]:
         by_label.setdefault(label, []).append(url)
     if not by_label:
         raise UsageError("name at least one store")
-    return [_describe(label, tuple(urls)) for label, urls in by_label.items()]
+    sources = [_describe(label, tuple(urls)) for label, urls in by_label.items()]
+    return _with_taps(sources, chosen or TapsConfig())
 
 
 def split_label(text: str) -> tuple[str | None, str]:
@@ -157,6 +164,25 @@ def some(names: Sequence[str], most: int = 3) -> str:
     """Return the first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _with_taps(sources: Sequence[Source], chosen: TapsConfig) -> list[Source]:
+    """Return the stores with the taps that are asked for; one that has none of them keeps all."""
+    held = list(dict.fromkeys(tap for source in sources for tap in source.taps))
+    for text in chosen.taps:
+        if not chosen.matches(text, held):
+            raise UsageError(
+                f"--taps {text}: no store has such a tap; the taps are {some(held, 12)}"
+            )
+    return [
+        replace(
+            source,
+            taps=(taps := chosen.choose(source.taps)),
+            second={tap: again for tap, again in source.second.items() if tap in taps},
+            channels={tap: source.channels[tap] for tap in taps},
+        )
+        for source in sources
+    ]
 
 
 def _describe(label: str, urls: tuple[str, ...]) -> Source:

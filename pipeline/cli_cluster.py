@@ -36,9 +36,14 @@ def submit(
     """Print a run as a manifest or script for a cluster; its options are those of `run`."""
     from vega3d.cluster.submission import render
     from vega3d.cluster.submission import submit as hand_over
+    from vega3d.pipeline.places import absolute
+    from vega3d.pipeline.prepared import with_absolute_model
+    from vega3d.pipeline.scenes.reading import absolute_location
 
     usual = ExtractConfig(backbone=preset(config.backbone.name))
-    options = [scenes, "--out", out, "--backbone", config.backbone.name]
+    config = with_absolute_model(config)
+    options = [absolute_location(scenes), "--out", absolute(out)]
+    options += ["--backbone", config.backbone.name]
     for chosen, default in ((config, usual), (numerics, Numerics()), (run, RunConfig())):
         options += _changed(as_toml(chosen), as_toml(default))
     text = render(to, options, run, machines)

@@ -132,6 +132,10 @@ class RunConfig:
     unit_timeout_s: float = 3600.0
     """Ray only: a unit that shows no progress for so long is taken from its worker."""
 
+    wait_s: float = 1800.0
+    """Ray only: where no worker finds a place for so long, the run ends; meanwhile it says what it
+    waits for."""
+
     wheel: str = ""
     """Ray only: a wheel of vega3d that is shipped to the cluster's nodes; "" where they have it."""
 
@@ -143,8 +147,9 @@ class RunConfig:
             )
         if not (self.cpus_per_worker >= 0 and self.gpus_per_worker >= 0):
             raise ValueError("cpus_per_worker and gpus_per_worker must not be negative")
-        if not (math.isfinite(self.unit_timeout_s) and self.unit_timeout_s > 0):
-            raise ValueError(f"unit_timeout_s must be positive, got {self.unit_timeout_s}")
+        for name in ("unit_timeout_s", "wait_s"):
+            if not (math.isfinite(value := getattr(self, name)) and value > 0):
+                raise ValueError(f"{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
-from vega3d.pipeline.prepared import prepare_model
+from vega3d.pipeline.prepared import PreparedModel, prepare_model
 from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
@@ -17,7 +17,7 @@ from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.units import Plan, Unit
-from vega3d.pipeline.store.writer import uncommitted, with_failures
+from vega3d.pipeline.store.writer import StoreWriter, uncommitted, with_failures
 from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
 
 _log = logging.getLogger(__name__)
@@ -82,6 +82,28 @@ def extract(
             that does not fit.
     """
     started = time.monotonic()
+    plan, model, store = open_for(source, out, config, numerics, prompt_embeds)
+    units = find_units(store, plan, retry_failed)
+    results = []
+    for result in run(UnitWriter(source, model, store), units):
+        results.append(result)
+        on_result(result, units)
+    records = merge_commits(store)
+    return summarize(out, plan, records, results, time.monotonic() - started)
+
+
+def open_for(
+    source: SceneSource, out: str, config: ExtractConfig, numerics: Numerics, prompt_embeds: str
+) -> tuple[Plan, PreparedModel, StoreWriter]:
+    """Return what a store is planned to hold, its model looked at, and the store, made or resumed.
+
+    Args:
+        source: Where the scenes are.
+        out: Folder or URL of the store.
+        config: What decides the stored bytes.
+        numerics: What changes their last bits; a store that is there keeps its own.
+        prompt_embeds: A safetensors file of the empty prompt's embedding, or "".
+    """
     plan = plan_units(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
@@ -91,15 +113,15 @@ def extract(
     store = create_or_resume(out, plan, model.identity, asdict(numerics))
     if store.numerics != asdict(numerics):
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)
+    return plan, model, store
+
+
+def find_units(store: StoreWriter, plan: Plan, retry_failed: bool) -> list[Unit]:
+    """Return the units that a run is to do, in order."""
     units = uncommitted(store, plan)
     if retry_failed:
         units = sorted([*units, *with_failures(store, plan)], key=lambda unit: unit.index)
-    results = []
-    for result in run(UnitWriter(source, model, store), units):
-        results.append(result)
-        on_result(result, units)
-    records = merge_commits(store)
-    return summarize(out, plan, records, results, time.monotonic() - started)
+    return units
 
 
 def summarize(

@@ -106,8 +106,16 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     return DecodedScene(scene_id, tuple(decoded), _content_sha256(decoded), report, geometry)
 
 
+Known = dict[bytes, list[TokenGeometry]]
+"""Where a scene's tokens lie, by the way in which an encoder divides its images."""
+
+
 def encode_scene(
-    scene: DecodedScene, backbone: Backbone, config: ExtractConfig, ahead: Ahead = iter
+    scene: DecodedScene,
+    backbone: Backbone,
+    config: ExtractConfig,
+    ahead: Ahead = iter,
+    known: Known | None = None,
 ) -> SceneArrays:
     """Run the backbone on a decoded scene and bring everything to the common grid.
 
@@ -116,6 +124,7 @@ def encode_scene(
         backbone: Sees the same views together, whatever the parts are.
         config: Says which grid.
         ahead: See `Ahead`.
+        known: Where the scene's tokens lie, from other encoders; what is new is added.
 
     Raises:
         SceneError: The backbone sees all views at once, and they are more than memory is given.
@@ -129,19 +138,37 @@ def encode_scene(
         for tap in backbone.taps
     }
     coverage = np.empty(config.grid, dtype=np.float32)
-    geometry: list[TokenGeometry] = []
+    known = {} if known is None else known
+    division = np.concatenate([row_cells, col_cells]).tobytes()
+    geometry = known.get(division, [])
+    placing = not geometry
     previews: list[np.ndarray] = []
+    done = 0
     for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
-        done, ids = len(geometry), [view.view_id for view in part.views]
+        ids = [view.view_id for view in part.views]
         tokens = backbone.encode(part.rgb, scene_id=scene.scene_id, view_ids=ids)
         for tap, values in tokens.items():
             pooled, coverage = pool_to_grid(values.numpy(), token_map, height, width, config.grid)
             features[tap][done : done + len(ids)] = pooled
-        geometry += [
-            _geometry(view, depth, (height, width), row_cells, col_cells)
-            for view, depth in zip(part.views, part.depth_m, strict=True)
-        ]
+        if placing:
+            geometry += [
+                _geometry(view, depth, (height, width), row_cells, col_cells)
+                for view, depth in zip(part.views, part.depth_m, strict=True)
+            ]
+        done += len(ids)
         previews.append(_previews(part.rgb, config.grid))
+    known[division] = geometry
+    return _scene_arrays(scene, features, coverage, geometry, np.concatenate(previews))
+
+
+def _scene_arrays(
+    scene: DecodedScene,
+    features: dict[str, np.ndarray],
+    coverage: np.ndarray,
+    geometry: list[TokenGeometry],
+    preview: np.ndarray,
+) -> SceneArrays:
+    count = len(scene.decoded)
     return SceneArrays(
         scene_id=scene.scene_id,
         features=features,
@@ -149,11 +176,11 @@ def encode_scene(
         world_xyz=np.stack([view.world_xyz for view in geometry]),
         center_xyz=np.stack([view.center_xyz for view in geometry]),
         depth_share=np.stack([view.depth_share for view in geometry]),
-        coverage=np.broadcast_to(coverage, (count, *config.grid)),
-        preview=np.concatenate(previews),
+        coverage=np.broadcast_to(coverage, (count, *coverage.shape)),
+        preview=preview,
         world_from_camera=_cameras([one.view.world_from_camera for one in scene.decoded], 4),
         intrinsics=_cameras([one.view.K_color for one in scene.decoded], 3),
-        image_size=np.tile([height, width], (count, 1)),
+        image_size=np.tile(scene.image_size, (count, 1)),
         content_sha256=scene.content_sha256,
         dropped_views=scene.report.dropped_views,
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
@@ -24,7 +24,8 @@ from vega3d.pipeline.texts import fixed_text, printable, without_secrets
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
-    from vega3d.pipeline.features import Ahead, DecodedScene
+    from vega3d.pipeline.features import Ahead, DecodedScene, Known
+    from vega3d.pipeline.reading_ahead import ReadScene
 
 _log = logging.getLogger(__name__)
 
@@ -56,16 +57,32 @@ class UnitResult:
     misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Scenes whose depths do not agree, or lie where no room is, with what would mend them."""
 
+    parts: Mapping[str, "UnitResult"] = field(default_factory=dict)
+    """Where a unit is written to several stores: what became of it in each, by place."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class ComputedUnit:
     """A unit's scenes, computed and not yet stored."""
 
-    scenes: Sequence[SceneArrays | SceneFailure]
-    seconds: Mapping[str, float]
-    details: Mapping[str, str] = field(default_factory=dict)
-    reprojection_m: Mapping[str, float] = field(default_factory=dict)
-    misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    scenes: list[SceneArrays | SceneFailure] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "compute": 0.0})
+    details: dict[str, str] = field(default_factory=dict)
+    reprojection_m: dict[str, float] = field(default_factory=dict)
+    misread: dict[str, Sequence[str]] = field(default_factory=dict)
+
+    def note(self, read: "ReadScene") -> None:
+        """Keep what reading a scene told, and the scene itself where that failed."""
+        self.seconds["decode"] += read.seconds
+        if isinstance(read.scene, SceneFailure):
+            self.scenes.append(read.scene)
+            self.details[read.scene.scene_id] = without_secrets(read.detail)
+            return
+        scene_id, geometry = read.scene.scene_id, read.scene.geometry
+        if geometry.error_m is not None:
+            self.reprojection_m[scene_id] = geometry.error_m
+        if lines := geometry.lines():
+            self.misread[scene_id] = lines
 
 
 @dataclass
@@ -79,6 +96,11 @@ class UnitWriter:
     def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
         """Compute a unit and commit it."""
         return self.commit(unit, self.compute(unit, limit_s=limit_s))
+
+    @property
+    def stores(self) -> tuple[StoreWriter, ...]:
+        """Where it writes."""
+        return (self.store,)
 
     def compute(
         self,
@@ -98,30 +120,32 @@ class UnitWriter:
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
-        from vega3d.pipeline.reading_ahead import places, read_ahead
+        from vega3d.pipeline.reading_ahead import read_ahead
 
-        scenes: list[SceneArrays | SceneFailure] = []
-        seconds, details = {"decode": 0.0, "compute": 0.0}, {}
-        reprojection_m, misread = {}, {}
-        roots, config = places(self.source), self.model.config
+        computed, config = ComputedUnit(), self.model.config
         for read in read_ahead(self.source, unit.todo, config, limit_s=limit_s, beat=beat):
-            seconds["decode"] += read.seconds
             with computing:
                 beat()
-                start = time.monotonic()
-                if isinstance(read.scene, SceneFailure):
-                    scenes.append(read.scene)
-                    details[read.scene.scene_id] = without_secrets(read.detail)
-                else:
-                    scene_id, geometry = read.scene.scene_id, read.scene.geometry
-                    if geometry.error_m is not None:
-                        reprojection_m[scene_id] = geometry.error_m
-                    if lines := geometry.lines():
-                        misread[scene_id] = lines
-                    scenes.append(self._encode(read.scene, read.ahead, roots, details))
-                seconds["compute"] += time.monotonic() - start
+                self.add(read, computed)
             beat()
-        return ComputedUnit(scenes, seconds, details, reprojection_m, misread)
+        return computed
+
+    def add(
+        self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None" = None
+    ) -> None:
+        """Encode a scene that was read, and put it to the others of its unit.
+
+        Args:
+            read: As it came from its source.
+            computed: Of the unit so far.
+            geometry: Of the scene, where another encoder's tokens have been placed; taken where
+                they divide the image alike, else added to.
+        """
+        start = time.monotonic()
+        computed.note(read)
+        if not isinstance(read.scene, SceneFailure):
+            computed.scenes.append(self._encode(read.scene, read.ahead, geometry, computed))
+        computed.seconds["compute"] += time.monotonic() - start
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
@@ -136,21 +160,26 @@ class UnitWriter:
             misread=computed.misread,
         )
 
+    def give_up(self, unit: Unit, reason: str) -> UnitResult:
+        """Record the scenes of a unit that no worker could finish as failed with this reason."""
+        return unit_result(self.store.write_failed_unit(unit, reason), {})
+
     def _encode(
         self,
         decoded: "DecodedScene",
         ahead: "Ahead",
-        roots: Sequence[str],
-        details: dict[str, str],
+        geometry: "Known | None",
+        computed: ComputedUnit,
     ) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
-        from vega3d.pipeline.reading_ahead import detail
+        from vega3d.pipeline.reading_ahead import detail, places
 
         try:
-            return encode_scene(decoded, self._backbone, self.model.config, ahead)
+            apply_numerics(self._numerics)  # of this store: another one's may have come between
+            return encode_scene(decoded, self._backbone, self.model.config, ahead, geometry)
         except SceneError as error:
-            details[decoded.scene_id] = without_secrets(detail(error))
-            return SceneFailure(decoded.scene_id, fixed_text(str(error), roots))
+            computed.details[decoded.scene_id] = without_secrets(detail(error))
+            return SceneFailure(decoded.scene_id, fixed_text(str(error), places(self.source)))
         except Exception as error:
             error.add_note(f"while computing scene {decoded.scene_id}")
             raise
@@ -172,15 +201,47 @@ class UnitWriter:
                 f"made with {self.model.identity['weights_sha256'][:12]}; "
                 "give all nodes the same model"
             )
-        apply_numerics(self._numerics)
         return load_from_config(config, self._numerics, self.model.prompt)
 
 
-Runner = Callable[[UnitWriter, Sequence[Unit]], Iterator[UnitResult]]
+class UnitWorker(Protocol):
+    """What a runner hands units to: one store's writer, or that of several."""
+
+    source: SceneSource
+
+    @property
+    def stores(self) -> Sequence[StoreWriter]:
+        """Where it writes."""
+        ...
+
+    def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
+        """Compute a unit and commit it."""
+        ...
+
+    def compute(
+        self,
+        unit: Unit,
+        beat: Callable[[], None],
+        computing: AbstractContextManager[object],
+        limit_s: float,
+    ) -> Any:  # noqa: ANN401 - what its own `commit` takes
+        """Decode and encode the scenes of a unit."""
+        ...
+
+    def commit(self, unit: Unit, computed: Any) -> UnitResult:  # noqa: ANN401
+        """Write a computed unit's shards and its commit record."""
+        ...
+
+    def give_up(self, unit: Unit, reason: str) -> UnitResult:
+        """Record the scenes of a unit that no worker could finish as failed with this reason."""
+        ...
+
+
+Runner = Callable[[UnitWorker, Sequence[Unit]], Iterator[UnitResult]]
 
 
 def run_inline(
-    worker: UnitWriter,
+    worker: UnitWorker,
     units: Sequence[Unit],
     config: RunConfig = RunConfig(),  # noqa: B008 - frozen
 ) -> Iterator[UnitResult]:

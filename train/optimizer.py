@@ -6,7 +6,15 @@ from torch import nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from vega3d.pipeline.errors import UsageError
 from vega3d.train.config import TrainConfig
+
+
+class NonFiniteLossError(UsageError):
+    """A loss or gradient is NaN or infinite; the batch's scenes are saved beside the run."""
+
+    exit_code = 1
+    """Of the command line: not a wrong usage."""
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:

@@ -52,9 +52,11 @@ def join_processes(device: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
     Inside of another such block it joins nothing and leaves nothing: a group that was left cannot
-    be joined again without losing the others.
+    be joined again without losing the others. `auto` is the GPU where torch sees one.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("device is cuda, and torch sees no GPU here; pass --device cpu")
     if count == 1:

@@ -28,7 +28,13 @@ from vega3d.train.config import RunConfig
 from vega3d.train.journal import Journal, ProgressBar
 from vega3d.train.loader import FeatureCache, Loader
 from vega3d.train.model import SpatialModel
-from vega3d.train.optimizer import lr_at, make_average, make_optimizer, set_lr
+from vega3d.train.optimizer import (
+    NonFiniteLossError,
+    lr_at,
+    make_average,
+    make_optimizer,
+    set_lr,
+)
 from vega3d.train.order import Sample
 from vega3d.train.processes import Processes
 from vega3d.train.rundir import BEST, LAST, RunPlan
@@ -36,13 +42,6 @@ from vega3d.train.scoring import Scores, score_model
 from vega3d.train.tasks.task import Targets
 
 _log = logging.getLogger(__name__)
-
-
-class NonFiniteLossError(UsageError):
-    """A loss or gradient is NaN or infinite; the batch's scenes are saved beside the run."""
-
-    exit_code = 1
-    """Of the command line: not a wrong usage."""
 
 
 class Trainer:

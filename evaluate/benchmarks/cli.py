@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file.
 """
 
 import logging
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,9 @@ from vega3d.pipeline.commands import (
     start_logging,
     tell,
 )
+from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.options import Program
+from vega3d.pipeline.settings import FILE, as_toml
 
 app = Program(
     "vega3d-benchmark",
@@ -44,7 +47,9 @@ def score(
     against: Annotated[
         str, typer.Option(help="Another prediction file, compared with a paired test.")
     ] = "",
-    out: Annotated[str, typer.Option(help="Folder for score.json and score.html.")] = "",
+    out: Annotated[
+        str, typer.Option(help="Folder for score.json, score.html and config.toml.")
+    ] = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the table, and write nothing.")
     ] = False,
@@ -71,6 +76,7 @@ def score(
     result: dict[str, Any] = page.as_json(scored, between, differences)
     if out and not dry_run:
         result |= page.write(scored, between, differences, out, worst=config.worst)
+        write_whole(Path(out) / FILE, as_toml(config).encode())
     print_result(result)
 
 

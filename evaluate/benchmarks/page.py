@@ -8,6 +8,7 @@ from typing import Any
 
 from vega3d.evaluate.benchmarks.libero import wilson
 from vega3d.evaluate.benchmarks.measures import Difference, Measure, Score
+from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.texts import on_page, safe_values
 
 Intervals = Mapping[str, tuple[float, float]]
@@ -68,7 +69,7 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
-    places["json"].write_text(json.dumps(safe_values(numbers), indent=1) + "\n", encoding="utf-8")
+    write_whole(places["json"], (json.dumps(safe_values(numbers), indent=1) + "\n").encode())
     templates = Path(__file__).parents[1] / "templates"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates),
@@ -83,7 +84,7 @@ def write(
         tasks=_tasks(score),
         worst=_worst(score, worst),
     )
-    places["html"].write_text(html, encoding="utf-8")
+    write_whole(places["html"], html.encode())
     return {name: str(place) for name, place in places.items()}
 
 

@@ -6,8 +6,11 @@ that starts with the entry's name and a colon (see `plugins.py`).
 """
 
 import os
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+from vega3d.pipeline.places import absolute
 from vega3d.pipeline.plugins import SCENES, installed
 from vega3d.pipeline.scenes.arkitscenes import ArkitScenes
 from vega3d.pipeline.scenes.captures import Captures, Layout, holds_captures
@@ -69,13 +72,14 @@ def read_scenes(location: str) -> SceneSource:
 
     if "\0" in location:
         raise ValueError(f"{location!r}: a location has no NUL character")
+    location = absolute_location(location)
     if location.startswith("rooms:"):
         from vega3d.pipeline.scenes.rooms.rooms import parse_rooms
 
         return parse_rooms(location)
     if (plugin := _plugin_source(location)) is not None:
         return plugin
-    path = Path(location).expanduser()
+    path = Path(location)
     if not path.exists() and looks_like_tars(location):
         return read_tars(location)
     if path.is_dir():
@@ -85,10 +89,22 @@ def read_scenes(location: str) -> SceneSource:
     raise ValueError(f"{location}: there is no such file or folder; {LAYOUTS}")
 
 
+def absolute_location(location: str) -> str:
+    """Return a location that means the same in every folder: workers stand in another one."""
+    name, colon, _ = location.partition(":")
+    if location.startswith("rooms:") or (colon and name in _plugins()):
+        return location
+    return absolute(location)
+
+
+def _plugins() -> Mapping[str, EntryPoint]:
+    return installed(SCENES, ours=("rooms", "http", "https", "s3", "gs", "file"))
+
+
 def _plugin_source(location: str) -> SceneSource | None:
     """Return the source of an installed package's reader, where one claims the location."""
     name, colon, _ = location.partition(":")
-    point = installed(SCENES, ours=("rooms", "http", "https", "s3", "gs", "file")).get(name)
+    point = _plugins().get(name)
     if not colon or point is None:
         return None
     source = point.load()(location)

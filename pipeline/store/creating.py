@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.places import absolute
 from vega3d.pipeline.store.identity import FORMAT_VERSION, differing_fields
 from vega3d.pipeline.store.metadata import ROOT, fixed_chunk_files, metadata_objects
 from vega3d.pipeline.store.objects import TEMPORARY_SUFFIX, Objects, open_objects
@@ -27,6 +28,7 @@ def create_or_resume(
             name cannot be used, or a shard would be too large.
     """
     ours = new_root(plan, identity, numerics)
+    url = absolute(url)
     objects = open_objects(url)
     _refuse_foreign(objects)
     root = ours
@@ -54,6 +56,7 @@ def fixed_objects(root: Root) -> dict[str, bytes]:
 
 def reopen(url: str) -> StoreWriter:
     """Return the writer of a store that is there; raises StoreError where there is none."""
+    url = absolute(url)
     try:
         root = read_root(open_objects(url))
     except FileNotFoundError as error:

@@ -65,10 +65,9 @@ class StoreWriter:
         stored = [as_stored(scene, self.layout.unit_arrays) for scene in scenes]
         for _ in range(ROUNDS):
             last = records.latest(unit.index, unit.last_sequence)
-            if last is not None and last.kind == "commit":
-                if not unit.supersedes or last.sequence != unit.last_sequence:
-                    return last
-            elif unit.supersedes:
+            if last is not None and _counts(last, unit):
+                return last
+            if unit.supersedes and (last is None or last.kind != "commit"):
                 raise StoreError(
                     f"{self.url}: the commit of unit {unit.index} was taken back meanwhile; run "
                     "the same command again"
@@ -84,6 +83,11 @@ class StoreWriter:
             f"{self.url}: other jobs keep writing unit {unit.index}; let one of them finish, "
             "then run the same command again"
         )
+
+    def committed(self, unit: Unit) -> Record | None:
+        """Return the commit that was written since the run began, None where there is none."""
+        last = Records(open_objects(self.url)).latest(unit.index, unit.last_sequence)
+        return last if last is not None and _counts(last, unit) else None
 
     def write_failed_unit(self, unit: Unit, reason: str) -> Record:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
@@ -166,6 +170,12 @@ def with_failures(writer: StoreWriter, plan: Plan) -> list[Unit]:
             last = committed.sequences[unit.index]
             found.append(replace(unit, last_sequence=last, kept=good, supersedes=True))
     return found
+
+
+def _counts(last: Record, unit: Unit) -> bool:
+    """Say whether a unit's latest record makes writing it needless."""
+    new = not unit.supersedes or last.sequence != unit.last_sequence
+    return last.kind == "commit" and new
 
 
 def _told(unit: Unit, scenes: Scenes, last: Record | None) -> list[SceneRecord]:

@@ -5,15 +5,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
+import ray
 import synthetic_unit
 from ray import cloudpickle
 from synthetic_unit import make_worker
 
-from vega3d.cluster import ray_runner
+from vega3d.cluster import ray_runner, room
 from vega3d.cluster.connecting import connection
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline import open_store, read_scenes
@@ -155,9 +157,38 @@ def test_a_place_that_workers_do_not_see_is_refused_before_the_first_unit(
 ) -> None:
     """A relative --out with a cluster that was started in another folder."""
     monkeypatch.chdir(tmp_path)
+    plan, worker = make_worker("s", SCENES)
+    worker.store = replace(worker.store, url="s")  # as it was before places became absolute
     with pytest.raises(UsageError, match=r"no worker can do this run: on node .*, s is not there"):
-        run(Path("s"))
+        list(run_ray(worker, plan.units, config()))
     assert not list((tmp_path / "s").rglob("*.json")) or not open_store("s").records
+
+
+def test_a_cluster_with_no_free_place_says_so_and_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others hold every CPU: it is told what is waited for, and for how long."""
+
+    class Idle:  # inside: pickled whole, for workers do not find a test's module
+        def ping(self) -> None:
+            """Answer, so that it is known to be there."""
+
+    monkeypatch.setattr(room, "FIRST_TOLD_S", 0.5)
+    held = [ray.remote(Idle).options(num_cpus=1).remote() for _ in range(2)]
+    ray.get([actor.ping.remote() for actor in held])
+    start = time.monotonic()
+    try:
+        told = (
+            r"within 3 s \(--wait-s\): a worker wants 0.5 CPUs, and 0 of the cluster's 2 are free"
+        )
+        with pytest.raises(UsageError, match=told):
+            run(tmp_path / "s", config(wait_s=3.0))
+    finally:
+        for actor in held:
+            ray.kill(actor)
+    assert time.monotonic() - start < 30
+    assert "no worker is up yet: a worker wants 0.5 CPUs, and 0 of" in caplog.text
+    assert not open_store(str(tmp_path / "s")).records
 
 
 def test_more_than_this_machine_holds_is_refused(tmp_path: Path) -> None:

@@ -126,10 +126,17 @@ class SyntheticWorker:
             else:
                 scenes.append(scene_arrays(scene_id, self.num_views[scene_id]))
             beat()
-        return ComputedUnit(scenes, {"compute": 0.0})
+        return ComputedUnit(scenes)
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         return unit_result(self.store.write_unit(unit, computed.scenes, {"torch": "none"}), {})
+
+    @property
+    def stores(self) -> tuple[StoreWriter]:
+        return (self.store,)
+
+    def give_up(self, unit: Unit, reason: str) -> UnitResult:
+        return unit_result(self.store.write_failed_unit(unit, reason), {})
 
     def _first_time(self, what: str, scene_id: str) -> bool:
         if not self.marks:

@@ -12,7 +12,13 @@ from torch import Tensor
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.rooms.rooms import Rooms
-from vega3d.pipeline.scenes.rooms.truth import LABELS, NO_LABEL, ViewTruth, view_truth
+from vega3d.pipeline.scenes.rooms.truth import (
+    LABELS,
+    NO_LABEL,
+    ViewTruth,
+    label_cells,
+    view_truth,
+)
 
 SHELL = ("floor", "ceiling", "wall", "skirting")
 """Classes that are no objects."""
@@ -70,10 +76,8 @@ def _cells(
     """Return median depth, mean normal, most frequent class and its share, of every cell."""
     depth_m = np.median(_split(truth.depth_m, grid), axis=-1)
     normal = np.stack([_split(truth.normal[..., k], grid).mean(-1) for k in range(3)], axis=-1)
-    labels = _split(np.where(truth.label == NO_LABEL, 0, truth.label), grid)
-    counts = np.stack([(labels == k).sum(-1) for k in range(len(LABELS))], axis=-1)
-    share = counts.max(-1) / labels.shape[-1]
-    return depth_m, normal.astype(np.float32), counts.argmax(-1), share.astype(np.float32)
+    label, share = label_cells(np.where(truth.label == NO_LABEL, 0, truth.label), grid)
+    return depth_m, normal.astype(np.float32), label, share
 
 
 def _split(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -47,6 +47,14 @@ def semantic(out: Out, config: SemanticConfig, run: PretrainRun, dry_run: DryRun
         print_result(pretrain_semantic(out, config, run))
 
 
+@app.command(only=("scenes", "height", "width", "cache", "workers"))
+def views(config: GeneratorConfig, run: PretrainRun) -> None:
+    """Render or decode views into --cache, before several runs that share them."""
+    from vega3d.train.pretrain.clips import fill_cache
+
+    print_result(fill_cache(config, run))
+
+
 @app.command()
 def score(
     scenes: Annotated[str, typer.Argument(help="rooms:..., which the stores are made of.")],

@@ -8,8 +8,9 @@ from typing import Any
 class PretrainRun:
     """How a run is carried out: changes no number on the same machine."""
 
-    device: str = "cpu"
-    """cpu, cuda, or cuda:N; torchrun starts one process a GPU."""
+    device: str = "auto"
+    """auto (cuda where torch sees a GPU, else cpu), cpu, cuda, or cuda:N; torchrun starts one
+    process a GPU."""
 
     threads: int = 1
     """Threads of torch on the CPU, each process."""
@@ -23,10 +24,25 @@ class PretrainRun:
     log_every: int = 50
     """Steps between two lines of metrics.jsonl, which hold the mean since the last."""
 
+    workers: int = 1
+    """Processes that render or decode views."""
+
+    compile: bool = False
+    """Compile the blocks of the model that learns: faster on a GPU, the same up to rounding."""
+
+    max_minutes: float = 0
+    """Wall-clock minutes of the whole command, 0 for no limit: when the rest is just enough for
+    the cool-down (a third of the steps at most), that begins. The run says how many steps it was;
+    one with that many asked for makes the same ones."""
+
     def __post_init__(self) -> None:
         """Check every field once."""
-        if min(self.threads, self.save_every, self.log_every) < 1:
-            raise ValueError(f"threads, save_every and log_every must be 1 or more, got {self}")
+        if min(self.threads, self.save_every, self.log_every, self.workers) < 1:
+            raise ValueError(
+                f"threads, workers, save_every and log_every must be 1 or more, got {self}"
+            )
+        if self.max_minutes < 0:
+            raise ValueError(f"max_minutes must be 0 or more, got {self.max_minutes}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +136,9 @@ class GeneratorConfig:
 
     decoder_lr: float = 2e-3
     """Peak learning rate of the decoder."""
+
+    crops: int = 8
+    """Crops of 64 px of a decoder's step."""
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the numbers of a step; how many there are is not part of it."""

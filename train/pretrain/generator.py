@@ -1,12 +1,16 @@
 """Pretrain a small Wan: the story of `vega3d-train pretrain generator`.
 
-Views are rendered or decoded once, the VAE's encoder is a PCA of their patches, latents are kept on
-disk, the DiT learns flow matching on clips of 1, 3 and 5 latents with the empty prompt, and at last
-the VAE's decoder learns to undo the encoder. Letters: B clips of T latents, z latent channels.
+Views are rendered or decoded once, the VAE's encoder is a PCA of their patches, its decoder learns
+to undo it, latents of the views and of their mirror images are kept on disk, and the DiT learns
+flow matching on clips of 1, 3 and 5 latents with the empty prompt.
+Letters: S scenes, V views, B clips of T latents, z latent channels.
 """
 
 import json
 import logging
+import math
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,49 +24,59 @@ from vega3d.train.journal import read_metrics
 from vega3d.train.pretrain import vae as images
 from vega3d.train.pretrain.clips import cache_views, cached, views_folder
 from vega3d.train.pretrain.config import GeneratorConfig, PretrainRun
-from vega3d.train.pretrain.loop import train
+from vega3d.train.pretrain.loop import Place, compile_each, train
 from vega3d.train.pretrain.probes import GeneratorProbe, load_scored
 from vega3d.train.pretrain.saving import save_generator
 from vega3d.train.processes import Processes, join_processes
 
 CLIP_LENGTHS = (1, 3, 5)
 _LENGTH_SHARE = (0.42, 0.33, 0.25)
-_PATCH = 2
+_LONGEST_STRIDE = 4
+_ENCODED_AT_ONCE = {"cuda": 256, "cpu": 8}
+"""Pictures, by kind of device."""
+
+_DECODER_SHARE = 0.12
+"""Of the time that is left after the views, where there is a limit, for the decoder at most."""
+
 _log = logging.getLogger(__name__)
 
 
 def pretrain_generator(out: str, config: GeneratorConfig, run: PretrainRun) -> dict[str, Any]:
     """Train the VAE and the DiT, and leave a diffusers folder in `out`/model.
 
-    Repeat the call to resume. Returns a summary: where the model is, its size, the last scores.
+    Repeat the call to resume. Returns a summary: where the model is, its steps, the last scores.
 
     Raises:
         UsageError: `out` holds a run with another config.
     """
     torch.set_num_threads(run.threads)
-    folder = Path(out)
+    folder, begun_s = Path(out), time.monotonic()
     with join_processes(run.device) as processes:
         if processes.is_first:
             check_same(folder, config.identity())
         vae, latents = _prepare(folder, config, run, processes)
-        transformer = new_transformer(config)
-        probe = GeneratorProbe(load_scored(config, vae, processes.device), config)
-        batches = _Batches(latents, config, processes)
-        transformer = train(
-            transformer, batches.loss, probe, config.transformer, run,
-            folder / "transformer", config.identity(), processes,
-        )  # fmt: skip
-        if processes.is_first:  # the DiT is there whatever becomes of the decoder
-            save_generator(folder / "model", transformer, vae, config)
+        scored = load_scored(
+            config, vae, processes.device, _views(config.choose, folder, config, run)
+        )
         decoding = _Decoding(vae, folder, config, run, processes)
-        vae = train(
-            vae, decoding.loss, decoding.score, config.decoder, run,
-            folder / "decoder", config.identity(), processes,
+        place = Place(folder / "decoder", config.identity(), run, processes)
+        ends_s = begun_s + 60 * run.max_minutes if run.max_minutes else math.inf
+        decoder_ends_s = time.monotonic() + _DECODER_SHARE * (ends_s - time.monotonic())
+        vae, _ = train(
+            vae, decoding.loss, decoding.score, config.decoder,
+            replace(place, ends_s=decoder_ends_s),
+        )  # fmt: skip
+        transformer = new_transformer(config)
+        if run.compile:
+            compile_each(transformer.blocks)
+        transformer, steps = train(
+            transformer, _Batches(latents, config, processes).loss, GeneratorProbe(scored, config),
+            config.transformer, replace(place, folder=folder / "transformer", ends_s=ends_s),
         )  # fmt: skip
         if processes.is_first:
             save_generator(folder / "model", transformer, vae, config)
     scores = [line for line in read_metrics(folder / "transformer") if line["kind"] == "val"]
-    return {"model": str(folder / "model"), "transformer": scores[-1]}
+    return {"model": str(folder / "model"), "steps": steps, "transformer": scores[-1]}
 
 
 def new_transformer(config: GeneratorConfig) -> WanTransformer3DModel:
@@ -114,7 +128,7 @@ def check_same(folder: Path, identity: dict[str, Any]) -> None:
 def _prepare(
     folder: Path, config: GeneratorConfig, run: PretrainRun, processes: Processes
 ) -> tuple[AutoencoderKLWan, list[np.ndarray]]:
-    """Return the VAE with its encoder in place, and the latents of all views, [S, V, z, h, w]."""
+    """Return the VAE with its encoder in place, and the latents of all views, in parts."""
     if processes.is_first:
         views = _views(config.scenes, folder, config, run)
         vae = _started_vae(folder, config, views)
@@ -129,7 +143,7 @@ def _views(
     location: str, folder: Path, config: GeneratorConfig, run: PretrainRun
 ) -> list[np.ndarray]:
     place = views_folder(location, config.height, config.width, run.cache, folder)
-    return cache_views(location, place, config.height, config.width)
+    return cache_views(location, place, config.height, config.width, run.workers)
 
 
 def _started_vae(
@@ -146,19 +160,24 @@ def _started_vae(
 def _encode_all(
     vae: AutoencoderKLWan, views: list[np.ndarray], folder: Path, processes: Processes
 ) -> list[np.ndarray]:
+    """Return latents of views and mirror images, [S, 2, V, z, h, w] float16 in parts."""
     numbers = [str(i) for i in range(sum(len(part) for part in views))]
     flat = [(part, i) for part in views for i in range(len(part))]
     vae.to(processes.device)
+    at_once = _ENCODED_AT_ONCE[processes.device.type]
 
     def make(ids: Any) -> np.ndarray:  # noqa: ANN401 - a sequence of strings
-        found = []
-        with torch.autocast(processes.device.type, torch.bfloat16):
-            for number in ids:
-                part, index = flat[int(number)]
-                found.append(images.encode(vae, part[index], processes.device).half().cpu().numpy())
-        return np.stack(found)
+        scenes = np.stack([flat[int(number)][0][flat[int(number)][1]] for number in ids])
+        both = np.stack([scenes, scenes[..., ::-1, :]], 1)
+        pictures, parts = both.reshape(-1, *both.shape[3:]), []
+        for start in range(0, len(pictures), at_once):
+            some = pictures[start : start + at_once]
+            with torch.autocast(processes.device.type, torch.bfloat16):
+                parts.append(images.encode(vae, some, processes.device))
+        latents = torch.cat(parts).half().cpu().numpy()
+        return latents.reshape(*both.shape[:3], *latents.shape[1:])
 
-    return cached(numbers, folder / "latents", "latents", make)
+    return cached(numbers, folder / "latents", "mirrored", make)
 
 
 class _Batches:
@@ -167,7 +186,7 @@ class _Batches:
     def __init__(
         self, latents: list[np.ndarray], config: GeneratorConfig, processes: Processes
     ) -> None:
-        self._latents = np.concatenate([np.asarray(part) for part in latents])
+        self._latents = torch.from_numpy(np.concatenate(latents)).to(processes.device)
         self._config, self._processes = config, processes
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
@@ -175,30 +194,30 @@ class _Batches:
         rng = np.random.default_rng([self._config.seed, 1, step])
         length = int(rng.choice(CLIP_LENGTHS, p=_LENGTH_SHARE))
         rng = np.random.default_rng([self._config.seed, 2, step, self._processes.rank])
-        clips = self._clips(rng, length, max(1, self._config.views_a_step // length))
+        clean = self._clips(rng, length, max(1, self._config.views_a_step // length))
         device = self._processes.device
-        clean = torch.from_numpy(clips).to(device).float().transpose(1, 2)
-        noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32)).to(device)
-        sigma = torch.from_numpy(_sigmas(rng, len(clips), length)).to(device)
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**63)))
+        noise = torch.randn(clean.shape, generator=generator, device=device)
+        sigma = torch.from_numpy(_sigmas(rng, len(clean), length)).to(device)
         mixed = torch.lerp(clean, noise, sigma.view(-1, 1, 1, 1, 1))
-        prompt = empty_prompt(len(clips), self._config, device)
+        prompt = empty_prompt(len(clean), self._config, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._config.amp):
             velocity = model(mixed, 1000 * sigma, prompt).sample
         gap: Tensor = velocity.float() - (noise - clean)
         return gap.square().mean()
 
-    def _clips(self, rng: np.random.Generator, length: int, count: int) -> np.ndarray:
-        """Draw clips: views of a scene at a stride, forwards or backwards; [B, T, z, h, w]."""
-        num_scenes, num_views = self._latents.shape[:2]
+    def _clips(self, rng: np.random.Generator, length: int, count: int) -> Tensor:
+        """Draw clips: a scene's views at a stride, either way, mirrored or not; [B, z, T, h, w]."""
+        num_scenes, _, num_views = self._latents.shape[:3]
         length = min(length, num_views)
-        clips = []
-        for scene in rng.integers(num_scenes, size=count):
-            longest = (num_views - 1) // max(length - 1, 1)
-            stride = int(rng.integers(1, min(longest, 4) + 1))
-            start = rng.integers(num_views - stride * (length - 1))
-            chosen = start + stride * np.arange(length)
-            clips.append(self._latents[scene, chosen[::-1] if rng.uniform() < 0.5 else chosen])
-        return np.stack(clips)
+        longest = (num_views - 1) // max(length - 1, 1)
+        stride = rng.integers(1, max(1, min(longest, _LONGEST_STRIDE)) + 1, count)
+        start = rng.integers(num_views - stride * (length - 1))
+        views = start[:, None] + stride[:, None] * np.arange(length)
+        views = np.where(rng.uniform(size=(count, 1)) < 0.5, views[:, ::-1], views)
+        scenes, sides = rng.integers(num_scenes, size=count), rng.integers(2, size=count)
+        at = (torch.from_numpy(index) for index in (scenes[:, None], sides[:, None], views))
+        return self._latents[tuple(at)].float().transpose(1, 2)
 
 
 def _sigmas(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
@@ -232,9 +251,10 @@ class _Decoding:
             module.requires_grad_(True)
 
     def loss(self, vae: nn.Module, step: int) -> Tensor:
-        """Return how far 8 crops of 64 px are from what the decoder makes of them."""
+        """Return how far crops of 64 px are from what the decoder makes of them."""
         rng = np.random.default_rng([self._config.seed, 3, step, self._processes.rank])
-        crops = np.stack([self._crop(rng, min(64, self._config.height)) for _ in range(8)])
+        side = min(64, self._config.height)
+        crops = np.stack([self._crop(rng, side) for _ in range(self._config.crops)])
         device = self._processes.device
         wanted = images.to_input(crops, device)[:, :, 0]
         with torch.autocast(device.type, torch.bfloat16, enabled=self._config.amp):

@@ -3,6 +3,7 @@
 Letters: S scenes, V views, h w tokens, C channels, N tokens of all kept scenes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vega3d.evaluate.probes.readout import ridge
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.train.pretrain import vae as images
-from vega3d.train.pretrain.clips import scene_arrays
+from vega3d.train.pretrain.clips import scene_depth
 from vega3d.train.pretrain.config import GeneratorConfig
 from vega3d.train.pretrain.loop import quiet_norms
 
@@ -32,21 +34,24 @@ class Scored:
     """[S, V, h, w] of log metres; NaN where there is no reading."""
 
 
-def load_scored(config: GeneratorConfig, vae: Any, device: torch.device) -> Scored:  # noqa: ANN401
-    """Read and encode the scenes to choose on; they must have the config's size and depth."""
+def load_scored(
+    config: GeneratorConfig,
+    vae: Any,  # noqa: ANN401
+    device: torch.device,
+    views: Sequence[np.ndarray],
+) -> Scored:
+    """Encode the scenes to choose on, whose pictures are `views`; they need the config's size."""
     source = read_scenes(config.choose)
-    entries = source.entries()
-    num_views = min(entry.num_views for entry in entries)
-    latents, depths = [], []
-    for entry in entries:
-        rgb, depth_m = scene_arrays(source, entry.scene_id, num_views)
-        if rgb.shape[1:3] != (config.height, config.width):
-            raise ValueError(
-                f"{entry.scene_id}: scored views must be {config.height}x{config.width}"
-            )
-        latents.append(images.encode(vae, rgb, device))
+    ids = [entry.scene_id for entry in source.entries()]
+    pictures = [scene for part in views for scene in part]
+    depths = []
+    for scene_id in ids:
+        depth_m = scene_depth(source, scene_id, len(pictures[0]))
+        if depth_m.shape[1:] != (config.height, config.width):
+            raise ValueError(f"{scene_id}: scored views must be {config.height}x{config.width}")
         depths.append(log_depth_of_cells(depth_m))
-    return Scored(torch.stack(latents), torch.stack(depths))
+    latents = [images.encode(vae, rgb, device) for rgb in pictures]
+    return Scored(torch.stack(latents), torch.stack(depths).to(device))
 
 
 def log_depth_of_cells(depth_m: np.ndarray) -> Tensor:
@@ -125,15 +130,3 @@ def depth_r2(features: Tensor, log_depth: Tensor, *, with_position: bool) -> flo
     predicted = ridge(known, y[:half][seen[0]][:, None], asked)[:, 0]
     answer = y[half:][seen[1]]
     return float(1 - (predicted - answer).square().mean() / answer.var(correction=0))
-
-
-def ridge(known: Tensor, answers: Tensor, asked: Tensor, strength: float = 1e-4) -> Tensor:
-    """Return predictions of a ridge regression on standardised inputs; [N, C], [N, D] -> [M, D]."""
-    mean, spread = known.mean(0), known.std(0) + 1e-6
-    a = (known - mean) / spread
-    middle = answers.mean(0)
-    gram = a.T @ a
-    gram.diagonal().add_(strength * len(a))
-    weights = torch.linalg.solve(gram, a.T @ (answers - middle))
-    predicted: Tensor = (asked - mean) / spread @ weights + middle
-    return predicted

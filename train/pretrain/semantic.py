@@ -7,26 +7,24 @@ Letters: B pictures, P phrases, L words.
 """
 
 import dataclasses
-import json
 import logging
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import SiglipConfig, SiglipModel
 
-from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.scenes.reading import read_scenes
-from vega3d.train.checkpoint import write_json
 from vega3d.train.journal import read_metrics
-from vega3d.train.pretrain.clips import cache_views, views_folder
+from vega3d.train.pretrain.clips import cache_phrases, cache_views, views_folder
 from vega3d.train.pretrain.config import PretrainRun, SemanticConfig
 from vega3d.train.pretrain.generator import check_same
-from vega3d.train.pretrain.loop import train
+from vega3d.train.pretrain.loop import Place, compile_each, train
+from vega3d.train.pretrain.pictures import Pictures
 from vega3d.train.pretrain.saving import save_semantic
 from vega3d.train.processes import Processes, join_processes
 
@@ -40,49 +38,36 @@ Phrases = list[list[list[str]]]
 """Of every scene, of every view."""
 
 
-@runtime_checkable
-class Describes(Protocol):
-    """A scene source that says what its views show."""
-
-    def phrases(self, scene_id: str) -> list[list[str]]:
-        """Return each view's phrases."""
-        ...
-
-
 def pretrain_semantic(out: str, config: SemanticConfig, run: PretrainRun) -> dict[str, Any]:
     """Train both halves, and leave a transformers folder in `out`/model.
 
-    Repeat the call to resume. Returns a summary: where the model is, the last scores.
+    Repeat the call to resume. Returns a summary: where the model is, its steps, the last scores.
 
     Raises:
         UsageError: `out` holds a run with another config, or the scenes cannot be described.
     """
     torch.set_num_threads(run.threads)
-    folder = Path(out)
+    folder, begun_s = Path(out), time.monotonic()
     with join_processes(run.device) as processes:
         if processes.is_first:
             check_same(folder, config.identity())
             _described(config.scenes, folder, config, run)
+            _described(config.choose, folder, config, run)
         processes.gather(None)  # the others wait for the files
         known = _described(config.scenes, folder, config, run)
         words = vocabulary(known.phrases)
-        model = new_siglip(config, len(words) + 2)
+        model: Any = new_siglip(config, len(words) + 2)
+        if run.compile:
+            compile_each(model.vision_model.encoder.layers)
         pairs = _Pairs(known, words, config, processes)
         asked = _Pairs(_described(config.choose, folder, config, run), words, config, processes)
-        model = train(
-            model,
-            pairs.loss,
-            asked.score,
-            config.recipe,
-            run,
-            folder / "siglip",
-            config.identity(),
-            processes,
-        )
+        ends_s = begun_s + 60 * run.max_minutes if run.max_minutes else math.inf
+        place = Place(folder / "siglip", config.identity(), run, processes, ends_s)
+        model, steps = train(model, pairs.loss, asked.score, config.recipe, place)
         if processes.is_first:
             save_semantic(folder / "model", model, words)
     scores = [line for line in read_metrics(folder / "siglip") if line["kind"] == "val"]
-    return {"model": str(folder / "model"), "siglip": scores[-1]}
+    return {"model": str(folder / "model"), "steps": steps, "siglip": scores[-1]}
 
 
 def new_siglip(config: SemanticConfig, num_words: int) -> SiglipModel:
@@ -143,17 +128,9 @@ class _Described:
 def _described(location: str, folder: Path, config: SemanticConfig, run: PretrainRun) -> _Described:
     """Return views and phrases of a source, kept on disk."""
     place = views_folder(location, config.height, config.width, run.cache, folder)
-    path = place / "phrases.json"
-    if not path.exists():
-        source = read_scenes(location)
-        if not isinstance(source, Describes):
-            raise UsageError(
-                f"{location} says nothing about its views; a text half needs phrases, as rooms have"
-            )
-        found = [source.phrases(entry.scene_id) for entry in source.entries()]
-        write_json(path, found)
-    views = cache_views(location, place, config.height, config.width)
-    return _Described(views, json.loads(path.read_text()))
+    phrases = cache_phrases(location, place, run.workers)
+    views = cache_views(location, place, config.height, config.width, run.workers)
+    return _Described(views, phrases)
 
 
 class _Pairs:
@@ -166,27 +143,29 @@ class _Pairs:
         config: SemanticConfig,
         processes: Processes,
     ) -> None:
-        self._at = [(part, i) for part in described.views for i in range(len(part))]
-        self._phrases, self._words = described.phrases, words
+        self._pictures = Pictures(described.views, processes.device)
+        phrases = sorted({p for scene in described.phrases for view in scene for p in view})
+        self._words = word_numbers(phrases, words).to(processes.device)
+        self._said = _numbered(described.phrases, phrases)
         self._config, self._processes = config, processes
 
     def loss(self, model: nn.Module, step: int) -> Tensor:
-        """Return the sigmoid loss of one step's pictures.
+        """Return the sigmoid loss of one step's pictures, half of them mirrored.
 
         Source: Zhai et al. 2023 (SigLIP), eq. 1, with several positives a picture.
         """
         rng = np.random.default_rng([self._config.seed, 1, step, self._processes.rank])
-        count = min(self._config.batch, len(self._at))
-        scenes = rng.choice(len(self._at), count, replace=False)
-        picked = [(int(s), int(rng.integers(len(self._phrases[s])))) for s in scenes]
-        logits, right = self._compare(model, picked)
+        count = min(self._config.batch, len(self._pictures))
+        scenes = rng.choice(len(self._pictures), count, replace=False)
+        views = rng.integers(self._said.shape[1], size=count)
+        logits, right = self._compare(model, scenes, views, rng.uniform(size=count) < 0.5)
         return -nn.functional.logsigmoid(torch.where(right, logits, -logits)).sum(1).mean()
 
     def score(self, model: nn.Module) -> dict[str, float]:
         """Return the share of right ones among the first five phrases, and of a blind choice."""
-        picked = [(scene, 0) for scene in range(len(self._at))]
+        scenes = np.arange(len(self._pictures))
         with torch.no_grad():
-            logits, right = self._compare(model, picked)
+            logits, right = self._compare(model, scenes, 0 * scenes, scenes < 0)
         best = logits.topk(min(_PRECISION_AT, logits.shape[1])).indices
         loss = -nn.functional.logsigmoid(torch.where(right, logits, -logits)).sum(1).mean()
         return {
@@ -195,18 +174,37 @@ class _Pairs:
             "chance": round(float(right.float().mean()), 4),
         }
 
-    def _compare(self, model: Any, picked: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def _compare(
+        self,
+        model: Any,  # noqa: ANN401
+        scenes: np.ndarray,
+        views: np.ndarray,
+        is_mirrored: np.ndarray,
+    ) -> tuple[Tensor, Tensor]:
         """Return logits and right answers of pictures against all their phrases, [B, P]."""
-        said = [self._phrases[scene][view] for scene, view in picked]
-        phrases = sorted({phrase for view in said for phrase in view})
-        right = torch.tensor([[phrase in view for phrase in phrases] for view in said])
-        pictures = np.stack([self._at[s][0][self._at[s][1], v] for s, v in picked])
         device = self._processes.device
-        pixels = torch.from_numpy(pictures).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        pictures = self._pictures.take(scenes, views).permute(0, 3, 1, 2)
+        mirrored = torch.from_numpy(is_mirrored).to(device)[:, None, None, None]
+        pixels = torch.where(mirrored, pictures.flip(3), pictures).float() / 127.5 - 1
+        said = self._said[scenes, views]
+        phrases = np.unique(said[said >= 0])
+        picture, place = np.nonzero(said >= 0)
+        right = np.zeros((len(said), len(phrases)), bool)
+        right[picture, np.searchsorted(phrases, said[picture, place])] = True
         with torch.autocast(device.type, torch.bfloat16, enabled=self._config.amp):
             out = model(
                 pixel_values=pixels,
-                input_ids=word_numbers(phrases, self._words).to(device),
+                input_ids=self._words[torch.from_numpy(phrases)],
                 interpolate_pos_encoding=True,
             )
-        return out.logits_per_image.float(), right.to(device)
+        return out.logits_per_image.float(), torch.from_numpy(right).to(device)
+
+
+def _numbered(phrases: Phrases, known: Sequence[str]) -> np.ndarray:
+    """Return every view's phrases as numbers, [S, V, phrases of the richest view], -1 for none."""
+    number = {phrase: index for index, phrase in enumerate(known)}
+    longest = max(len(view) for scene in phrases for view in scene)
+    rows = np.full((len(phrases), min(len(scene) for scene in phrases), longest), -1)
+    for s, v in np.ndindex(rows.shape[:2]):
+        rows[s, v, : len(phrases[s][v])] = [number[phrase] for phrase in phrases[s][v]]
+    return rows

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vega3d.evaluate.probes.readout import BATCH, fit_mlp
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.rooms.truth import LABELS
@@ -21,7 +22,6 @@ from vega3d.train.pretrain.answers import Answers, room_answers
 from vega3d.train.pretrain.config import TableConfig
 
 HIDDEN = 192
-_BATCH = 512
 _BOOTSTRAPS = 2000
 BETTER = {"depth_r2": 1, "normal_deg": -1, "object_accuracy": 1}
 """Scores, and whether more (1) or less (-1) is better."""
@@ -109,13 +109,9 @@ def _fit_and_score(x: Tensor, answers: Answers, config: TableConfig, seed: int) 
             nn.Linear(x.shape[-1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 4 + len(LABELS))
         )
         wanted = torch.cat([((depth - middle) / spread)[..., None], answers.normal[known]], -1)
-        _fit(
-            probe,
-            x[known].flatten(0, 3),
-            wanted.flatten(0, 3),
-            answers.label[known].flatten(),
-            config,
-        )
+        tokens = x[known].flatten(0, 3)
+        steps = max(1, config.epochs * len(tokens) // BATCH)
+        fit_mlp(probe, tokens, wanted.flatten(0, 3), answers.label[known].flatten(), steps)
     with torch.no_grad():
         said = probe(x[config.fitted :])
     asked = slice(config.fitted, None)
@@ -136,20 +132,6 @@ def _room_mean(values: Tensor, counts: Tensor) -> np.ndarray:
     weight = counts.float().flatten(1)
     total = (values.flatten(1) * weight).sum(1)
     return (total / torch.where(weight.sum(1) > 0, weight.sum(1), torch.nan)).numpy()
-
-
-def _fit(probe: nn.Module, x: Tensor, wanted: Tensor, label: Tensor, config: TableConfig) -> None:
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=0.05)
-    steps = max(1, config.epochs * len(x) // _BATCH)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * (1 - step / steps)
-        chosen = torch.randint(len(x), (_BATCH,))
-        said = probe(x[chosen])
-        gap = (said[:, :4] - wanted[chosen]).square().mean()
-        loss = 2 * gap + 0.5 * nn.functional.cross_entropy(said[:, 4:], label[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
 
 
 def _compared(ours: Scores, theirs: Scores) -> dict[str, Any]:

@@ -101,6 +101,22 @@ def view_truth(film: Film, index: int) -> ViewTruth:
     )
 
 
+def label_cells(
+    label: UInt8[np.ndarray, "h w"], grid: tuple[int, int]
+) -> tuple[Int64[np.ndarray, "gh gw"], Float32[np.ndarray, "gh gw"]]:
+    """Return the most frequent class of every cell, and its share of the cell's pixels.
+
+    A cell in which nothing is met has class NO_LABEL.
+    """
+    (gh, gw), (h, w) = grid, label.shape
+    cell = (np.arange(h) * gh // h)[:, None] * gw + np.arange(w) * gw // w
+    flat = cell.astype(np.int64) * (NO_LABEL + 1) + label
+    counts = np.bincount(flat.reshape(-1), minlength=gh * gw * (NO_LABEL + 1))
+    counts = counts.reshape(gh, gw, NO_LABEL + 1)
+    share = counts.max(axis=-1) / counts.sum(axis=-1)
+    return counts.argmax(axis=-1), share.astype(np.float32)
+
+
 def _things(film: Film, solid: np.ndarray) -> Int64[np.ndarray, "h w"]:
     """Return the thing that each solid is a part of, -1 for none."""
     counts = [len(thing.parts) for thing in film.room.things]

@@ -83,6 +83,9 @@ def test_the_command_writes_json_and_a_page(write: Write, tmp_path: Path) -> Non
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
     assert "1 queries have no prediction and count as wrong, such as 8" in told
+    assert command("vsi", ours, "--annotations", path, "--config", out / "config.toml")[0][
+        "metrics"
+    ]
 
 
 def test_wrong_usage_ends_with_its_message(write: Write, tmp_path: Path) -> None:

@@ -1,0 +1,202 @@
+"""Several encoders in one pass: one decode a scene, stores as of separate runs, faults apart."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vega3d.pipeline import open_store, read_scenes
+from vega3d.pipeline.backbones.controls import PositionConfig, RandomConfig, RgbConfig
+from vega3d.pipeline.backbones.encoder import Views
+from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig, RunConfig
+from vega3d.pipeline.errors import SceneError, TransientError, UsageError
+from vega3d.pipeline.extract import Summary, extract, open_for
+from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.record import Record
+from vega3d.pipeline.store.units import Unit
+from vega3d.pipeline.store.writer import StoreWriter
+from vega3d.pipeline.together import StorePlan, TogetherWriter, extract_together
+from vega3d.pipeline.worker import UnitWriter, run_inline
+
+ROOMS = read_scenes("rooms:3?views=3&height=48&width=64")
+SIZE = {"resolution": (48, 64)}
+BACKBONES = {"rgb": RgbConfig(**SIZE), "random": RandomConfig(**SIZE)}
+
+
+@dataclass
+class Counted:
+    """A source that counts how often each image is opened."""
+
+    source: SceneSource
+    opened: Counter[str] = field(default_factory=Counter)
+
+    def entries(self) -> Sequence[SceneEntry]:
+        return self.source.entries()
+
+    def read(self, scene_id: str) -> Scene:
+        scene = self.source.read(scene_id)
+
+        def counting(view_id: str, read: object) -> object:
+            def opened() -> np.ndarray:
+                self.opened[f"{scene_id}/{view_id}"] += 1
+                return read()
+
+            return opened
+
+        views = [replace(v, read_rgb=counting(v.view_id, v.read_rgb)) for v in scene.views]
+        return replace(scene, views=tuple(views))
+
+
+def config(backbone: BackboneConfig) -> ExtractConfig:
+    return ExtractConfig(backbone=backbone, grid=(3, 4), scenes_per_shard=1)
+
+
+def together(
+    folder: Path, backbones: dict[str, BackboneConfig], source: SceneSource = ROOMS, **more: object
+) -> dict[str, Summary]:
+    plans = [
+        StorePlan(out=str(folder / name), config=config(backbone))
+        for name, backbone in backbones.items()
+    ]
+    found = extract_together(
+        source, plans, **{"numerics": Numerics(threads=1), "run": run_inline, **more}
+    )
+    return dict(zip(backbones, found, strict=True))
+
+
+def alone(folder: Path, backbone: BackboneConfig) -> Summary:
+    numerics = Numerics(threads=1)
+    return extract(ROOMS, str(folder), config(backbone), numerics=numerics, run=run_inline)
+
+
+def test_a_scene_s_images_are_opened_once_and_each_store_is_that_of_its_own_run(
+    tmp_path: Path,
+) -> None:
+    source = Counted(ROOMS)
+    found = together(tmp_path, BACKBONES, source)
+    assert len(source.opened) == 3 * 3
+    assert set(source.opened.values()) == {1}
+    for name, backbone in BACKBONES.items():
+        by_itself = alone(tmp_path / "alone" / name, backbone)
+        assert found[name].digest == by_itself.digest
+        assert found[name].taps == by_itself.taps
+        assert (found[name].committed, found[name].pending) == (3, 0)
+        assert found[name].reprojection_m == by_itself.reprojection_m
+
+
+def test_what_a_store_has_is_not_computed_again_and_nothing_is_read_in_vain(tmp_path: Path) -> None:
+    alone(tmp_path / "rgb", BACKBONES["rgb"])
+    source = Counted(ROOMS)
+    found = together(tmp_path, BACKBONES, source)
+    assert (found["rgb"].units_this_run, found["random"].units_this_run) == (0, 3)
+    again = together(tmp_path, BACKBONES, source)
+    assert {summary.units_this_run for summary in again.values()} == {0}
+    assert set(source.opened.values()) == {1}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaultyConfig(PositionConfig):
+    """Fails at one room, as an encoder does that has a bug there, or that refuses it."""
+
+    def values(self, views: Views) -> np.ndarray:
+        if views.scene_id == "room0001":
+            raise ERRORS[0]
+        return PositionConfig.values(self, views)
+
+
+ERRORS: list[Exception] = []
+
+
+def test_a_bug_in_one_encoder_leaves_its_unit_and_no_other_store_s(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ERRORS[:] = [ZeroDivisionError("division by zero")]
+    found = together(tmp_path, {**BACKBONES, "position": FaultyConfig(**SIZE)})
+    assert [found[name].committed for name in BACKBONES] == [3, 3]
+    assert (found["position"].committed, found["position"].pending) == (2, 1)
+    assert found["position"].postponed == {"room0001": "ZeroDivisionError: division by zero"}
+    assert "unit 1 is left to a later run" in caplog.text
+    mended = together(tmp_path, {**BACKBONES, "position": PositionConfig(**SIZE)})
+    assert mended["position"].units_this_run == 1
+    assert (
+        mended["position"].digest == alone(tmp_path / "p", PositionConfig(**SIZE)).digest
+    )  # the unit's absence has left no trace
+
+
+def test_a_scene_that_one_encoder_refuses_is_a_failure_of_its_store_alone(tmp_path: Path) -> None:
+    ERRORS[:] = [SceneError("room0001: too many views")]
+    backbones = {**BACKBONES, "position": FaultyConfig(**SIZE)}
+    found = together(tmp_path, backbones)
+    assert found["position"].failures == {"room0001": "room0001: too many views"}
+    assert [found[name].failures for name in BACKBONES] == [{}, {}]
+    ERRORS[:] = [ZeroDivisionError("not tried")]
+    again = together(tmp_path, {**BACKBONES, "position": PositionConfig(**SIZE)}, retry_failed=True)
+    assert [again[name].units_this_run for name in backbones] == [0, 0, 1]
+    assert again["position"].failures == {}
+
+
+class Away(StoreWriter):
+    """A store whose place does not answer at its first write."""
+
+    def write_unit(self, unit: Unit, *args: object) -> Record:
+        if AWAY and unit.index == AWAY[-1]:
+            AWAY.pop()
+            raise TransientError("the bucket does not answer")
+        return super().write_unit(unit, *args)
+
+
+AWAY: list[int] = []
+
+
+def test_a_store_that_does_not_answer_is_tried_again_and_the_others_are_not(
+    tmp_path: Path,
+) -> None:
+    AWAY[:] = [1]
+    writers, todo, source = {}, {}, Counted(ROOMS)
+    for name, backbone in BACKBONES.items():
+        out = str(tmp_path / name)
+        rows, model, store = open_for(source, out, config(backbone), Numerics(threads=1), "")
+        if name == "random":
+            store = Away(url=store.url, layout=store.layout, numerics=store.numerics)
+        writers[out] = UnitWriter(source, model, store)
+        todo[out] = {unit.index: unit for unit in rows.units}
+    results = list(run_inline(TogetherWriter(source, writers, todo), list(rows.units)))
+    assert [result.unit for result in results] == [0, 2, 1]
+    assert all(len(result.parts) == 2 and not result.postponed for result in results)
+    opened = {name.partition("/")[0]: count for name, count in source.opened.items()}
+    assert opened == {"room0000": 1, "room0001": 2, "room0002": 1}
+    for name, backbone in BACKBONES.items():
+        merge_commits(writers[str(tmp_path / name)].store)
+        digest = open_store(str(tmp_path / name)).digest()
+        assert digest == alone(tmp_path / "alone" / name, backbone).digest
+
+
+def test_stores_that_would_read_other_views_are_refused(tmp_path: Path) -> None:
+    plans = [
+        StorePlan(out=str(tmp_path / name), config=replace(config(RgbConfig(**SIZE)), num_views=n))
+        for name, n in (("a", 2), ("b", 3))
+    ]
+    with pytest.raises(UsageError, match=r"must read alike, but num_views is \['2', '3'\]"):
+        extract_together(ROOMS, plans, numerics=Numerics(), run=run_inline)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_on_ray_the_stores_are_the_same(tmp_path: Path) -> None:
+    from functools import partial
+
+    from vega3d.cluster.ray_runner import run_ray
+
+    run = partial(run_ray, config=RunConfig(runner="ray", workers=2, cpus_per_worker=0.5))
+    found = together(tmp_path / "ray", BACKBONES, run=run)
+    here = together(tmp_path / "here", BACKBONES)
+    assert {n: s.digest for n, s in found.items()} == {n: s.digest for n, s in here.items()}
+    store = open_store(str(tmp_path / "ray" / "rgb"))
+    assert len(store.scene_ids) == 3
