@@ -1,4 +1,4 @@
-"""What the three command lines share: exit codes, checked options, one line of result, errors."""
+"""What the command lines share: exit codes, checked options, one line of result, errors."""
 
 import errno
 import io

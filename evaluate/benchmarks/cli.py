@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vega3d.evaluate.benchmarks.config import ScoringConfig
+from vega3d.evaluate.benchmarks.config import BENCHMARKS, ScoringConfig
 from vega3d.pipeline.commands import (
     check_out,
     exit_on_sigterm,
@@ -37,7 +37,7 @@ def _commands() -> None:
 def score(
     name: Annotated[
         str,
-        typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa, sqa3d, vsi or libero."),
+        typer.Argument(help=f"{', '.join(BENCHMARKS[:-1])} or {BENCHMARKS[-1]}."),
     ],
     predictions: Annotated[str, typer.Argument(help="JSON or JSON lines, a record a query.")],
     config: ScoringConfig,
@@ -58,8 +58,6 @@ def score(
     start_logging(logging.WARNING, "%(message)s")
     if out:
         check_out(out)
-    if not annotations and name != "libero":
-        raise typer.BadParameter(f"{name} needs --annotations, the benchmark's own file")
     from vega3d.evaluate.benchmarks import page
     from vega3d.evaluate.benchmarks.catalogue import score as score_file
     from vega3d.evaluate.benchmarks.measures import compare, intervals
