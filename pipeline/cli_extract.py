@@ -63,15 +63,20 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
     ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Recompute the scenes whose source has changed.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
         print_result(_estimated(scenes, config, Rates(workers=run.workers)))
         return
-    summary = extract_to(scenes, out, config, numerics, run, retry_failed, prompt_embeds)
+    summary = extract_to(
+        scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
+    )
     _report(summary)
-    if summary["failures"] or summary["pending"]:
+    if summary["failures"] or summary["pending"] or summary["changed"]:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -129,6 +134,8 @@ def extract_to(
     run: RunConfig,
     retry_failed: bool = False,
     prompt_embeds: str = "",
+    *,
+    refresh: bool = False,
 ) -> dict[str, Any]:
     """Compose source, runner, progress and log, and extract."""
     check_out(out)
@@ -160,6 +167,7 @@ def extract_to(
                     numerics=numerics,
                     run=_runner(run),
                     retry_failed=retry_failed,
+                    refresh=refresh,
                     prompt_embeds=prompt_embeds,
                     on_result=on_result,
                 )
@@ -253,6 +261,8 @@ def _report(summary: dict[str, Any]) -> None:
         tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
         print("when they are mended, run with --retry-failed", file=sys.stderr)
+    if summary["changed"]:
+        tell(f"{len(summary['changed'])} scenes are of another source; run with --refresh")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
     print(

@@ -61,7 +61,7 @@ class ArkitScenes:
     def places(self, folder: Folder) -> Sequence[Place]:
         """Return the one video that the folder is; its views are at most the frames there."""
         count = len(by_stem(folder.open_folder("lowres_wide").files, (".png",)))
-        inner = ("lowres_wide", "lowres_depth")
+        inner = ("lowres_wide", "lowres_depth", "lowres_wide_intrinsics")
         data = [folder.join(name) for name in inner if name in folder.folders]
         return [Place(path=folder.path, num_views=count, data=(folder.path, *data))]
 
