@@ -16,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vega3d.pipeline.config import CheckConfig as CheckConfig
+from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.scenes.checking import CheckedScene, SceneCheck, check_scene
 from vega3d.pipeline.scenes.scene import SceneSource, skipped
 
@@ -164,9 +165,9 @@ def _draw(checked: CheckedScene, folder: Path) -> Path | None:
     picture = draw_check(checked)
     if picture is None:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{quote(checked.check.scene_id, safe='')}.png"
-    picture.save(path)
+    with whole_file(path) as temporary:
+        picture.save(temporary, format="PNG")
     return path
 
 

@@ -6,13 +6,14 @@ Standard library and typer only, until one runs.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.cli_running import check_device, estimated, gpu_is_here, runner, tell_summary
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
+from vega3d.pipeline.cli_together import SEVERAL
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
@@ -22,7 +23,7 @@ from vega3d.pipeline.settings import as_toml, settings
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.family import BackboneConfig
     from vega3d.pipeline.store.units import Unit
-    from vega3d.pipeline.worker import Runner, UnitResult
+    from vega3d.pipeline.worker import UnitResult
 
 app = Program()
 
@@ -39,7 +40,7 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
                 "--device auto looks at this machine, not at the cluster's; "
                 "say --device cuda or cpu"
             )
-        device = "cuda" if _gpu_is_here() else "cpu"
+        device = "cuda" if gpu_is_here() else "cpu"
     found = {"device": device}
     if "gpus_per_worker" not in asked:
         found["gpus_per_worker"] = 1.0 if device == "cuda" else 0.0
@@ -49,7 +50,7 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-@app.command(fill=by_device)
+@app.command(fill=by_device, several=SEVERAL)
 def run(
     scenes: Scenes,
     out: Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")],
@@ -70,12 +71,13 @@ def run(
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
-        print_result(_estimated(scenes, config, Rates(workers=run.workers)))
+        print_result(estimated(scenes, config, Rates(workers=run.workers)))
         return
     summary = extract_to(
         scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
     )
-    _report(summary)
+    tell_summary(summary)
+    print_result(summary)
     if summary["failures"] or summary["pending"] or summary["changed"]:
         raise typer.Exit(SOME_FAILED)
 
@@ -83,7 +85,7 @@ def run(
 @app.command(fill=by_device)
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
-    found = _estimated(scenes, config, rates)
+    found = estimated(scenes, config, rates)
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
     print(
@@ -139,8 +141,7 @@ def extract_to(
 ) -> dict[str, Any]:
     """Compose source, runner, progress and log, and extract."""
     check_out(out)
-    if numerics.device == "cuda" and run.runner == "inline" and not _gpu_is_here():
-        raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
+    check_device(numerics, run)
     from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.prepared import with_absolute_model
@@ -165,7 +166,7 @@ def extract_to(
                     out,
                     config,
                     numerics=numerics,
-                    run=_runner(run),
+                    run=runner(run),
                     retry_failed=retry_failed,
                     refresh=refresh,
                     prompt_embeds=prompt_embeds,
@@ -213,12 +214,6 @@ def _told_costs(row: dict[str, Any]) -> str:
     )
 
 
-def _gpu_is_here() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def _stored_scenes_per_shard(out: str) -> int | None:
     from vega3d.pipeline.store.store import stored_attributes
 
@@ -227,47 +222,3 @@ def _stored_scenes_per_shard(out: str) -> int | None:
     if attributes is None:
         return None
     return int(attributes["identity"]["config"].get("scenes_per_shard", 1))
-
-
-def _runner(run: RunConfig) -> "Runner":
-    from vega3d.pipeline.worker import run_inline
-
-    if run.runner == "inline":
-        return partial(run_inline, config=run)
-    from vega3d.cluster.ray_runner import run_ray
-
-    return partial(run_ray, config=run)
-
-
-def _estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
-    from vega3d.pipeline.backbones.checkpoints import planned_facts
-    from vega3d.pipeline.backbones.readers import naming_the_encoder
-    from vega3d.pipeline.estimate import estimate
-    from vega3d.pipeline.plan import plan_units
-
-    entries = find_scenes(scenes).entries()
-    planned = plan_units(
-        entries, num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
-    )
-    size_bytes = sum(entry.size_bytes for entry in entries)
-    with naming_the_encoder(config.backbone):
-        facts = planned_facts(config.backbone)
-    return estimate(planned, config, facts, rates, source_bytes=size_bytes)
-
-
-def _report(summary: dict[str, Any]) -> None:
-    """Tell a person how it went, then print the summary."""
-    for scene_id, reason in list(summary["failures"].items())[:20]:
-        tell(f"failed {scene_id}: {reason}")
-    if summary["failures"]:
-        print("when they are mended, run with --retry-failed", file=sys.stderr)
-    if summary["changed"]:
-        tell(f"{len(summary['changed'])} scenes are of another source; run with --refresh")
-    for scene_id, reason in list(summary["postponed"].items())[:20]:
-        tell(f"left for the next run {scene_id}: {reason}")
-    print(
-        f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
-        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
-        file=sys.stderr,
-    )
-    print_result(summary)

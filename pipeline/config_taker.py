@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import Choice, Setting, as_toml, build, changed, name_flags, settings
+from vega3d.pipeline.several import Several
 from vega3d.pipeline.spelling import toml_value
 
 Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -47,10 +48,14 @@ class ConfigTaker:
         self.__annotations__: dict[str, Any] = {}  # the signature has them
         self.function, self._offers = function, offers
         self._defaults, self._fill = defaults, fill
+        self.several: Several | None = None
 
     def choosing(self, names: Mapping[str, str]) -> "ConfigTaker":
         """Return the same with the options of other configs where a setting is a choice."""
-        return ConfigTaker(self.function, self._offers, {**self._defaults, **names}, self._fill)
+        chosen = {**self._defaults, **names}
+        taker = ConfigTaker(self.function, self._offers, chosen, self._fill)
+        taker.several = self.several
+        return taker
 
     @cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -111,10 +116,10 @@ class ConfigTaker:
 
     def __call__(self, **given: Any) -> None:  # noqa: ANN401 - what typer hands over
         """Call the function with its configs, or print them."""
-        del given["config_file"]  # its settings have come as defaults
-        show = given.pop("show_config")
-        asked = {key: given.pop(key) for key in self.known}
-        made = self._build(asked, given)
+        show = given["show_config"]
+        found = self.made(given)
+        given = {name: value for name, value in found.items() if name not in self.configs}
+        made = {name: value for name, value in found.items() if name in self.configs}
         if show:
             hidden = {item.key for config in made.values() for item in settings(config)}
             parts = [as_toml(*made.values(), without=hidden - self.known.keys()), self._own(given)]
@@ -125,6 +130,14 @@ class ConfigTaker:
         except UsageError as error:
             error.args = (name_flags(str(error), self.flags),)
             raise
+
+    def made(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the function is called with: its configs, and what else it takes."""
+        asked = {key: given[key] for key in self.known}
+        # A file's settings have come as defaults.
+        rest = given.keys() - asked.keys() - {"config_file", "show_config"}
+        others = {name: given[name] for name in given if name in rest}
+        return {**self._build(asked, others), **others}
 
     def _build(self, asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the configs by parameter; what is wrong with one is the user's to mend."""
@@ -144,11 +157,11 @@ class ConfigTaker:
 
     def _own(self, given: Mapping[str, Any]) -> str:
         """Return what this command alone takes, as in a file; what it must be told is left out."""
-        must = {n for n, p in self.parameters.items() if p.default is inspect.Parameter.empty}
         lines = [
-            f"{name} = {toml_value(value)}\n"
-            for name, value in given.items()
-            if value is not None and name not in {*must, "dry_run"}
+            f"{_file_key(parameter)} = {toml_value(given[name])}\n"
+            for name, parameter in self.parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+            if given.get(name) is not None and name != "dry_run"
         ]
         return "".join(["# Of this command alone.\n", *lines] if lines else [])
 
@@ -184,6 +197,15 @@ def _option(setting: Setting, flags: Mapping[str, str]) -> inspect.Parameter:
     if setting.required:
         return _keyword(setting.key, Annotated[kind, info], inspect.Parameter.empty)
     return _keyword(setting.key, Annotated[kind | None, info], None)
+
+
+def _file_key(parameter: inspect.Parameter) -> str:
+    """Return the name in a file of a parameter of one command alone: its flag's, if it has one."""
+    _, info = get_args(parameter.annotation)
+    # Typer holds the first of the names as the default, until it makes an option of them.
+    words = [str(word) for word in (info.default, *(info.param_decls or ()))]
+    flag = next((word for word in words if word.startswith("--")), parameter.name)
+    return flag.partition("/")[0].removeprefix("--").replace("-", "_")
 
 
 def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:

@@ -17,6 +17,7 @@ import difflib
 import itertools
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,7 @@ from typer.main import get_command
 from vega3d.pipeline.config_taker import ConfigTaker, Fill
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import settings
+from vega3d.pipeline.several import TABLES, Several, arguments, asked_for, idle_keys
 from vega3d.pipeline.spelling import read_toml
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
@@ -53,6 +55,7 @@ class Program(typer.Typer):
         without: Collection[str] = (),
         defaults: Mapping[str, Any] | None = None,
         fill: Fill = lambda _: {},
+        several: Several | None = None,
     ) -> Callable[[Callable[..., None]], Callable[..., None]]:
         """Make a function a command.
 
@@ -62,6 +65,7 @@ class Program(typer.Typer):
             without: Keys of the settings that are none here.
             defaults: Values that differ here from the configs' own, by key.
             fill: Returns settings that follow from what was asked for, which they win over.
+            several: What it does where a choice is asked for more than once: see `several`.
         """
 
         def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -69,6 +73,7 @@ class Program(typer.Typer):
                 return key not in without and (not only or key in only)
 
             taker = ConfigTaker(function, offers, defaults or {}, fill)
+            taker.several = several
             super(Program, self).command(name, cls=_Command)(taker)
             return function
 
@@ -79,11 +84,17 @@ class _Command(TyperCommand):
     """A command that takes settings from a file, over which its options win."""
 
     allow_extra_args = True  # so as to say more about them than click does
+    idle: set[str] | None = None
+    """Of one of several stores: keys of a file that go with the encoders of the others."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
         """Read the file, then the options."""
         file = _last_value(args, ("--config",)) or ""
-        held = read_toml(file) if file else {}
+        held = read_toml(file, but=TABLES) if file else {}
+        tables = held.pop(TABLES, None)
+        if call := self._call_for_several(ctx, args, tables):
+            self.callback, self.params = call, []
+            return []
         if names := self._names(args, held):
             chosen = _typed(self._taker.choosing(names))
             self.params, self.callback = chosen.params, chosen.callback
@@ -103,6 +114,32 @@ class _Command(TyperCommand):
             raise typer.BadParameter(self._told_of_extra(extra), ctx=ctx)
         return extra
 
+    def _call_for_several(
+        self,
+        ctx: Any,  # noqa: ANN401 - typer's click
+        args: list[str],
+        tables: dict[str, Any] | None,
+    ) -> Callable[[], None] | None:
+        """Return what is to be done for several stores; None where one is asked for."""
+        usual = self.idle is not None or "--help" in args
+        for item, choice in [] if usual else self._taker.choices:
+            stores = asked_for(item, args, tables)
+            if not stores:
+                continue
+            several = self._taker.several
+            if several is None or "--show-config" in args:
+                what = self.name if several is None else "--show-config"
+                raise UsageError(f"{what} takes one {item.flag}, got {len(stores)}")
+            found = {}
+            for store in stores:
+                given = [*arguments(item, stores, store, args), *several.own(args, store.name)]
+                one = _Command(self.name, callback=self.callback, params=self.params)
+                one.idle = idle_keys(choice, stores, store)
+                made = one.make_context(ctx.info_name, given, parent=ctx.parent)
+                found[store.name] = one._taker.made(made.params)
+            return partial(several.run, found)
+        return None
+
     @property
     def _taker(self) -> ConfigTaker:
         taker: ConfigTaker = self.callback.__wrapped__  # type: ignore[union-attr]
@@ -120,7 +157,7 @@ class _Command(TyperCommand):
     def _from_file(self, ctx: Any, file: str, held: Mapping[str, object]) -> dict[str, object]:  # noqa: ANN401
         """Return the values in a file by parameter, spelled as on the command line and checked."""
         taken = _by_key(self)
-        idle = self._overruled(held) | _keys_beside(ctx) - taken.keys()
+        idle = self._overruled(held) | (self.idle or set()) | _keys_beside(ctx) - taken.keys()
         found = {}
         for key in [key for key in held if key not in idle]:
             if key not in taken:
@@ -129,7 +166,7 @@ class _Command(TyperCommand):
                 found[str(taken[key].name)] = self._checked(ctx, taken[key], held[key])
             except (ValueError, typer.BadParameter) as error:
                 raise UsageError(f"--config {file}: {key}: {error}") from error
-        if left := [key for key in held if key in idle]:
+        if left := [key for key in held if key in idle - (self.idle or set())]:
             name = " ".join([str(ctx.info_name), *(item.usual for item, _ in self._taker.choices)])
             sys.stderr.write(f"--config {file}: {name} has no use for {', '.join(left)}\n")
         return found

@@ -63,15 +63,15 @@ def text_in_file(value: object) -> str:
     raise ValueError(f"holds {value!r}, which is no setting's value")
 
 
-def read_toml(path: str) -> dict[str, Any]:
-    """Return the settings in a file; raises UsageError where it is none."""
+def read_toml(path: str, but: str = "") -> dict[str, Any]:
+    """Return the settings in a file; raises UsageError where it is none, or holds other tables."""
     try:
         held = tomllib.loads(Path(path).read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is no TOML file: {error}") from error
-    if tables := [key for key, value in held.items() if isinstance(value, dict)]:
+    if tables := [key for key, value in held.items() if isinstance(value, dict) and key != but]:
         raise UsageError(f"--config {path}: [{tables[0]}] is a table, settings stand in none")
     return held
 

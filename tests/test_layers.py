@@ -1,6 +1,7 @@
 """Who may import whom (DESIGN, section 3), what a command loads, and one name for each module."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -123,6 +124,13 @@ def test_there_is_no_import_circle() -> None:
     edges = {path: {file for m in imports(path) if (file := _file(m))} for path in MODULES}
     circles = [sorted(_name(path) for path in group) for group in strongly_connected(edges)]
     assert circles == []
+
+
+def test_a_file_gets_its_name_in_one_place() -> None:
+    """Writing a file whole by renaming it is `pipeline/files.py`, and the store's own objects."""
+    renaming = re.compile(r"\bos\.replace\(|\.rename\(")
+    found = {_name(path) for path in MODULES if renaming.search(path.read_text())}
+    assert found == {"pipeline/files.py", "pipeline/store/folder.py"}
 
 
 def test_circles_are_found() -> None:

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from vega3d.train.charts import Curve, dot_chart, histogram, line_chart
-from vega3d.train.checkpoint import write_atomically
+from vega3d.train.checkpoint import write_text
 from vega3d.train.gates import (
     GENERATIVE_RGB,
     SEMANTIC_RGB,
@@ -100,7 +100,7 @@ def _render(**values: Any) -> str:  # noqa: ANN401 - the template's names
 
 
 def _write(path: Path, page: str) -> Path:
-    write_atomically(path, lambda temporary: temporary.write_text(page))
+    write_text(path, page)
     return path
 
 

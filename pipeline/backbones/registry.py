@@ -19,6 +19,11 @@ DEFAULT = "wan2.1-t2v"
 
 _OURS = {
     "wan2.1-t2v": "wan:WanConfig",
+    "wan2.1-vace": "wan_vace:WanVaceConfig",
+    "wan2.1-i2v": "wan_i2v:WanI2vConfig",
+    "wan2.2-t2v": "wan22:Wan22Config",
+    "wan2.2-ti2v": "wan22:Wan22SmallConfig",
+    "wan-vae": "wan_vae:WanVaeConfig",
     "siglip": "siglip:SiglipConfig",
     "siglip2": "siglip:Siglip2Config",
     "dinov2": "dinov2:Dinov2Config",

@@ -36,9 +36,9 @@ def write_tiny_wan(folder: Path, seed: int = 0) -> None:
     seed_weights(transformer, seed)
     transformer.save_pretrained(folder / "transformer")
     seed_weights(vae, seed + 1)
-    _spread_latents(vae)
+    spread_latents(vae)
     vae.save_pretrained(folder / "vae")
-    _write_text_encoder(folder, seed + 2)
+    write_text_encoder(folder, seed + 2)
 
 
 def write_random_wan(folder: Path, seed: int = 0) -> None:
@@ -86,7 +86,8 @@ def write_tiny_siglip(folder: Path, seed: int = 0) -> None:
         model.save_pretrained(folder)
 
 
-def _write_text_encoder(folder: Path, seed: int) -> None:
+def write_text_encoder(folder: Path, seed: int) -> None:
+    """Write umT5's encoder and a tokenizer of letters."""
     from tokenizers import Tokenizer, models, processors
     from transformers import T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -134,7 +135,7 @@ def _scaled(name: str, weight: torch.Tensor, draw: torch.Tensor, fan_in: int) ->
     return draw / math.sqrt(fan_in)
 
 
-def _spread_latents(vae: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
+def spread_latents(vae: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
     """Give the posterior's mean about the published latents' mean and spread on an image."""
     z_dim = vae.config.z_dim
     mean, std = torch.tensor(vae.config.latents_mean), torch.tensor(vae.config.latents_std)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
+from vega3d.pipeline.backbones.checkpoints import check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.settings import (
@@ -32,6 +32,7 @@ from vega3d.pipeline.backbones.settings import (
     resolve_blocks,
     tap_name,
 )
+from vega3d.pipeline.backbones.wan_family import DIT_1_3B, DIT_14B, VAE_2_1, umt5_prompt
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
 from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
 from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
@@ -55,18 +56,6 @@ TOKEN_PX = 16
 AUTO_TOKENS = 1560
 """Tokens of a 480x832 view, which `resolution auto` keeps."""
 
-_VAE = {"_class_name": "AutoencoderKLWan", "base_dim": 96, "z_dim": 16}
-_DIT = {
-    "_class_name": "WanTransformer3DModel",
-    "patch_size": (1, 2, 2),
-    "in_channels": 16,
-    "text_dim": 4096,
-    "freq_dim": 256,
-    "attention_head_dim": 128,
-}
-_DIT_1_3B = {**_DIT, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
-_DIT_14B = {**_DIT, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WanConfig(BackboneConfig):
@@ -77,8 +66,8 @@ class WanConfig(BackboneConfig):
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
     published: ClassVar[Mapping[str, Configs]] = {
-        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": _DIT_1_3B, "vae": _VAE},
-        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": _DIT_14B, "vae": _VAE},
+        "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": DIT_1_3B, "vae": VAE_2_1},
+        "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": DIT_14B, "vae": VAE_2_1},
     }
     """Source: Wan-Video/Wan2.1, wan/configs/wan_t2v_1_3B.py and wan_t2v_14B.py."""
 
@@ -189,15 +178,7 @@ class WanConfig(BackboneConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return umT5's rows of the empty prompt, or the given ones."""
-        import numpy as np
-
-        from vega3d.pipeline.backbones.prompt import empty_prompt_embedding, read_prompt_embedding
-
-        if given is None:
-            return {"prompt_embeds": empty_prompt_embedding(self.model, cache_dir())}
-        if isinstance(given, np.ndarray):
-            return {"prompt_embeds": given}
-        return {"prompt_embeds": read_prompt_embedding(Path(given))}
+        return umt5_prompt(self.model, given)
 
     def token_map(self, facts: ModelFacts, image_height: int, image_width: int) -> "TokenMap":
         """Say where the tokens of an image of that size look, and how they are pooled."""

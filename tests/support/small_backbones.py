@@ -13,6 +13,7 @@ from tiny_encoders import (
     write_siglip2,
     write_vjepa2,
 )
+from tiny_generators import write_i2v, write_ti2v, write_vace, write_wan22, write_wan_vae
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.loading import load_backbone
@@ -39,8 +40,15 @@ class Small:
     """Rewrites its weights when loading, so that it holds fewer than its facts count."""
 
 
+WAN = {"blocks": (1,), "resolution": (96, 128)}
+
 SMALL: dict[str, Small] = {
     "wan2.1-t2v": Small(write_tiny_wan, {"blocks": (1,), "resolution": (240, 320)}, folds=True),
+    "wan2.1-vace": Small(write_vace, WAN, folds=True),
+    "wan2.1-i2v": Small(write_i2v, {**WAN, "context": "frame"}, folds=True),
+    "wan2.2-t2v": Small(write_wan22, {**WAN, "timesteps": (300, 900)}, folds=True),
+    "wan2.2-ti2v": Small(write_ti2v, {"blocks": (1,), "resolution": (96, 128)}),
+    "wan-vae": Small(write_wan_vae, {"resolution": (96, 128)}, folds=True),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
     "siglip2": Small(write_siglip2, {"blocks": (1,)}),
     "dinov2": Small(write_dinov2, {"blocks": (1,)}),

@@ -1,0 +1,135 @@
+"""`vega3d-extract run` with several encoders. Standard library and typer only, until it runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.cli_running import check_device, estimated, runner, tell_summary
+from vega3d.pipeline.cli_scenes import find_scenes
+from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
+from vega3d.pipeline.config import Rates
+from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
+from vega3d.pipeline.settings import as_toml
+from vega3d.pipeline.several import Several
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.extract import Summary
+    from vega3d.pipeline.runlog import RunLog
+    from vega3d.pipeline.store.units import Unit
+    from vega3d.pipeline.together import StorePlan
+    from vega3d.pipeline.worker import UnitResult
+
+Given = Mapping[str, Any]
+"""What `run` is called with."""
+
+
+def run_together(stores: Mapping[str, Given]) -> None:
+    """Extract the features of every scene with several encoders, each scene decoded once.
+
+    Args:
+        stores: What `run` would be given for each of them, by the store's name.
+    """
+    first = next(iter(stores.values()))
+    if first["dry_run"]:
+        rates = Rates(workers=first["run"].workers)
+        found = {
+            name: estimated(one["scenes"], one["config"], rates) for name, one in stores.items()
+        }
+        print_result({"stores": found})
+        return
+    summaries = {
+        name: asdict(summary)
+        for name, summary in zip(stores, _extract(first, list(stores.values())), strict=True)
+    }
+    for summary in summaries.values():
+        tell_summary(summary)
+    print_result({"stores": summaries})
+    lacks = ("failures", "pending", "changed")
+    if any(summary[what] for summary in summaries.values() for what in lacks):
+        raise typer.Exit(SOME_FAILED)
+
+
+def _own_place(args: Sequence[str], name: str) -> list[str]:
+    """Return the place of one of several stores: below what --out names."""
+    found = ""
+    for arg, following in zip(args, [*args[1:], ""], strict=True):
+        flag, equals, value = arg.partition("=")
+        if flag == "--out":
+            found = value if equals else following
+    if not found:
+        raise UsageError("several stores need --out FOLDER among the options; each lies below it")
+    return ["--out", f"{found.rstrip('/')}/{name}.zarr"]
+
+
+SEVERAL = Several(run=run_together, own=_own_place)
+
+
+def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
+    """Compose source, runner, progress and a log a store, and extract."""
+    from vega3d.pipeline.places import absolute
+    from vega3d.pipeline.prepared import with_absolute_model
+    from vega3d.pipeline.progress import Progress
+    from vega3d.pipeline.together import StorePlan, extract_together
+
+    numerics, run = first["numerics"], first["run"]
+    check_device(numerics, run)
+    plans = [
+        StorePlan(
+            out=absolute(one["out"]),
+            config=with_absolute_model(one["config"]),
+            prompt_embeds=_prompt_embeds(one),
+        )
+        for one in given
+    ]
+    for plan in plans:
+        check_out(plan.out)
+    source = find_scenes(first["scenes"])
+    outs = ", ".join(plan.out for plan in plans)
+    tell(f"{first['scenes']}: {len(source.entries())} scenes -> {outs}")
+    logs = {plan.out: _log(plan, first) for plan in plans}
+    with Progress() as progress:
+
+        def on_result(result: "UnitResult", units: "Sequence[Unit]") -> None:
+            for out, log in logs.items():
+                if out in result.parts or result.postponed:
+                    log.unit(result.parts.get(out, replace(result, parts={})))
+            progress.show(result, units)
+
+        try:
+            summaries = extract_together(
+                source,
+                plans,
+                numerics=numerics,
+                run=runner(run),
+                retry_failed=first["retry_failed"],
+                refresh=first["refresh"],
+                on_result=on_result,
+            )
+        except (UsageError, StoreError, CheckpointError):
+            raise  # nothing was done, or nothing can be written: there is no run to speak of
+        except BaseException as error:
+            for log in logs.values():
+                log.close(None, error)
+            if isinstance(error, KeyboardInterrupt):
+                raise interrupted() from None
+            raise
+    for summary in summaries:
+        logs[summary.store].close(summary)
+    return summaries
+
+
+def _log(plan: "StorePlan", first: Given) -> "RunLog":
+    from vega3d.pipeline.runlog import RunLog
+
+    numerics, run = first["numerics"], first["run"]
+    asked = {"scenes": first["scenes"], "numerics": asdict(numerics), "run": asdict(run)}
+    return RunLog(plan.out, asked, as_toml(plan.config, numerics, run))
+
+
+def _prompt_embeds(one: Given) -> str:
+    """Return the file of the prompt's rows for an encoder that has a prompt."""
+    has_prompt = type(one["config"].backbone).prompt is not BackboneConfig.prompt
+    return str(one["prompt_embeds"]) if has_prompt else ""

@@ -1,0 +1,134 @@
+"""Tiny checkpoints of generators: real classes, seeded weights, the published layout."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vega3d.pipeline.backbones.preprocessing import OPENAI
+from vega3d.pipeline.backbones.tiny import seed_weights, spread_latents, write_text_encoder
+from vega3d.pipeline.backbones.weights import quiet
+
+DIT = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 24,
+    "text_dim": 32,
+    "freq_dim": 32,
+    "ffn_dim": 96,
+    "num_layers": 4,
+}
+CLIP = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+    "projection_dim": 24,
+}
+
+
+def seeded(make: Any, seed: int, **sizes: object) -> Any:  # noqa: ANN401
+    """Return a model of a class with weights from a seed; biases matter too."""
+    with torch.random.fork_rng(devices=[]):  # the classes draw weights of their own first
+        model = make(**sizes)
+    seed_weights(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 1:
+                weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+def write_wan_vae(folder: Path, **sizes: object) -> None:
+    """Write Wan's VAE, small."""
+    from diffusers import AutoencoderKLWan
+
+    vae = seeded(AutoencoderKLWan, 1, **{"base_dim": 4, **sizes})
+    spread_latents(vae)
+    vae.save_pretrained(folder / "vae")
+
+
+def write_wan(folder: Path, cls: str = "WanTransformer3DModel", **sizes: object) -> None:
+    """Write a checkpoint of the Wan kind."""
+    import diffusers
+
+    seeded(getattr(diffusers, cls), 0, **{**DIT, **sizes}).save_pretrained(folder / "transformer")
+    write_wan_vae(folder)
+    write_text_encoder(folder, 2)
+
+
+def write_vace(folder: Path) -> None:
+    """Write VACE with hints at the blocks 0 and 2."""
+    write_wan(folder, "WanVACETransformer3DModel", vace_layers=[0, 2])
+
+
+def write_i2v(folder: Path) -> None:
+    """Write an image-to-video model and CLIP's tower."""
+    sizes = {"in_channels": 36, "out_channels": 16, "image_dim": 32, "added_kv_proj_dim": 48}
+    write_wan(folder, **sizes)
+    write_clip_tower(folder / "image_encoder", projected=False)
+    write_processor(folder / "image_processor")
+
+
+def write_clip_tower(folder: Path, *, projected: bool) -> None:
+    """Write CLIP's vision tower."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(**CLIP)
+    cls = CLIPVisionModelWithProjection if projected else CLIPVisionModel
+    model = seeded(lambda: cls(config), 5)
+    with quiet():
+        model.save_pretrained(folder)
+
+
+def write_processor(folder: Path) -> None:
+    """Write what CLIP's processor does."""
+    folder.mkdir(parents=True)
+    side = {"height": CLIP["image_size"], "width": CLIP["image_size"]}
+    config = {
+        "image_processor_type": "CLIPImageProcessor",
+        "crop_size": side,
+        "size": {"shortest_edge": CLIP["image_size"]},
+        "image_mean": list(OPENAI[0]),
+        "image_std": list(OPENAI[1]),
+        "resample": 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(config))
+
+
+def write_wan22(folder: Path) -> None:
+    """Write two experts that differ."""
+    import diffusers
+
+    write_wan(folder)
+    second = seeded(diffusers.WanTransformer3DModel, 7, **DIT)
+    second.save_pretrained(folder / "transformer_2")
+    index = {"_class_name": "WanPipeline", "boundary_ratio": 0.875}
+    index["transformer_2"] = ["diffusers", "WanTransformer3DModel"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+def write_ti2v(folder: Path) -> None:
+    """Write the small Wan2.2 with a VAE of 16 x 16 px."""
+    import diffusers
+
+    sizes = {**DIT, "in_channels": 48, "out_channels": 48}
+    seeded(diffusers.WanTransformer3DModel, 0, **sizes).save_pretrained(folder / "transformer")
+    rng = torch.Generator().manual_seed(4)
+    write_wan_vae(
+        folder,
+        base_dim=8,
+        decoder_base_dim=8,
+        z_dim=48,
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+        latents_mean=torch.randn(48, generator=rng).tolist(),
+        latents_std=(1 + torch.rand(48, generator=rng)).tolist(),
+    )
+    write_text_encoder(folder, 2)
