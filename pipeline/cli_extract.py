@@ -50,6 +50,17 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+_PromptEmbeds = Annotated[
+    str, typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder.")
+]
+_RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
+]
+_Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Recompute the scenes whose source has changed.")
+]
+
+
 @app.command(fill=by_device, several=SEVERAL)
 def run(
     scenes: Scenes,
@@ -57,16 +68,9 @@ def run(
     config: ExtractConfig,
     numerics: Numerics,
     run: RunConfig,
-    prompt_embeds: Annotated[
-        str,
-        typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder."),
-    ] = "",
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
-    ] = False,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Recompute the scenes whose source has changed.")
-    ] = False,
+    prompt_embeds: _PromptEmbeds = "",
+    retry_failed: _RetryFailed = False,
+    refresh: _Refresh = False,
     dry_run: DryRun = False,
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
