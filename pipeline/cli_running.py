@@ -3,7 +3,6 @@
 Standard library and typer only, until one is called.
 """
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,7 @@ def tell_summary(summary: dict[str, Any]) -> None:
     for scene_id, reason in list(summary["failures"].items())[:20]:
         tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
-        print("when they are mended, run with --retry-failed", file=sys.stderr)
+        tell("when they are mended, run with --retry-failed")
     if summary["changed"]:
         tell(f"{len(summary['changed'])} scenes have another source now; run with --refresh")
     if (error_m := summary["reprojection_m"]) is not None:
@@ -71,8 +70,7 @@ def tell_summary(summary: dict[str, Any]) -> None:
         tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm{wrong}")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
-    print(
+    tell(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
-        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
-        file=sys.stderr,
+        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)"
     )

@@ -17,6 +17,7 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import Choice, Setting, as_toml, build, changed, name_flags, settings
 from vega3d.pipeline.several import Several
 from vega3d.pipeline.spelling import toml_value
+from vega3d.pipeline.texts import safe
 
 Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """What was asked for -> settings that follow from it, such as a default that depends on a GPU."""
@@ -123,7 +124,7 @@ class ConfigTaker:
         if show:
             hidden = {item.key for config in made.values() for item in settings(config)}
             parts = [as_toml(*made.values(), without=hidden - self.known.keys()), self._own(given)]
-            sys.stdout.write("\n".join(part for part in parts if part))
+            sys.stdout.write(safe("\n".join(part for part in parts if part)))
             return
         try:
             self.function(**made, **given)

@@ -89,6 +89,8 @@ class StoreWriter:
 
     def write_notes(self, unit: Unit, notes: Mapping[str, SceneNote]) -> None:
         """Write notes on scenes of a unit; those of scenes that it has `kept` stay."""
+        if not notes:
+            return
         objects = open_objects(self.url)
         before = read_notes(objects, unit.index) if unit.kept else {}
         stay = {name: note for name, note in before.items() if name in unit.kept}
