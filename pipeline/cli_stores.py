@@ -118,7 +118,8 @@ def import_(
     """Bring features that were computed elsewhere into a store of the same contract."""
     check_out(out)
     from vega3d.pipeline.imports import holds_named_arrays, import_arrays, read_scene_arrays
-    from vega3d.pipeline.released_caches import find_caches, import_caches
+    from vega3d.pipeline.released_caches import import_caches
+    from vega3d.pipeline.released_files import find_caches
     from vega3d.pipeline.store.verify import status as read_status
 
     size, dtype = config.scenes_per_shard, config.store_dtype

@@ -9,26 +9,22 @@ Source of the layout: H-EmbodVis/VEGA-3D @ 9c96924, llava/video_utils.py (get_ge
 and scripts/3d/preprocessing/extract_seva_vmem_offline_step1_features.py.
 """
 
-import json
 import logging
-import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32, UInt8
-from safetensors import SafetensorError
 
 from vega3d.pipeline.backbones.grid import TokenMap, plan_placement, pool_to_grid
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
-from vega3d.pipeline.errors import SceneError, UsageError
+from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.features import decode_scene, encode_scene
 from vega3d.pipeline.imports import prepared
 from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.released_files import Cache, read_cache
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION
@@ -38,28 +34,10 @@ from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.texts import fixed_text, safe
 
-KINDS = (".pt", ".pth", ".npy", ".safetensors")
-UNIFORM = "uniform"
-"""Views named as the released code samples them, where no file names them."""
-
-_UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, EOFError, KeyError, IndexError,
-               pickle.UnpicklingError, SafetensorError)  # fmt: skip
-"""What torch, numpy and safetensors raise where a file is damaged or holds something else."""
-
 _PATCH = 16
 """Any side of a cached token will do: its place follows from the grid's aspect alone."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cache:
-    """One scene's file."""
-
-    path: Path
-    scene_id: str
-    view_ids: tuple[str, ...]
-    """Of each view in the file, in its order."""
 
 
 def import_caches(
@@ -76,7 +54,7 @@ def import_caches(
 
     Args:
         out: Folder or URL.
-        caches: From `find_caches`.
+        caches: From `released_files.find_caches`.
         config: How images reached the cached tokens, and what they are called.
         source: What made the features: a name that is part of the store's config.
         captures: Of the same scenes, for positions, cameras and previews; None leaves them out.
@@ -101,86 +79,6 @@ def import_caches(
         writer.write_unit(unit, scenes, {})
     merge_commits(writer)
     return Store.open(out)
-
-
-def find_caches(
-    files: Sequence[Path], view_ids: str, captures: SceneSource | None, *, cond_half: bool = False
-) -> list[Cache]:
-    """Return the caches in some files and folders, each with its scene and the names of its views.
-
-    A file is a scene by its own name, or by its folder's where all have one name (`seva.pt`).
-
-    Args:
-        files: Files, or folders of files or of folders with one file each.
-        view_ids: A JSON file, scene -> names in the order of the cache; or `uniform`: those that
-            `np.linspace(0, n - 1, V)` takes of the n views that the capture lists.
-        captures: Of the same scenes.
-        cond_half: See `read_cache`.
-
-    Raises:
-        UsageError: There is no file, a scene is not named, or nobody says what its views are.
-    """
-    known = {} if captures is None else _scene_ids(captures)
-    named = _by_scene(files, known)
-    if captures is not None and (lost := sorted(named.keys() - known.keys())):
-        raise UsageError(f"--scenes has no {', '.join(lost[:3])} ({len(lost)} in all)")
-    if not view_ids:
-        raise UsageError(
-            "released caches do not say which views they hold: give --view-ids, a JSON file "
-            '{"scene0000_00": ["00000", "00010", ...]}, or `uniform` with --scenes'
-        )
-    if view_ids == UNIFORM:
-        if captures is None:
-            raise UsageError("--view-ids uniform needs --scenes, whose views are counted")
-        counts = {name: len(read_cache(path, cond_half=cond_half)) for name, path in named.items()}
-        ids = {name: _uniform(captures, known[name], count) for name, count in counts.items()}
-    else:
-        ids = _named_views(Path(view_ids), named)
-    return [
-        Cache(path=path, scene_id=known.get(name, name), view_ids=ids[name])
-        for name, path in sorted(named.items())
-    ]
-
-
-def _by_scene(files: Sequence[Path], known: Mapping[str, str]) -> dict[str, Path]:
-    """Return each scene's file, by the file's name or by its folder's."""
-    paths = list(_files(files))
-    if not paths:
-        asked = ", ".join(map(str, files))
-        raise UsageError(f"no file of the kinds {', '.join(KINDS)} among {asked}")
-    repeated = len({path.stem for path in paths}) < len(paths)
-    by_folder = repeated or (bool(known) and not any(path.stem in known for path in paths))
-    named = {(path.parent.name if by_folder else path.stem): path for path in paths}
-    if len(named) < len(paths):
-        raise UsageError(f"{len(paths)} files name {len(named)} scenes; import one cache a scene")
-    return named
-
-
-def read_cache(path: Path, *, cond_half: bool = False) -> Float32[np.ndarray, "V C h w"]:
-    """Return a cache's features.
-
-    Args:
-        path: A tensor in .pt (nothing but tensors is unpickled), an array in .npy, or a
-            .safetensors with one tensor.
-        cond_half: Keep the second half along the first axis, which older caches have after the
-            unconditional one.
-
-    Raises:
-        SceneError: It holds something else.
-    """
-    try:
-        found = _tensor(path)
-    except _UNREADABLE as error:
-        raise SceneError(f"{path.name} cannot be read ({type(error).__name__})") from error
-    if found.ndim != 4 or not torch.is_floating_point(found) or 0 in found.shape:
-        raise SceneError(
-            f"{path.name} must hold features [V, C, h, w], found {found.dtype} {list(found.shape)}"
-        )
-    if cond_half:
-        if len(found) % 2:
-            raise SceneError(f"{path.name} has {len(found)} rows, which are no two halves")
-        found = found[len(found) // 2 :]
-    return np.asarray(found.float().numpy())
 
 
 class _Cached:
@@ -269,22 +167,6 @@ def _read(
         return SceneFailure(cache.scene_id, fixed_text(str(error), (str(cache.path.parent),)))
 
 
-def _tensor(path: Path) -> torch.Tensor:
-    if path.suffix == ".npy":
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        (found,) = load_file(path).values()
-        return found
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    if isinstance(loaded, Mapping):
-        (loaded,) = loaded.values()
-    if not isinstance(loaded, torch.Tensor):
-        raise TypeError(f"no tensor: {type(loaded).__name__}")
-    return loaded
-
-
 def _first_shape(caches: Sequence[Cache], config: CacheConfig) -> tuple[int, int, int]:
     """Return channels, rows and columns of the first file that can be read."""
     told = ""
@@ -313,41 +195,6 @@ def _identity(
     }
     taps = {"taps": [config.tap], "channels": shape[0]}
     return {"format": FORMAT_VERSION, "config": found, **taps}
-
-
-def _files(files: Sequence[Path]) -> Iterator[Path]:
-    for path in files:
-        if path.is_dir():
-            found = [*path.glob("*"), *path.glob("*/*")]
-            yield from sorted(one for one in found if one.suffix in KINDS and one.is_file())
-        else:
-            yield path
-
-
-def _scene_ids(captures: SceneSource) -> dict[str, str]:
-    """Return each scene's id by itself and by its last part (`scannet/scene0000_00`)."""
-    ids = [entry.scene_id for entry in captures.entries()]
-    return {**{name.rpartition("/")[2]: name for name in ids}, **{name: name for name in ids}}
-
-
-def _uniform(captures: SceneSource, scene_id: str, count: int) -> tuple[str, ...]:
-    """Return the views that the released code takes; one of few views comes more than once."""
-    names = [view.view_id for view in captures.read(scene_id).views]
-    return tuple(names[i] for i in np.linspace(0, len(names) - 1, count, dtype=int))
-
-
-def _named_views(path: Path, named: Mapping[str, Path]) -> dict[str, tuple[str, ...]]:
-    try:
-        held = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--view-ids {path}: {error}") from error
-    found = {}
-    for name in named:
-        ids = held.get(name) if isinstance(held, dict) else None
-        if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
-            raise UsageError(f"--view-ids {path} must give {name} a list of names, found {ids!r}")
-        found[name] = tuple(ids)
-    return found
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -16,7 +16,8 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
 from vega3d.pipeline.errors import SceneError, UsageError
 from vega3d.pipeline.extract import extract
-from vega3d.pipeline.released_caches import find_caches, import_caches, read_cache
+from vega3d.pipeline.released_caches import import_caches
+from vega3d.pipeline.released_files import find_caches, read_cache
 from vega3d.pipeline.worker import run_inline
 
 ROOMS = "rooms:2?views=5&height=48&width=64"
