@@ -1,5 +1,6 @@
 """The actor: what runs on a worker's node."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ import ray
 
 from vega3d.cluster.seen import differing, seen_here
 from vega3d.pipeline.store.units import Unit
+from vega3d.pipeline.texts import start_logging
 from vega3d.pipeline.worker import UnitResult, UnitWorker
 
 
@@ -18,6 +20,7 @@ class Worker:
 
     def __init__(self, writer: UnitWorker, limit_s: float) -> None:
         """Keep the writer; the model is loaded with the first unit."""
+        start_logging(logging.WARNING)
         self._writer, self._limit_s = writer, limit_s
         self._computing = threading.Lock()
         self._last_beat: dict[int, float] = {}

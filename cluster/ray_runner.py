@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ray
 from ray.exceptions import (
@@ -171,7 +171,9 @@ class _Loop:
             "quarantined: its worker died or hung at every attempt; look at the Ray logs, then run "
             "with --retry-failed"
         )
-        yield self.worker.give_up(unit, told)
+        result = self.worker.give_up(unit, told)
+        detail = f"{told}: {without_secrets(reason)}"
+        yield replace(result, details=dict.fromkeys(result.failures, detail))
 
     def _watch(self) -> None:
         """Ask for signs of life; restart an actor that shows none, so that its calls fail."""

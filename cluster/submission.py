@@ -17,6 +17,7 @@ from importlib.resources import files
 from vega3d.cluster.config import TARGETS, SubmitConfig
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.texts import without_secrets
 
 _TEMPLATES = {
     "kuberay": "kuberay.yaml.j2",
@@ -43,10 +44,16 @@ def render(to: str, options: Sequence[str], run: RunConfig, config: SubmitConfig
         config: What the machines are like.
 
     Raises:
-        UsageError: No such target, or a place that the nodes cannot see.
+        UsageError: No such target, or a place with a secret in its name.
     """
     if to not in TARGETS:
         raise UsageError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
+    for option in options:
+        if without_secrets(option) != option:
+            raise UsageError(
+                f"{without_secrets(option)}: a manifest is no place for a user, a password or a "
+                "query in a URL; give the nodes what they need through --secret, and the URL bare"
+            )
     from jinja2 import Environment, StrictUndefined
 
     words = shlex.join(command(options, run, config))

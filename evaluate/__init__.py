@@ -1,7 +1,8 @@
 """Stage 2: how well features agree across views, and what that is worth (`vega3d-consistency`).
 
 Open `scores.py` first: arrays in, scores out. `pairs.py` has the sums, `treatments.py` and
-`matching.py` the controls; `report.py` tells the story of a report. Names load on first use.
+`matching.py` the controls; `report.py` tells the story of a report. Reads stores; knows no encoder,
+no trainer and no Ray. Names load on first use.
 """
 
 from typing import TYPE_CHECKING

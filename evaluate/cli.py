@@ -5,7 +5,6 @@ could not take part, 130 and 143 interrupted (run the same command again to go o
 """
 
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +19,8 @@ from vega3d.pipeline.commands import (
     print_result,
     resumable,
     run_app,
+    start_logging,
+    tell,
 )
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.options import Program
@@ -58,7 +59,7 @@ def report(
 ) -> None:
     """Score stores side by side; run the same command again to resume."""
     check_out(out)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    start_logging(logging.INFO, "%(message)s")
     if dry_run:
         print_result(_plan(stores, chosen))
         return
@@ -68,7 +69,7 @@ def report(
     with resumable():
         done = write(stores, out, config, run, chosen, downstream=downstream, scenes=scene or ())
     for line in remarks(done.summary):
-        sys.stderr.write(f"{line}\n")
+        tell(line)
     print_result(done.result())
     if done.summary.refused or done.summary.left_out:
         raise typer.Exit(SOME_FAILED)
@@ -90,7 +91,7 @@ def probe(
 ) -> None:
     """Say what simple maps read from the features: depth, normal, place, class, relative pose."""
     check_out(out)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    start_logging(logging.INFO, "%(message)s")
     if dry_run:
         print_result(_plan(stores, chosen))
         return

@@ -34,6 +34,7 @@ from vega3d.evaluate.tables import (
     recall_tables,
     score_rows,
 )
+from vega3d.pipeline.texts import on_page
 
 MOST_BARRED = 4
 """Series of a chart up to which each carries its interval."""
@@ -46,7 +47,11 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
     """Return the page; it needs no network, no script and no other file."""
     template = resources.files("vega3d.evaluate") / "templates" / "report.html"
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=on_page,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = SimpleNamespace(
         subtitle=_subtitle(summary),

@@ -15,19 +15,20 @@ from vega3d.evaluate.relations import Related
 from vega3d.evaluate.sources import Source
 from vega3d.evaluate.summary import Row, Summary
 from vega3d.evaluate.sweeps import heat_maps
+from vega3d.pipeline.texts import safe_values
 
 _PACKAGES = ("vega3d", "numpy", "dask")
 
 
 def write_json(file: TextIO, summary: Summary, related: Related | None) -> None:
     """Write report.json: the report, then one line a scene and kind of feature."""
-    report = json.dumps(plain_report(summary, related), indent=1, allow_nan=False)
+    report = json.dumps(safe_values(plain_report(summary, related)), indent=1, allow_nan=False)
     file.write(report.removesuffix("\n}") + ',\n "scenes": [')
     separator = "\n  "
     for records in summary.stores:
         for scene_id, tap, record in records.read():
             line = {"store": records.source.label, "tap": tap, "scene": scene_id, **record}
-            file.write(separator + json.dumps(line, allow_nan=False))
+            file.write(separator + json.dumps(safe_values(line), allow_nan=False))
             separator = ",\n  "
     file.write("\n ]\n}\n")
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from vega3d.pipeline.texts import safe, tell
+
 _LINE_EVERY_S = 5.0
 
 
@@ -23,7 +25,7 @@ def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(safe(label), total=total)
         yield lambda: bar.advance(task)
 
 
@@ -36,7 +38,6 @@ def _lines(label: str, total: int) -> Callable[[], None]:
         done += 1
         if done == total or time.monotonic() - last_s >= _LINE_EVERY_S:
             last_s = time.monotonic()
-            sys.stderr.write(f"{label}: {done}/{total} units\n")
-            sys.stderr.flush()
+            tell(f"{label}: {done}/{total} units")
 
     return step

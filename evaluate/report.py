@@ -27,6 +27,7 @@ from vega3d.evaluate.units import UnitTask, plan_tasks, score_unit, sum_unit
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.pipeline.texts import safe_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,7 +230,7 @@ def write_report(
     with _whole(written.json) as file:
         write_json(file, summary, related)
     with _whole(written.csv) as file:
-        csv.writer(file).writerows(scene_table(summary))
+        csv.writer(file).writerows(safe_values(row) for row in scene_table(summary))
     with _whole(written.html) as file:
         file.write(render_page(summary, related, panels))
     return written

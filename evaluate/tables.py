@@ -10,6 +10,7 @@ from vega3d.evaluate.matching import RECALL_COUNTS, RecallCounts
 from vega3d.evaluate.metrics import centimetres, rates
 from vega3d.evaluate.relations import Related
 from vega3d.evaluate.summary import Row, Summary
+from vega3d.pipeline.texts import safe
 
 DASH, NBSP = "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 _RECALL_HEADS = ("recall", "mutual recall", "mutual precision")
@@ -113,7 +114,7 @@ def score_rows(summary: Summary) -> list[ScoreRow]:
 def made_by(row: Row) -> str:
     """Return what made a store's features, as far as its config says."""
     config = row.source.config
-    model = str(config.get("model", "")).rstrip("/").rsplit("/", 1)[-1]
+    model = safe(str(config.get("model", ""))).rstrip("/").rsplit("/", 1)[-1]
     parts = [str(config.get("backbone", "")), model]
     if config.get("context"):
         parts.append(f"{config['context']} context")

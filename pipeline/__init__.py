@@ -1,8 +1,9 @@
 """Stage 1: scenes -> units -> backbone features -> store (`vega3d-extract`).
 
-Open `extract.py` first: it tells the whole story in one function. `config.py` has every setting,
-`store/store.py` the contract of what is written, `backbones/wan.py` the video generator. Names load
-on first use.
+Composes its rooms: `scenes/` (what a capture is), `backbones/` (images in, tokens out) and `store/`
+(what is on disk), none of which knows another. Knows no score, no trainer and no cluster. Open
+`extract.py` first: it tells the whole story in one function; `config.py` has every setting. Names
+load on first use.
 """
 
 from typing import TYPE_CHECKING

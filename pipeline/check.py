@@ -5,7 +5,6 @@ what to mend, and a picture a scene.
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -16,8 +15,10 @@ from urllib.parse import quote
 import numpy as np
 
 from vega3d.pipeline.config import CheckConfig as CheckConfig
+from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.scenes.checking import CheckedScene, SceneCheck, check_scene
 from vega3d.pipeline.scenes.scene import SceneSource, skipped
+from vega3d.pipeline.texts import tell
 
 COLUMNS = (
     "scene", "views", "depth", "pose", "dropped", "focal px", "of image", "field of view",
@@ -85,22 +86,22 @@ def check_and_tell(source: SceneSource, config: CheckConfig, *, out: str = "") -
         nonlocal told_s
         checks.append(one)
         for line in one.lines:
-            print(f"{one.scene_id}: {line}", file=sys.stderr)
+            tell(f"{one.scene_id}: {line}")
         if time.monotonic() - told_s >= _LINE_EVERY_S:
             told_s = time.monotonic()
-            print(f"{len(checks)} of {total} scenes", file=sys.stderr, flush=True)
+            tell(f"{len(checks)} of {total} scenes")
 
     found = check(source, config, out=out, on_scene=on_scene)
     for one in found["skipped"]:
-        print(f"not read: {one['place']} {one['reason']}", file=sys.stderr)
+        tell(f"not read: {one['place']} {one['reason']}")
     shown = sorted(checks, key=lambda one: one.verdict not in _TO_MEND)[:_ROWS_SHOWN]
-    print("\n".join(table(shown)), file=sys.stderr)
+    tell("\n".join(table(shown)))
     if len(checks) > len(shown):
-        print(f"and {len(checks) - len(shown)} more; the JSON has all", file=sys.stderr)
+        tell(f"and {len(checks) - len(shown)} more; the JSON has all")
     counts = ", ".join(f"{found[verdict]} {verdict}" for verdict in _VERDICTS if found[verdict])
     cost_s = found["wall_s"] / max(found["views_looked_at"], 1)
     scenes = "1 scene" if found["scenes"] == 1 else f"{found['scenes']} scenes"
-    print(f"{scenes}: {counts}; {cost_s:.3f} s a view looked at", file=sys.stderr)
+    tell(f"{scenes}: {counts}; {cost_s:.3f} s a view looked at")
     return found
 
 
@@ -164,9 +165,9 @@ def _draw(checked: CheckedScene, folder: Path) -> Path | None:
     picture = draw_check(checked)
     if picture is None:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{quote(checked.check.scene_id, safe='')}.png"
-    picture.save(path)
+    with whole_file(path) as temporary:
+        picture.save(temporary, format="PNG")
     return path
 
 

@@ -11,13 +11,12 @@ its options.
 """
 
 import logging
-import sys
 from typing import Annotated
 
 import typer
 
 from vega3d.pipeline import cli_cluster, cli_demo, cli_extract, cli_scenes, cli_stores
-from vega3d.pipeline.commands import exit_on_sigterm, run_app
+from vega3d.pipeline.commands import exit_on_sigterm, run_app, start_logging
 from vega3d.pipeline.options import Program
 
 app = Program(
@@ -47,11 +46,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
     """Posed scenes in, features in a sharded Zarr store out."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    start_logging(logging.INFO if verbose else logging.WARNING)
     logging.getLogger("vega3d").setLevel(logging.INFO)
 
 

@@ -3,14 +3,13 @@
 Standard library and typer only, until it runs.
 """
 
-import sys
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from vega3d.pipeline.cli_extract import extract_to
-from vega3d.pipeline.commands import check_out, print_result
+from vega3d.pipeline.commands import check_out, print_result, tell
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.options import DryRun, Program
 
@@ -34,13 +33,12 @@ def demo(
     with connection(run):  # one start of Ray for both stores
         made = run_demo(out, partial(extract_to, run=run))
     made |= _score_and_train(made, out)
-    print(
+    tell(
         f"\nprior features:     {made['prior']}\nsemantic features:  {made['semantic']}\n"
         f"Now look at\n"
         f"  pictures of them   {made['pictures'][0]} and its neighbours\n"
         f"  consistency        {made['consistency']}\n"
-        f"  a trained fusion   {made['fusion']}",
-        file=sys.stderr,
+        f"  a trained fusion   {made['fusion']}"
     )
     print_result(made)
 

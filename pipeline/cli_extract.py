@@ -3,7 +3,6 @@
 Standard library and typer only, until one runs.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,14 +82,13 @@ def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates
     found = estimated(scenes, config, rates)
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
-    print(
+    tell(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
         f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
         f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
         f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
-        f"measures yours)\n{found['break_even']['verdict']}",
-        file=sys.stderr,
+        f"measures yours)\n{found['break_even']['verdict']}"
     )
     print_result(found)
 
@@ -105,7 +103,7 @@ def backbones() -> None:
         model = f"{row['model']} ({row['licence']})" if row["model"] else ""
         told = [row["about"], model, row["classes"], _told_costs(row)]
         for first, line in enumerate(filter(None, told)):
-            print(f"{'' if first else row['name']:<14} {line}", file=sys.stderr)
+            tell(f"{'' if first else row['name']:<14} {line}")
     print_result({"backbones": rows})
 
 

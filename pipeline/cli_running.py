@@ -3,7 +3,6 @@
 Standard library and typer only, until one is called.
 """
 
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,11 +62,10 @@ def tell_summary(summary: dict[str, Any]) -> None:
     for scene_id, reason in list(summary["failures"].items())[:20]:
         tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
-        print("when they are mended, run with --retry-failed", file=sys.stderr)
+        tell("when they are mended, run with --retry-failed")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
-    print(
+    tell(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
-        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)",
-        file=sys.stderr,
+        f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)"
     )

@@ -1,11 +1,10 @@
 """Commands on captures: `pack`, `check`. Standard library and typer only, until one runs."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result
+from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result, tell
 from vega3d.pipeline.config import CheckConfig
 from vega3d.pipeline.options import DryRun, Program
 
@@ -44,9 +43,9 @@ def pack(
     packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
     for scene_id, lines in packed["notes"].items():
         for line in lines:
-            print(f"{scene_id}: {line}", file=sys.stderr)
+            tell(f"{scene_id}: {line}")
     for scene in packed["failed"]:
-        print(f"failed {scene['scene_id']}: {scene['reason']}", file=sys.stderr)
+        tell(f"failed {scene['scene_id']}: {scene['reason']}")
     print_result(packed)
     if packed["failed"]:
         raise typer.Exit(SOME_FAILED)
@@ -82,5 +81,5 @@ def find_scenes(scenes: str) -> "SceneSource":
 
     source = checked(read_scenes, scenes)
     for one in skipped(source):
-        print(f"not read: {one.place} {one.reason}", file=sys.stderr)
+        tell(f"not read: {one.place} {one.reason}")
     return source

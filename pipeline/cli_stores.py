@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result
+from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result, tell
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.options import DryRun, Program
 
@@ -33,12 +33,11 @@ def status(
     while True:
         found = read_status(store)
         for scene_id, reason in list(found["failures"].items())[:20]:
-            print(f"failed {scene_id}: {reason}", file=sys.stderr)
-        print(
+            tell(f"failed {scene_id}: {reason}")
+        tell(
             f"{found['committed']} committed, {len(found['failures'])} failed, "
             f"{found['pending']} pending of {found['scenes']} scenes, "
-            f"{found['stored_bytes'] / 1e6:.1f} MB",
-            file=sys.stderr,
+            f"{found['stored_bytes'] / 1e6:.1f} MB"
         )
         if not watch or found["complete"]:
             break
@@ -76,7 +75,7 @@ def verify(
     if deep:
         found["deep"] = _recomputed(store, scenes_at, model, sample)
     for line in verified.told():
-        print(line, file=sys.stderr)
+        tell(line)
     print_result(found)
     if verified.faults or not all(check["passed"] for check in found.get("deep", [])):
         raise typer.Exit(SOME_FAILED)

@@ -1,10 +1,12 @@
-"""What the three command lines share: exit codes, checked options, one line of result, errors."""
+"""What the command lines share: exit codes, checked options, one line of result, errors."""
 
 import errno
+import io
 import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +22,15 @@ from vega3d.pipeline.errors import (
     UsageError,
 )
 from vega3d.pipeline.origin import check_one_origin
-from vega3d.pipeline.texts import printable, without_secrets
+from vega3d.pipeline.texts import safe_values
+from vega3d.pipeline.texts import start_logging as start_logging
+from vega3d.pipeline.texts import tell as tell
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 2, 3, 130, 143
-"""Exit codes; 0 is done, 1 is a bug."""
+BUG, USAGE, SOME_FAILED, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
+"""Exit codes; 0 is done."""
 
 Errors = tuple[type[Exception], ...]
 MENDABLE: Errors = (UsageError, StoreError, SceneError, CheckpointError)
@@ -65,19 +69,14 @@ def check_out(out: str | Path) -> None:
         raise UsageError(f"{out} cannot be written: no permission in {place}; choose another --out")
 
 
-def tell(text: str) -> None:
-    """Say something to a person on stderr: without secrets, and nothing a terminal acts upon."""
-    sys.stderr.write(f"{printable(without_secrets(text))}\n")
-
-
 def print_result(result: Mapping[str, Any]) -> None:
-    """Print the last line of stdout: one JSON object."""
-    sys.stdout.write(json.dumps(result) + "\n")
+    """Print the last line of stdout: one JSON object, without secrets and control characters."""
+    sys.stdout.write(json.dumps(safe_values(result)) + "\n")
 
 
 def interrupted() -> typer.Exit:
     """Say how to go on after Ctrl-C, and return what to raise."""
-    sys.stderr.write(f"interrupted; {RESUME}\n")
+    tell(f"interrupted; {RESUME}")
     return typer.Exit(INTERRUPTED)
 
 
@@ -98,10 +97,21 @@ def exit_on_sigterm() -> None:
 def run_app(
     app: typer.Typer, arguments: Sequence[str] | None = None, *, mendable: Errors = MENDABLE
 ) -> None:
-    """Run a command line; an error that a user can mend ends with its message alone."""
+    """Run a command line and exit; an error that a user can mend ends with its message alone.
+
+    Whatever else ends it is a bug, and told with its traceback: safe as every other text.
+    """
     try:
         check_one_origin()
-        app(arguments)
+        sys.exit(app(arguments, standalone_mode=False) or 0)
+    except typer.TyperException as error:  # what is wrong with the arguments
+        told = io.StringIO()
+        error.show(file=told)  # type: ignore[attr-defined]  # typer's click has it
+        tell(told.getvalue().rstrip("\n"))
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        tell("aborted")
+        sys.exit(BUG)
     except mendable as error:
         tell(f"error: {error}")
         sys.exit(getattr(error, "exit_code", USAGE))
@@ -116,8 +126,11 @@ def run_app(
             f"place, then {RESUME}"
         )
         sys.exit(USAGE)
+    except Exception:
+        tell(traceback.format_exc().rstrip("\n"))
+        sys.exit(BUG)
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
-    sys.stderr.write(f"terminated; {RESUME}\n")
+    tell(f"terminated; {RESUME}")
     raise SystemExit(TERMINATED)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -17,6 +17,7 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import Choice, Setting, as_toml, build, changed, name_flags, settings
 from vega3d.pipeline.several import Several
 from vega3d.pipeline.spelling import toml_value
+from vega3d.pipeline.texts import safe
 
 Fill = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """What was asked for -> settings that follow from it, such as a default that depends on a GPU."""
@@ -123,7 +124,7 @@ class ConfigTaker:
         if show:
             hidden = {item.key for config in made.values() for item in settings(config)}
             parts = [as_toml(*made.values(), without=hidden - self.known.keys()), self._own(given)]
-            sys.stdout.write("\n".join(part for part in parts if part))
+            sys.stdout.write(safe("\n".join(part for part in parts if part)))
             return
         try:
             self.function(**made, **given)
@@ -157,11 +158,11 @@ class ConfigTaker:
 
     def _own(self, given: Mapping[str, Any]) -> str:
         """Return what this command alone takes, as in a file; what it must be told is left out."""
-        must = {n for n, p in self.parameters.items() if p.default is inspect.Parameter.empty}
         lines = [
-            f"{name} = {toml_value(value)}\n"
-            for name, value in given.items()
-            if value is not None and name not in {*must, "dry_run"}
+            f"{_file_key(parameter)} = {toml_value(given[name])}\n"
+            for name, parameter in self.parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+            if given.get(name) is not None and name != "dry_run"
         ]
         return "".join(["# Of this command alone.\n", *lines] if lines else [])
 
@@ -197,6 +198,15 @@ def _option(setting: Setting, flags: Mapping[str, str]) -> inspect.Parameter:
     if setting.required:
         return _keyword(setting.key, Annotated[kind, info], inspect.Parameter.empty)
     return _keyword(setting.key, Annotated[kind | None, info], None)
+
+
+def _file_key(parameter: inspect.Parameter) -> str:
+    """Return the name in a file of a parameter of one command alone: its flag's, if it has one."""
+    _, info = get_args(parameter.annotation)
+    # Typer holds the first of the names as the default, until it makes an option of them.
+    words = [str(word) for word in (info.default, *(info.param_decls or ()))]
+    flag = next((word for word in words if word.startswith("--")), parameter.name)
+    return flag.partition("/")[0].removeprefix("--").replace("-", "_")
 
 
 def _keyword(name: str, annotation: object, default: object) -> inspect.Parameter:

@@ -1,6 +1,5 @@
 """The whole main job on procedural rooms with tiny checkpoints: no download of anything."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from vega3d.pipeline.backbones.siglip import SiglipConfig
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.files import whole_folder
 from vega3d.pipeline.pictures import write_pictures
 from vega3d.pipeline.store.store import open_store
 
@@ -32,9 +32,8 @@ def run_demo(out: str, extract: Extract) -> dict[str, Any]:
     models = {"wan": folder / "models" / "wan-tiny", "siglip": folder / "models" / "siglip-tiny"}
     for name, write in (("wan", write_tiny_wan), ("siglip", write_tiny_siglip)):
         if not models[name].exists():  # under its name only when it is whole
-            half = models[name].with_name(f".{models[name].name}.{os.getpid()}")
-            write(half)
-            half.rename(models[name])
+            with whole_folder(models[name]) as half:
+                write(half)
     numerics = Numerics(threads=1)
     prior = str(folder / "prior.zarr")
     semantic = str(folder / "semantic.zarr")

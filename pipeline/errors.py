@@ -1,5 +1,9 @@
 """The few errors that someone catches; any other exception is a bug and stops the run."""
 
+import re
+
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+
 
 class UsageError(ValueError):
     """What was asked for cannot be done; the message says what can."""
@@ -7,6 +11,10 @@ class UsageError(ValueError):
 
 class SceneError(ValueError):
     """A scene cannot be read or computed; the run records the reason and goes on."""
+
+    def __init__(self, reason: str = "") -> None:
+        """Take the reason; numbers of a system's errors in it say nothing to a person."""
+        super().__init__(_NUMBER.sub("", reason))
 
 
 class StoreError(ValueError):

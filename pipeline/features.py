@@ -8,13 +8,14 @@ images, gh gw the common token grid.
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from vega3d.pipeline.backbones.backbone import Backbone, check_view_ids
-from vega3d.pipeline.backbones.grid import grid_cells, pool_to_grid
+from vega3d.pipeline.backbones.grid import grid_cells
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
@@ -35,6 +36,9 @@ PART_VIEWS = 16
 
 MAX_JOINT_BYTES = 4 << 30
 """Images of a scene, and their copies at the encoder's size, where all views go in together."""
+
+_BESIDE = 4
+"""Threads that work out where a scene's tokens are while the model runs."""
 
 _log = logging.getLogger(__name__)
 
@@ -144,19 +148,23 @@ def encode_scene(
     placing = not geometry
     previews: list[np.ndarray] = []
     done = 0
-    for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
-        ids = [view.view_id for view in part.views]
-        tokens = backbone.encode(part.rgb, scene_id=scene.scene_id, view_ids=ids)
-        for tap, values in tokens.items():
-            pooled, coverage = pool_to_grid(values.numpy(), token_map, height, width, config.grid)
-            features[tap][done : done + len(ids)] = pooled
-        if placing:
-            geometry += [
-                _geometry(view, depth, (height, width), row_cells, col_cells)
+    with ThreadPoolExecutor(_BESIDE) as beside:  # a GPU need not wait for the cameras' arithmetic
+        for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
+            ids = [view.view_id for view in part.views]
+            preview = beside.submit(_previews, part.rgb, config.grid)
+            placed = [
+                beside.submit(_geometry, view, depth, (height, width), row_cells, col_cells)
                 for view, depth in zip(part.views, part.depth_m, strict=True)
+                if placing
             ]
-        done += len(ids)
-        previews.append(_previews(part.rgb, config.grid))
+            pooled, coverage = backbone.encode_pooled(
+                part.rgb, config.grid, scene_id=scene.scene_id, view_ids=ids
+            )
+            for tap, values in pooled.items():
+                features[tap][done : done + len(ids)] = values
+            geometry += [one.result() for one in placed]
+            done += len(ids)
+            previews.append(preview.result())
     known[division] = geometry
     return _scene_arrays(scene, features, coverage, geometry, np.concatenate(previews))
 

@@ -1,9 +1,11 @@
 """Writing a file whole: a kill at any moment leaves the old one or the new one, never half.
 
-The store's own objects are written by `store/folder.py`, which also never replaces.
+The only place where a file gets its name by renaming, but for the store's own objects, which are
+written by `store/folder.py`: it also never replaces.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ PARTIAL = ".partial"
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to be filled; it is made durable and renamed when all went well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
+    temporary = _beside(path)
     try:
         yield temporary
         _sync(temporary)
@@ -31,6 +33,30 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file of these bytes, durably, over an older one if there is one."""
     with whole_file(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to be filled; it takes the place of `path` when all went well."""
+    temporary = _beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what writers left that were killed in the middle; no other may write there now."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{PARTIAL}")
 
 
 def _sync(path: Path) -> None:

@@ -25,6 +25,7 @@ from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
 from vega3d.pipeline.store.scene_arrays import check_view_ids, check_whole_numbers, without_unseen
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.writer import uncommitted
+from vega3d.pipeline.texts import safe
 
 _log = logging.getLogger(__name__)
 _BESIDE = (
@@ -46,7 +47,8 @@ def import_arrays(
     Args:
         out: Folder or URL.
         scenes: At least one; all with the same taps, grid and channels.
-        model: What made the features: a name that is part of the store's config.
+        model: What made the features: a name that is part of the store's config; a password or a
+            query in it is not kept.
         scenes_per_shard: Scenes of one file.
         store_dtype: float16 or float32.
 
@@ -55,7 +57,7 @@ def import_arrays(
             `SceneArrays` says, its views are not named, or class ids do not fit the stored type.
         StoreError: There is a store of another config, or a value does not fit.
     """
-    identity = _identity(scenes, model, store_dtype)
+    identity = _identity(scenes, safe(model), store_dtype)
     for scene in scenes:
         _check_beside(scene)
         _check_whole_numbers(scene, store_dtype)

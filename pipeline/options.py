@@ -15,7 +15,6 @@ Standard library and typer only: a command line's `--help` loads nothing else.
 
 import difflib
 import itertools
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import settings
 from vega3d.pipeline.several import TABLES, Several, arguments, asked_for, idle_keys
 from vega3d.pipeline.spelling import read_toml
+from vega3d.pipeline.texts import tell
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
 
@@ -168,7 +168,7 @@ class _Command(TyperCommand):
                 raise UsageError(f"--config {file}: {key}: {error}") from error
         if left := [key for key in held if key in idle - (self.idle or set())]:
             name = " ".join([str(ctx.info_name), *(item.usual for item, _ in self._taker.choices)])
-            sys.stderr.write(f"--config {file}: {name} has no use for {', '.join(left)}\n")
+            tell(f"--config {file}: {name} has no use for {', '.join(left)}")
         return found
 
     def _overruled(self, held: Mapping[str, object]) -> set[str]:

@@ -10,6 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store
 
@@ -56,7 +57,6 @@ def write_pictures(
         for remark in remarks_on(store.identity["config"]):
             _log.warning("%s: %s", ", ".join(store.taps), remark)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     first = stores[0]
     for scene_id in first.scene_ids[: num_scenes or None]:
@@ -81,7 +81,8 @@ def write_pictures(
             aspect=float(np.clip(width / height, 0.5, 2.0)) if height else 1.0,
         )
         path = folder / f"{quote(scene_id, safe='')}.png"
-        picture.save(path)
+        with whole_file(path) as temporary:
+            picture.save(temporary, format="PNG")
         written.append(path)
     return written
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from vega3d.pipeline.store.units import Unit
+from vega3d.pipeline.texts import tell
 from vega3d.pipeline.worker import UnitResult
 
 _LINE_EVERY_S = 5.0
@@ -63,4 +64,4 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= _LINE_EVERY_S or self._done == total:
             self._last_line = now
-            print(f"{self._done}/{total} scenes, {told}", file=sys.stderr, flush=True)
+            tell(f"{self._done}/{total} scenes, {told}")

@@ -169,7 +169,7 @@ class _Reader:
         except SceneError as error:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
-            return ReadScene(failure, time.monotonic() - start, _detail(error))
+            return ReadScene(failure, time.monotonic() - start, detail(error))
         ahead = partial(self._parts_ahead, scene_id)
         return ReadScene(decoded, time.monotonic() - start, ahead=ahead)
 
@@ -235,7 +235,8 @@ def _raise_if_transient(error: Exception, where: str) -> None:
         raise TransientError(f"{where}: {cause.strerror or cause}") from error
 
 
-def _detail(error: Exception) -> str:
+def detail(error: Exception) -> str:
+    """Return an error with what it was raised from, as libraries told it; for a run's log."""
     causes: list[str] = []
     cause = error.__cause__
     while cause is not None and len(causes) < 4:

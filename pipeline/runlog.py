@@ -18,7 +18,7 @@ from vega3d.pipeline.settings import FILE
 from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.records import RUNS
-from vega3d.pipeline.texts import without_secrets
+from vega3d.pipeline.texts import safe, safe_values
 from vega3d.pipeline.worker import UnitResult
 
 SUMMARY = "unit/summary.json"
@@ -45,7 +45,7 @@ class RunLog:
 
     def add(self, event: str, **fields: object) -> None:
         """Note an event with the time."""
-        self._events.append({"event": event, "time": time.time(), **_shown(fields)})
+        self._events.append({"event": event, "time": time.time(), **safe_values(fields)})
 
     def unit(self, result: UnitResult) -> None:
         """Note a finished unit."""
@@ -60,15 +60,6 @@ class RunLog:
             return  # the run ended before there was a store: nothing to log beside
         lines = "".join(json.dumps(event) + "\n" for event in self._events)
         objects.create(self._key, [lines.encode()])
-        objects.replace(SETTINGS, [self._settings.encode()])
+        objects.replace(SETTINGS, [safe(self._settings).encode()])
         if summary is not None:
-            objects.replace(SUMMARY, [json.dumps(asdict(summary), indent=2).encode()])
-
-
-def _shown(value: Any) -> Any:  # noqa: ANN401 - plain JSON
-    """Strip user, password and query from every URL in a value, and from options that are one."""
-    if isinstance(value, str):
-        return without_secrets(value)
-    if isinstance(value, Mapping):
-        return {name: _shown(inner) for name, inner in value.items()}
-    return [_shown(inner) for inner in value] if isinstance(value, list | tuple) else value
+            objects.replace(SUMMARY, [json.dumps(safe_values(asdict(summary)), indent=2).encode()])

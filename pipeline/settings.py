@@ -153,7 +153,7 @@ def name_flags(text: str, flags: Mapping[str, str]) -> str:
     if not flags:
         return text
     names = "|".join(sorted(flags, key=len, reverse=True))
-    listed = rf"(?:(?:,| and|, and| or) (?:{names}))*"
+    listed = r"(?:(?:,| and|, and| or) [a-z_]+)*"  # not all of them need to be options here
     meant = rf"`({names})`|(?<![\w./-])({names})(?={listed} (?:must|goes with|go with)\b)"
     text = re.sub(meant, lambda found: flags[found[1] or found[2]], text)
     long = "|".join(name for name in flags if "_" in name)

@@ -1,7 +1,14 @@
-"""Texts that leave the process: no secrets, safe for a terminal, the same for the same fault."""
+"""Texts that leave the process: no secrets, safe for a terminal, the same for the same fault.
 
+Whatever goes to stdout, stderr, a log, a table or a page goes through `safe` or `safe_values`:
+`tell` and `print_result` do it for commands, `start_logging` for logs.
+"""
+
+import logging
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _URL = re.compile(
     r"\b([A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#'\"<>]*@)?([^\s?#'\"<>]*)([?#][^\s'\"<>]*[^\s'\"<>).,;:])?"
@@ -29,6 +36,47 @@ def printable(text: str) -> str:
         one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode()
         for one in text
     )
+
+
+def safe(text: str) -> str:
+    """Return a text without secrets and without what a terminal would act upon."""
+    return printable(without_secrets(text))
+
+
+def safe_values(value: Any) -> Any:  # noqa: ANN401 - plain JSON
+    """Return a JSON value whose texts, names included, are safe."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, Mapping):
+        return {safe_values(name): safe_values(inner) for name, inner in value.items()}
+    return [safe_values(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def on_page(value: Any) -> Any:  # noqa: ANN401 - whatever a template shows
+    """Return a value as a page may show it: `finalize` of the templates; markup is ours."""
+    return safe(value) if type(value) is str else value
+
+
+def tell(text: str) -> None:
+    """Say something to a person on stderr."""
+    sys.stderr.write(f"{safe(text)}\n")
+    sys.stderr.flush()
+
+
+class SafeFormatter(logging.Formatter):
+    """Formats log records, their tracebacks included, as safe texts."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines of a record."""
+        return safe(super().format(record))
+
+
+def start_logging(level: int, form: str = "%(levelname)s %(name)s: %(message)s") -> None:
+    """Send logs and warnings to stderr, as safe texts."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.captureWarnings(True)
 
 
 def fixed_text(text: str, roots: Iterable[str] = ()) -> str:

@@ -144,7 +144,7 @@ class UnitWriter:
         start = time.monotonic()
         computed.note(read)
         if not isinstance(read.scene, SceneFailure):
-            computed.scenes.append(self._encode(read.scene, read.ahead, geometry))
+            computed.scenes.append(self._encode(read.scene, read.ahead, geometry, computed))
         computed.seconds["compute"] += time.monotonic() - start
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
@@ -155,7 +155,7 @@ class UnitWriter:
         result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
         return replace(
             result,
-            details=computed.details,
+            details={**result.failures, **computed.details},
             reprojection_m=computed.reprojection_m,
             misread=computed.misread,
         )
@@ -165,15 +165,20 @@ class UnitWriter:
         return unit_result(self.store.write_failed_unit(unit, reason), {})
 
     def _encode(
-        self, decoded: "DecodedScene", ahead: "Ahead", geometry: "Known | None"
+        self,
+        decoded: "DecodedScene",
+        ahead: "Ahead",
+        geometry: "Known | None",
+        computed: ComputedUnit,
     ) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
-        from vega3d.pipeline.reading_ahead import places
+        from vega3d.pipeline.reading_ahead import detail, places
 
         try:
             apply_numerics(self._numerics)  # of this store: another one's may have come between
             return encode_scene(decoded, self._backbone, self.model.config, ahead, geometry)
         except SceneError as error:
+            computed.details[decoded.scene_id] = without_secrets(detail(error))
             return SceneFailure(decoded.scene_id, fixed_text(str(error), places(self.source)))
         except Exception as error:
             error.add_note(f"while computing scene {decoded.scene_id}")

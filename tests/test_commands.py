@@ -1,12 +1,15 @@
 """Every option of every command is a field of a config, or one of a few of that command alone."""
 
 import inspect
+import tomllib
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import typer
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from vega3d.evaluate.benchmarks.cli import app as benchmark
 from vega3d.evaluate.cli import app as consistency
@@ -96,6 +99,25 @@ def test_what_writes_can_be_tried(name: str, taker: ConfigTaker, command: Any) -
     named = {parameter.name for parameter in command.params}
     # What `submit` does is tried unless --go is given.
     assert "out" not in named or named & {"dry_run", "go"}
+
+
+@EACH
+def test_what_show_config_prints_is_taken_again(
+    name: str,
+    taker: ConfigTaker,
+    command: Any,  # noqa: ANN401
+    tmp_path: Path,
+) -> None:
+    program, *words = name.split()
+
+    def shown(*more: str) -> str:
+        told = CliRunner().invoke(PROGRAMS[program], [*words, *more, "--show-config"])
+        assert (told.exit_code, told.stderr) == (0, ""), told.stderr
+        return told.stdout
+
+    file = tmp_path / "shown.toml"
+    file.write_text(shown(), encoding="utf-8")
+    assert tomllib.loads(shown("--config", str(file))) == tomllib.loads(file.read_text("utf-8"))
 
 
 def test_the_two_long_stories_are_short() -> None:

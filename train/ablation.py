@@ -15,13 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import remove_partial_files
 from vega3d.pipeline.settings import FILE, as_toml
-from vega3d.train.checkpoint import (
-    remove_partial_files,
-    write_atomically,
-    write_json,
-    write_text,
-)
+from vega3d.train.checkpoint import write_json, write_text
 from vega3d.train.config import AblationConfig, RunConfig, TrainConfig
 from vega3d.train.fitting import fit
 from vega3d.train.processes import is_first_process, join_processes
@@ -222,8 +218,8 @@ def _write(
     if is_first_process():
         remove_partial_files(out)
         text = _markdown(table) + "\n\n" + note + "\n"
-        write_atomically(out / "ablation.md", lambda path: path.write_text(text))
-        write_atomically(out / "ablation.csv", lambda path: path.write_text(_csv(rows)))
+        write_text(out / "ablation.md", text)
+        write_text(out / "ablation.csv", _csv(rows))
         write_json(out / "ablation.json", result)
         write_table_report(out, table, note)
     return result

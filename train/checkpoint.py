@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vega3d.pipeline.errors import UsageError
-from vega3d.pipeline.files import PARTIAL, whole_file
+from vega3d.pipeline.files import write_whole
 from vega3d.train.config import differences
 from vega3d.train.sealed import DamagedFileError, seal, unseal
 
@@ -20,26 +19,14 @@ CHECKPOINT = "checkpoint"
 _log = logging.getLogger(__name__)
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, make it durable, and give it the name."""
-    with whole_file(path) as temporary:
-        write(temporary)
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Remove what writers left that were killed in the middle; no other may write there now."""
-    for path in folder.glob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Write a JSON file atomically."""
+    """Write a JSON file whole."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write a text file whole."""
+    write_whole(path, text.encode())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +64,7 @@ def save_state(run_dir: Path, state: State, identity: dict[str, Any]) -> None:
         "has_average": state.average is not None,
     }
     path = run_dir / f"{CHECKPOINT}-{state.done:08d}.safetensors"
-    raw = seal(tensors, about)
-    write_atomically(path, lambda temporary: temporary.write_bytes(raw))
+    write_whole(path, seal(tensors, about))
     # One of a later step is what a resumed run found damaged and went back behind.
     older = [there for there in _checkpoints(run_dir) if there.name < path.name]
     for there in {*_checkpoints(run_dir)} - {path, *older[-1:]}:
@@ -126,8 +112,7 @@ def check_same_run(path: Path, before: dict[str, Any], now: dict[str, Any]) -> N
 
 def save_weights(path: Path, model: nn.Module, identity: dict[str, Any]) -> None:
     """Write a model's weights as safetensors, with their hash and the run they are of."""
-    raw = seal(model.state_dict(), {"run": identity})
-    write_atomically(path, lambda temporary: temporary.write_bytes(raw))
+    write_whole(path, seal(model.state_dict(), {"run": identity}))
 
 
 def load_weights(path: Path, model: nn.Module, identity: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ interrupted (run the same command again to go on).
 
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vega3d.pipeline.commands import TERMINATED, check_out, print_result, resumable, run_app
+from vega3d.pipeline.commands import (
+    TERMINATED,
+    check_out,
+    print_result,
+    resumable,
+    run_app,
+    start_logging,
+    tell,
+)
 from vega3d.pipeline.options import DryRun, Program
 from vega3d.train.config import AblationConfig, OtherStores, RunConfig, Stores, TrainConfig
 from vega3d.train.pretrain.cli import app as pretrain
@@ -36,11 +43,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
     """Train a small gated fusion on cached priors and semantic tokens."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    start_logging(logging.INFO if verbose else logging.WARNING)
     for name in ("journal", "trainer"):  # progress, and where a run goes on, are always said
         logging.getLogger(f"vega3d.train.{name}").setLevel(logging.INFO)
 
@@ -88,7 +91,7 @@ def ablate(
     with resumable():
         result = ablate_runs(out=out, config=config, run=run, compared=compared, **asdict(stores))
     if result["finished"] and _is_first():
-        print((out / "ablation.md").read_text(), file=sys.stderr)
+        tell((out / "ablation.md").read_text())
     _print(result)
     if not result["finished"]:
         raise typer.Exit(TERMINATED)

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from torch import nn
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import remove_partial_files, whole_file
 from vega3d.pipeline.scenes.tar_members import encode_id
-from vega3d.train.checkpoint import load_weights, remove_partial_files, write_atomically, write_json
+from vega3d.train.checkpoint import load_weights, write_json
 from vega3d.train.chunks import bytes_of, open_chunks
 from vega3d.train.fusion import GatedFusion
 from vega3d.train.model import Standardize
@@ -102,17 +104,14 @@ def _write_tar(path: Path, samples: Iterator[dict[str, Any]], limit: int) -> int
     first = next(samples, None)
     if first is None:
         return 0
-    count = 1
-
-    def write(temporary: Path) -> None:
-        nonlocal count
-        with webdataset.TarWriter(str(temporary), encoder=False, mtime=0) as tar:
-            tar.write(first)
-            while count < limit and (sample := next(samples, None)) is not None:
-                tar.write(sample)
-                count += 1
-
-    write_atomically(path, write)
+    count = 0
+    with (
+        whole_file(path) as temporary,
+        webdataset.TarWriter(str(temporary), encoder=False, mtime=0) as tar,
+    ):
+        for sample in chain([first], islice(samples, limit - 1)):
+            tar.write(sample)
+            count += 1
     return count
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from vega3d.train.checkpoint import remove_partial_files, write_json
+from vega3d.pipeline.files import remove_partial_files
+from vega3d.train.checkpoint import write_json
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.journal import read_metrics
 from vega3d.train.pairing import pair_stores

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import write_whole
 
 METRICS = "metrics.jsonl"
 _log = logging.getLogger(__name__)
@@ -117,6 +118,4 @@ def _forget_after(path: Path, done_steps: int) -> None:
     if not path.exists():
         return
     kept = [line for line in read_metrics(path.parent) if line["step"] <= done_steps]
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
-    os.replace(temporary, path)
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -12,8 +12,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from vega3d.pipeline.texts import on_page
 from vega3d.train.charts import Curve, dot_chart, histogram, line_chart
-from vega3d.train.checkpoint import write_atomically
+from vega3d.train.checkpoint import write_text
 from vega3d.train.gates import (
     GENERATIVE_RGB,
     SEMANTIC_RGB,
@@ -90,7 +91,9 @@ def write_table_report(out: Path, table: Sequence[Sequence[str]], note: str) -> 
 
 
 def _render(**values: Any) -> str:  # noqa: ANN401 - the template's names
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment = Environment(
+        autoescape=True, finalize=on_page, undefined=StrictUndefined, trim_blocks=True
+    )
     source = files("vega3d.train").joinpath(_TEMPLATE).read_text()
     colours = {
         "generative": f"rgb{GENERATIVE_RGB}",
@@ -100,7 +103,7 @@ def _render(**values: Any) -> str:  # noqa: ANN401 - the template's names
 
 
 def _write(path: Path, page: str) -> Path:
-    write_atomically(path, lambda temporary: temporary.write_text(page))
+    write_text(path, page)
     return path
 
 

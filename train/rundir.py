@@ -11,6 +11,7 @@ import torch
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.pipeline.texts import safe, shown_url
 from vega3d.train.checkpoint import write_json, write_text
 from vega3d.train.config import (
     RunConfig,
@@ -308,7 +309,7 @@ def _store_identity(store: AnyStore, tap: str) -> dict[str, Any]:
 def _origin(store: AnyStore, tap: str) -> str:
     config = store.identity["config"]
     made_by = ", ".join(str(config[key]) for key in ("backbone", "model") if config.get(key))
-    return f"{made_by}, tap {tap}"
+    return safe(f"{made_by}, tap {tap}")
 
 
 def _where(pairing: Pairing) -> dict[str, list[str]]:
@@ -321,4 +322,4 @@ def _where(pairing: Pairing) -> dict[str, list[str]]:
 
 
 def _absolute(url: str) -> str:
-    return url if "://" in url else str(Path(url).absolute())
+    return shown_url(url) if "://" in url else str(Path(url).absolute())

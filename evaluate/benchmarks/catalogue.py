@@ -5,10 +5,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from vega3d.evaluate.benchmarks.config import BENCHMARKS
 from vega3d.evaluate.benchmarks.measures import Score
 from vega3d.pipeline.errors import UsageError
-
-NAMES = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "vsi", "libero")
 
 
 class Benchmark(Protocol):
@@ -17,6 +16,9 @@ class Benchmark(Protocol):
     PROTOCOLS: tuple[str, ...]
     """Ways of scoring, the official one first."""
 
+    ANNOTATED: bool
+    """The answers are in a file of the benchmark's own."""
+
     score: Callable[[str | Path, str | Path, str], Score]
 
 
@@ -24,17 +26,19 @@ def score(name: str, annotations: str | Path, predictions: str | Path, protocol:
     """Score a file of predictions with a benchmark's metrics.
 
     Args:
-        name: One of NAMES.
-        annotations: The benchmark's file; "" for libero.
+        name: One of BENCHMARKS.
+        annotations: The benchmark's file; "" where answers come with the predictions.
         predictions: Whose records each module describes.
         protocol: One of the module's; "" takes the official one.
 
     Raises:
         UsageError: No such benchmark or protocol, or a malformed file.
     """
-    if name not in NAMES:
-        raise UsageError(f"benchmark must be one of {', '.join(NAMES)}, got {name!r}")
+    if name not in BENCHMARKS:
+        raise UsageError(f"benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}")
     module = cast("Benchmark", import_module(f"vega3d.evaluate.benchmarks.{name}"))
+    if module.ANNOTATED and not annotations:
+        raise UsageError(f"{name} needs --annotations, the benchmark's own file")
     if protocol and protocol not in module.PROTOCOLS:
         raise UsageError(
             f"--protocol of {name} must be one of {', '.join(module.PROTOCOLS)}, got {protocol!r}"

@@ -4,14 +4,20 @@ Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file.
 """
 
 import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vega3d.evaluate.benchmarks.config import ScoringConfig
-from vega3d.pipeline.commands import check_out, exit_on_sigterm, print_result, run_app
+from vega3d.evaluate.benchmarks.config import BENCHMARKS, ScoringConfig
+from vega3d.pipeline.commands import (
+    check_out,
+    exit_on_sigterm,
+    print_result,
+    run_app,
+    start_logging,
+    tell,
+)
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.options import Program
 from vega3d.pipeline.settings import FILE, as_toml
@@ -31,7 +37,7 @@ def _commands() -> None:
 def score(
     name: Annotated[
         str,
-        typer.Argument(help="scanrefer, multi3drefer, scan2cap, scanqa, sqa3d, vsi or libero."),
+        typer.Argument(help=f"{', '.join(BENCHMARKS[:-1])} or {BENCHMARKS[-1]}."),
     ],
     predictions: Annotated[str, typer.Argument(help="JSON or JSON lines, a record a query.")],
     config: ScoringConfig,
@@ -49,11 +55,9 @@ def score(
     ] = False,
 ) -> None:
     """Print a benchmark's table for a file of predictions; write JSON and a page with --out."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s")
+    start_logging(logging.WARNING, "%(message)s")
     if out:
         check_out(out)
-    if not annotations and name != "libero":
-        raise typer.BadParameter(f"{name} needs --annotations, the benchmark's own file")
     from vega3d.evaluate.benchmarks import page
     from vega3d.evaluate.benchmarks.catalogue import score as score_file
     from vega3d.evaluate.benchmarks.measures import compare, intervals
@@ -66,7 +70,7 @@ def score(
         if against
         else {}
     )
-    sys.stderr.write(page.table(scored, between, differences))
+    tell(page.table(scored, between, differences).rstrip("\n"))
     result: dict[str, Any] = page.as_json(scored, between, differences)
     if out and not dry_run:
         result |= page.write(scored, between, differences, out, worst=config.worst)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+BENCHMARKS = ("scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d", "vsi", "libero")
+"""A module of this folder each; what one holds is told in `catalogue.py`."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoringConfig:

@@ -11,6 +11,7 @@ from vega3d.evaluate.benchmarks.files import Record, read_records
 from vega3d.evaluate.benchmarks.measures import OVERALL, Measure, Query, Score
 from vega3d.pipeline.errors import UsageError
 
+ANNOTATED = False
 PROTOCOLS: tuple[str, ...] = ("official",)
 """Success of a suite is the mean over its episodes (every task has as many); the overall number is
 the mean over suites, as the published tables have it."""

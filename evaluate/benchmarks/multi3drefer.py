@@ -13,6 +13,7 @@ from vega3d.evaluate.benchmarks.scanrefer import THRESHOLDS, kind_of, question_o
 from vega3d.pipeline.errors import UsageError
 
 Protocol = Literal["released", "m3dref", "best-matching"]
+ANNOTATED = True
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 """`released` and `m3dref` pair boxes so that the sum of overlaps is largest, in double and single
 precision; `best-matching` pairs them so that most pairs pass the threshold, which the sum does

@@ -9,6 +9,7 @@ from typing import Any
 from vega3d.evaluate.benchmarks.libero import wilson
 from vega3d.evaluate.benchmarks.measures import Difference, Measure, Score
 from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.texts import on_page, safe_values
 
 Intervals = Mapping[str, tuple[float, float]]
 Differences = Mapping[str, Difference]
@@ -68,10 +69,13 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
-    write_whole(places["json"], (json.dumps(numbers, indent=1) + "\n").encode())
+    write_whole(places["json"], (json.dumps(safe_values(numbers), indent=1) + "\n").encode())
     templates = Path(__file__).parents[1] / "templates"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(templates),
+        autoescape=True,
+        finalize=on_page,
+        undefined=jinja2.StrictUndefined,
     )
     html = environment.get_template("benchmark.html").render(
         score=score,

@@ -16,6 +16,7 @@ from vega3d.evaluate.benchmarks.measures import Query, Score
 from vega3d.evaluate.benchmarks.scanrefer import scene_of
 
 Protocol = Literal["released", "scan2cap", "coco", "found-only"]
+ANNOTATED = True
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 """`released`: texts are wrapped in "sos ... eos", dots and commas parted, an object without a
 found box has an empty caption. `scan2cap`: the same, the box must overlap by MORE than 0.5, and

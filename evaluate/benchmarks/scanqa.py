@@ -15,6 +15,7 @@ from vega3d.evaluate.benchmarks.measures import Query, Score, mean_measures
 from vega3d.evaluate.benchmarks.scanrefer import question_of, scene_of
 
 Protocol = Literal["released", "official", "cleaned", "refined"]
+ANNOTATED = True
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 """Exact match: `released` and `official` ask for membership as written (a final dot is wrong),
 `cleaned` cleans both sides as SQA3D does, `refined` also takes containment. Captions: `official`

@@ -15,6 +15,7 @@ from vega3d.evaluate.benchmarks.files import Record, by_id, matched, read_record
 from vega3d.evaluate.benchmarks.measures import Query, Score, mean_measures
 from vega3d.pipeline.errors import UsageError
 
+ANNOTATED = True
 PROTOCOLS: tuple[str, ...] = get_args(Overlap)
 """`released` (VEGA-3D's script; ScanRefer's own adds the same 1e-8), `m3dref`, `plain`."""
 

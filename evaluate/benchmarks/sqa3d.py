@@ -17,6 +17,7 @@ from vega3d.evaluate.benchmarks.scanrefer import question_of, scene_of
 from vega3d.pipeline.errors import UsageError
 
 Protocol = Literal["released", "raw", "refined"]
+ANNOTATED = True
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 """`released` cleans both sides and asks for equality, as the benchmark's own script; `raw` asks
 for equality as written; `refined` is the EM-R of later papers: one text holds the other."""

@@ -18,6 +18,7 @@ from vega3d.evaluate.benchmarks.measures import OVERALL, Measure, Query, Score, 
 from vega3d.pipeline.errors import UsageError
 
 Protocol = Literal["official", "lenient"]
+ANNOTATED = True
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 """`official` reads the first word of an answer, so that "A)" is wrong, "A. chair" is right, and
 "about 3.5 meters" scores 0; `lenient` finds the letter or the number where it stands."""

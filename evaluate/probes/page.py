@@ -17,6 +17,7 @@ from vega3d.evaluate.probes.measures import QUESTIONS, Question
 from vega3d.evaluate.probes.summary import ProbeRow, ProbeSummary
 from vega3d.evaluate.tables import Cell, cell, counted
 from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.texts import on_page, safe_values
 
 _PACKAGES = ("vega3d", "numpy", "torch")
 _HEADS = {
@@ -52,7 +53,9 @@ def write_probe(out: Path, summary: ProbeSummary) -> tuple[Path, Path]:
     """Write probe.html and probe.json into a folder, and return where they are."""
     out.mkdir(parents=True, exist_ok=True)
     html, plain = out / "probe.html", out / "probe.json"
-    write_whole(plain, (json.dumps(plain_probe(summary), indent=1, allow_nan=False)).encode())
+    write_whole(
+        plain, (json.dumps(safe_values(plain_probe(summary)), indent=1, allow_nan=False)).encode()
+    )
     write_whole(html, render_probe(summary).encode())
     return html, plain
 
@@ -61,7 +64,11 @@ def render_probe(summary: ProbeSummary) -> str:
     """Return the page."""
     template = resources.files("vega3d.evaluate") / "templates" / "probe.html"
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=on_page,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     asked = [q for q in QUESTIONS if q.name in summary.questions]
     page = SimpleNamespace(

@@ -5,9 +5,7 @@ checks the views, says where tokens look, cuts a scene into batches, and hands t
 the CPU. Letters: V views, h w the encoder's own token grid, C channels.
 """
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +14,9 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.encoder import Encoder, Views
 from vega3d.pipeline.backbones.family import BackboneConfig
-from vega3d.pipeline.backbones.grid import TokenMap
-from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.grid import TokenMap, pool_to_grid, pooling_weights
+from vega3d.pipeline.backbones.numerics import Numerics, gpu_kernels
+from vega3d.pipeline.backbones.on_device import pool_on_device
 from vega3d.pipeline.backbones.settings import Canvas, ModelFacts
 
 
@@ -64,6 +63,46 @@ class Backbone:
             view_ids: One a view, all different; they enter the noise's key.
             noise: Replaces the seeded draw, to compare with other implementations.
         """
+        passes = self._passes(rgb, scene_id=scene_id, view_ids=view_ids, noise=noise)
+        return self._gathered(((tap, tokens.cpu()) for tap, tokens in passes))
+
+    def encode_pooled(
+        self,
+        rgb: UInt8[np.ndarray, "V H W 3"],
+        grid: tuple[int, int],
+        *,
+        scene_id: str,
+        view_ids: Sequence[str],
+    ) -> tuple[dict[str, Float32[np.ndarray, "V gh gw C"]], Float32[np.ndarray, "gh gw"]]:
+        """Return each tap's features on the common grid, and the share of each cell that is seen.
+
+        On a GPU they are pooled there: a hundredth of the tokens' bytes come back.
+        """
+        height, width = rgb.shape[1:3]
+        tokens_at = self.token_map(height, width)
+        passes = self._passes(rgb, scene_id=scene_id, view_ids=view_ids)
+        if self._numerics.device == "cpu" or tokens_at.pooling != "area":
+            tokens = self._gathered(((tap, found.cpu()) for tap, found in passes))
+            pooled = {
+                tap: pool_to_grid(values.numpy(), tokens_at, height, width, grid)
+                for tap, values in tokens.items()
+            }
+            return {tap: found for tap, (found, _) in pooled.items()}, pooled[self.taps[0]][1]
+        parts = self._gathered(
+            (tap, pool_on_device(found, tokens_at, height, width, grid)) for tap, found in passes
+        )
+        _, _, coverage = pooling_weights(tokens_at, height, width, grid)
+        return {tap: values.cpu().numpy() for tap, values in parts.items()}, coverage
+
+    def _passes(
+        self,
+        rgb: UInt8[np.ndarray, "V H W 3"],
+        *,
+        scene_id: str,
+        view_ids: Sequence[str],
+        noise: Float32[Tensor, "V ..."] | None = None,
+    ) -> Iterator[tuple[str, Float32[Tensor, "n h w C"]]]:
+        """Yield each tap's tokens of one batch after the other, on the encoder's device."""
         check_views(rgb, view_ids)
         self._check_noise(len(rgb), noise)
         height, width = rgb.shape[1:3]
@@ -75,14 +114,20 @@ class Backbone:
             device=self._numerics.device,
             given_noise=noise,
         )
-        parts: dict[str, list[Tensor]] = {tap: [] for tap in self.taps}
-        with torch.inference_mode(), _exact_convolutions(self._numerics.device):
+        dtype = getattr(self._config, "dtype", "float32")
+        with torch.inference_mode(), gpu_kernels(dtype, self._numerics.device):
             for batch in views.batches(self.views_at_once or len(rgb)):
-                for tap, tokens in self._encoder.tokens(batch):
-                    parts[tap].append(torch.as_tensor(tokens).cpu())
-        features = {tap: torch.cat(found) for tap, found in parts.items()}
-        self._check_tokens(features, (len(rgb), height, width))
-        return features
+                for tap, found in self._encoder.tokens(batch):
+                    tokens = torch.as_tensor(found)
+                    self._check_tokens(tap, tokens, (len(batch), height, width))
+                    yield tap, tokens
+
+    def _gathered(self, passes: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the batches of each tap as one, in the order of the taps."""
+        parts: dict[str, list[Tensor]] = {tap: [] for tap in self.taps}
+        for tap, found in passes:
+            parts[tap].append(found)
+        return {tap: torch.cat(found) for tap, found in parts.items()}
 
     def _check_noise(self, num_views: int, noise: Tensor | None) -> None:
         if noise is None:
@@ -94,17 +139,16 @@ class Backbone:
         if (samples := getattr(self._config, "noise_samples", 1)) != 1:
             raise ValueError(f"given noise is one sample, the backbone has {samples}")
 
-    def _check_tokens(self, features: dict[str, Tensor], size: tuple[int, int, int]) -> None:
+    def _check_tokens(self, tap: str, values: Tensor, size: tuple[int, int, int]) -> None:
         """Hold the family to its word: planning and pooling believed it."""
         num_views, height, width = size
         tokens = self.token_map(height, width)
         expected = (num_views, tokens.rows, tokens.cols, self.channels)
-        for tap, values in features.items():
-            if tuple(values.shape) != expected or values.dtype != torch.float32:
-                raise TypeError(
-                    f"{self._config.name} gave {values.dtype} {list(values.shape)} for {tap}, "
-                    f"its facts say float32 {list(expected)}"
-                )
+        if tuple(values.shape) != expected or values.dtype != torch.float32:
+            raise TypeError(
+                f"{self._config.name} gave {values.dtype} {list(values.shape)} for {tap}, "
+                f"its facts say float32 {list(expected)}"
+            )
 
 
 def check_views(rgb: np.ndarray, view_ids: Sequence[str]) -> None:
@@ -124,10 +168,3 @@ def check_view_ids(view_ids: Sequence[str], num_views: int) -> None:
             f"view_ids must name each of the {num_views} views once (equal ids would share noise), "
             f"got {len(view_ids)} ids, {len(set(view_ids))} of them different"
         )
-
-
-def _exact_convolutions(device: str) -> AbstractContextManager[Any]:
-    """Keep cuDNN from rounding float32 convolutions to TF32, its default, while a scene runs."""
-    if device == "cpu":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

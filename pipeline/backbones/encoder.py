@@ -6,6 +6,7 @@ C channels.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.grid import Placement, place
 from vega3d.pipeline.backbones.noise import view_noise
+from vega3d.pipeline.backbones.on_device import place_on_device
 from vega3d.pipeline.backbones.settings import Canvas
 
 HALF = (0.5, 0.5, 0.5)
@@ -48,10 +50,12 @@ class Views:
         self, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
     ) -> Float32[Tensor, "n 3 rows cols"]:
         """Return the views on the canvas, normalised; in [-1, 1] with the defaults."""
-        placed = torch.from_numpy(self.placed()).permute(0, 3, 1, 2).float()
-        scale = 255 * torch.tensor(std).view(3, 1, 1)
-        offset = torch.tensor(mean).view(3, 1, 1) / torch.tensor(std).view(3, 1, 1)
-        return (placed / scale - offset).to(self.device)
+        if self.device == "cpu":
+            placed = torch.from_numpy(self.placed())
+        else:
+            placed = place_on_device(to_device(self.rgb, self.device), self.placement)
+        scale, offset = _normalisation(tuple(mean), tuple(std), self.device)
+        return placed.permute(0, 3, 1, 2).float() / scale - offset
 
     def noise(
         self, noise_seed: int, timestep: int, sample: int, shape: tuple[int, ...]
@@ -68,7 +72,7 @@ class Views:
             view_noise(noise_seed, self.scene_id, view_id, timestep, sample, shape)
             for view_id in self.view_ids
         ]
-        return torch.from_numpy(np.stack(draws)).to(self.device)
+        return to_device(np.stack(draws), self.device)
 
     def select(self, indices: Sequence[int]) -> "Views":
         """Return some of the views, in the order given."""
@@ -84,6 +88,21 @@ class Views:
         """Yield the views in order, so many at a time."""
         for start in range(0, len(self), size):
             yield self.select(range(start, min(start + size, len(self))))
+
+
+def to_device(values: np.ndarray, device: str) -> Tensor:
+    """Return an array on a device; a GPU takes it from pinned memory while it works on."""
+    here = torch.from_numpy(np.ascontiguousarray(values))
+    return here if device == "cpu" else here.pin_memory().to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=16)
+def _normalisation(
+    mean: tuple[float, ...], std: tuple[float, ...], device: str
+) -> tuple[Float32[Tensor, "3 1 1"], Float32[Tensor, "3 1 1"]]:
+    spread = torch.tensor(std).view(3, 1, 1)
+    offset = torch.tensor(mean).view(3, 1, 1) / spread
+    return (255 * spread).to(device), offset.to(device)
 
 
 class Encoder(Protocol):

@@ -140,12 +140,7 @@ def pool_to_grid(
         )
     if token_map.pooling == "adaptive":
         return _adaptive_pool(features, grid), np.ones(grid, dtype=np.float32)
-    rows, row_share = _weights(
-        token_map.rows, token_map.scale_row, token_map.offset_row, image_height, grid[0]
-    )
-    cols, col_share = _weights(
-        token_map.cols, token_map.scale_col, token_map.offset_col, image_width, grid[1]
-    )
+    rows, cols, coverage = pooling_weights(token_map, image_height, image_width, grid)
     pooled = np.empty((len(features), *grid, features.shape[3]), dtype=np.float32)
     # What a token of the padding alone holds is nothing to any cell; 0 times inf would be NaN.
     unseen = ~np.outer(rows.any(axis=0), cols.any(axis=0))
@@ -155,9 +150,21 @@ def pool_to_grid(
     for view, out in zip(features, pooled, strict=True):
         by_row = np.tensordot(rows, view.astype(np.float64), axes=1)  # gh w C
         out[:] = np.matmul(cols, by_row)  # gh gw C
-    coverage = np.outer(row_share, col_share)
     pooled[:, coverage == 0] = np.nan
-    return pooled, coverage.astype(np.float32)
+    return pooled, coverage
+
+
+def pooling_weights(
+    token_map: TokenMap, image_height: int, image_width: int, grid: tuple[int, int]
+) -> tuple[Float64[np.ndarray, "gh h"], Float64[np.ndarray, "gw w"], Float32[np.ndarray, "gh gw"]]:
+    """Return the shares of an `area` map's tokens in each row and column of cells, and coverage."""
+    rows, row_share = _weights(
+        token_map.rows, token_map.scale_row, token_map.offset_row, image_height, grid[0]
+    )
+    cols, col_share = _weights(
+        token_map.cols, token_map.scale_col, token_map.offset_col, image_width, grid[1]
+    )
+    return rows, cols, np.outer(row_share, col_share).astype(np.float32)
 
 
 def grid_cells(

@@ -5,7 +5,8 @@ root), and this environment (kept in each commit record).
 """
 
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import metadata
 from typing import Any, Literal
@@ -62,12 +63,41 @@ def apply_numerics(numerics: Numerics) -> None:
 
 
 def autocast(dtype: str, device: str) -> AbstractContextManager[Any]:
-    """Return the context in which matrix products run in a precision, `float32` or `bfloat16`."""
+    """Return the context in which torch picks bfloat16 for matrix products; none in float32."""
     import torch
 
-    if dtype == "float32":
+    if dtype in ("float32", "tf32"):
         return nullcontext()
     return torch.autocast(device, dtype=torch.bfloat16)
+
+
+@contextmanager
+def gpu_kernels(dtype: str, device: str) -> Iterator[None]:
+    """Choose a GPU's kernels while a scene runs, and put back what was chosen before.
+
+    Float32 products are rounded to TF32 (10 bits, cuDNN's default for convolutions) where the
+    precision is `tf32` and nowhere else. Attention prefers cuDNN's kernel, then FlashAttention.
+    """
+    if device == "cpu":
+        yield
+        return
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    ]
+    before, wanted = torch.backends.cuda.matmul.allow_tf32, dtype == "tf32"
+    flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=wanted)
+    with flags, sdpa_kernel(order, set_priority=True):
+        torch.backends.cuda.matmul.allow_tf32 = wanted
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def environment(device: str) -> dict[str, Any]:

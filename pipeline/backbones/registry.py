@@ -34,6 +34,7 @@ _OURS = {
     "clip": "clip:ClipConfig",
     "vjepa2": "vjepa2:Vjepa2Config",
     "qwen2.5-vl-vision": "qwen_vision:QwenVisionConfig",
+    "vggt": "vggt:VggtConfig",
     "rgb": "controls:RgbConfig",
     "position": "controls:PositionConfig",
     "random": "controls:RandomConfig",

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 Fit = Literal["pad", "crop", "stretch"]
 Dtype = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float8"]
+"""Of matrix products: `tf32` and `float8` are a GPU's, the latter of linear layers alone."""
+
 Canvas = tuple[int, int]
 """Rows and columns of an encoder's input, px."""
 

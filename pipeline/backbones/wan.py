@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vega3d.pipeline.backbones.checkpoints import check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
@@ -21,9 +21,9 @@ from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
-    Dtype,
     Fit,
     ModelFacts,
+    Precision,
     Prompt,
     check_blocks,
     check_choices,
@@ -36,7 +36,7 @@ from vega3d.pipeline.backbones.wan_family import DIT_1_3B, DIT_14B, VAE_2_1, umt
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
 from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS, check_kind, check_prompt, latent_views
 from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
-from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.errors import SceneError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,6 @@ class WanConfig(BackboneConfig):
         "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": {"transformer": DIT_1_3B, "vae": VAE_2_1},
         "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": DIT_14B, "vae": VAE_2_1},
     }
-    """Source: Wan-Video/Wan2.1, wan/configs/wan_t2v_1_3B.py and wan_t2v_14B.py."""
 
     draws_noise: ClassVar[bool] = True
 
@@ -97,7 +96,7 @@ class WanConfig(BackboneConfig):
     recipe: Recipe = "vega3d"
     """`reference` repeats the released pipeline step by step, its squash and crop included."""
 
-    dtype: Dtype = "float32"
+    dtype: Precision = "float32"
     """Precision of the matrix products; norms, modulation and the residual stay float32."""
 
     noise_seed: int = 0
@@ -193,7 +192,13 @@ class WanConfig(BackboneConfig):
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
     ) -> "Encoder":
         """Return the DiT and the encoder of its VAE."""
-        return WanEncoder(self, folder, facts, numerics, prompt["prompt_embeds"])
+        from vega3d.pipeline.backbones.wan_networks import read_transformer, read_vae
+
+        if numerics.device == "cpu" and self.dtype in ("tf32", "float8"):
+            raise UsageError(f"dtype {self.dtype} is a GPU's; on a CPU take float32 or bfloat16")
+        transformer = read_transformer(folder / "transformer", max(facts.blocks))
+        vae = read_vae(folder / "vae")
+        return WanEncoder(self, (transformer, vae), facts, numerics, prompt["prompt_embeds"])
 
 
 class WanEncoder:
@@ -206,26 +211,31 @@ class WanEncoder:
     def __init__(
         self,
         config: WanConfig,
-        folder: Path,
+        models: "tuple[Any, Any]",
         facts: ModelFacts,
         numerics: Numerics,
         text_rows: "Float32[np.ndarray, 'L D']",
     ) -> None:
-        """Load the weights, and take the prompt through the text MLP."""
+        """Take the two models, of diffusers' classes, apart, and the prompt through the text MLP.
+
+        On a GPU what runs for every view is compiled, once for all sizes of a batch.
+        """
         import torch
 
         from vega3d.pipeline.backbones.wan_networks import WanTransformer, WanVae
 
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
-        self._vae = WanVae(folder / "vae", numerics.device, alone=config.encodes_alone)
-        self._dit = WanTransformer(
-            folder / "transformer", max(facts.blocks), config.dtype, numerics.device
-        )
+        transformer, vae = models
+        self._vae = WanVae(vae, numerics.device, alone=config.encodes_alone, dtype=config.dtype)
+        self._dit = WanTransformer(transformer, max(facts.blocks), config.dtype, numerics.device)
         check_prompt(text_rows, int(facts.configs["transformer"]["text_dim"]))
         with torch.inference_mode():
             self._text = self._taken_in(text_rows)
             self._levels = {k: self._noise_level(k) for k in config.timesteps}
+        if numerics.device == "cuda" and config.recipe == "vega3d":
+            self._vae.compile()
+            self._dit.compile()
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
         """Yield every tap of every noise level; nothing after the last block runs."""
@@ -233,7 +243,7 @@ class WanEncoder:
             raise SceneError(why)
         latents = self._latents(views)
         first_view, latent_of_view = latent_views(len(views), self._config.context)
-        named = views.select(first_view)
+        named = views.select(first_view) if self._config.context == "clip" else views
         rows, cols = latents.shape[3] // 2, latents.shape[4] // 2
         for sample in range(self._config.noise_samples):
             for timestep, (sigma, modulation) in self._levels.items():
@@ -245,7 +255,9 @@ class WanEncoder:
                     video = video.transpose(0, 2)  # 1 z N h_lat w_lat
                 for block, hidden in self._run_blocks(video, modulation):
                     tokens = hidden.reshape(-1, rows, cols, self._facts.channels)
-                    yield tap_name(timestep, block, sample), tokens[latent_of_view]
+                    if self._config.context == "clip":
+                        tokens = tokens[latent_of_view]
+                    yield tap_name(timestep, block, sample), tokens
 
     def _run_blocks(
         self, video: "Float32[Tensor, 'B z T h_lat w_lat']", modulation: "Tensor"

@@ -12,6 +12,11 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from vega3d.pipeline.backbones.float8 import Float8Linear
+from vega3d.pipeline.backbones.gpu_products import linear_gelu
+
+_FEW_ROWS = 4
+
 Rotary = tuple[Float32[Tensor, "1 N 1 D"], Float32[Tensor, "1 N 1 D"]]
 
 
@@ -40,6 +45,7 @@ class FoldedBlock(nn.Module):
         super().__init__()
         own, cross = block.attn1, block.attn2
         self.heads: int = own.heads
+        self.dtype: torch.dtype = own.to_q.weight.dtype
         self.table = nn.Parameter(block.scale_shift_table.detach().clone())
         self.eps: float = block.norm1.eps
         self.to_qkv = _joined(own.to_q, own.to_k, own.to_v)
@@ -61,18 +67,23 @@ class FoldedBlock(nn.Module):
         shift, scale, gate, shift_ff, scale_ff, gate_ff = (self.table + modulation)[0]
         hidden = hidden + gate * self._attend(self._modulated(hidden, shift, scale), rotary)
         hidden = hidden + self._attend_to_text(hidden)
-        inner = nn.functional.gelu(
-            self.expand(self._modulated(hidden, shift_ff, scale_ff)), approximate="tanh"
-        )
+        inner = self._expanded(self._modulated(hidden, shift_ff, scale_ff))
         found: Tensor = hidden + gate_ff * self.shrink(inner).float()
         return found
+
+    def _expanded(self, rows: Float[Tensor, "n N C"]) -> Float[Tensor, "n N D"]:
+        expand = self.expand
+        if rows.is_cuda and expand.weight.dtype == torch.bfloat16:
+            found: Tensor = linear_gelu(rows, expand.weight, expand.bias)
+            return found
+        return nn.functional.gelu(expand(rows), approximate="tanh")
 
     def _modulated(
         self, hidden: Float32[Tensor, "n N C"], shift: Tensor, scale: Tensor
     ) -> Float[Tensor, "n N C"]:
         width = (hidden.shape[-1],)
         found = nn.functional.layer_norm(hidden, width, 1 + scale, shift, self.eps)
-        return found.to(self.to_qkv.weight.dtype)
+        return found.to(self.dtype)
 
     def _attend(self, rows: Float[Tensor, "n N C"], rotary: Rotary) -> Float32[Tensor, "n N C"]:
         query, key, value = self.to_qkv(rows).chunk(3, dim=-1)
@@ -86,13 +97,22 @@ class FoldedBlock(nn.Module):
         return found
 
     def _attend_to_text(self, hidden: Float32[Tensor, "n N C"]) -> Float32[Tensor, "n N C"]:
-        query = self.to_text_q(self.norm_text(hidden).to(self.to_text_q.weight.dtype)).float()
+        query = self.to_text_q(self.norm_text(hidden).to(self.dtype)).float()
         scale = torch.rsqrt(query.square().mean(-1, keepdim=True) + self.text_eps)
         per_head = (query * scale).unflatten(-1, (self.heads, -1))
-        scores = torch.einsum("nthd,hkd->nthk", per_head, self.text_keys) + self.log_counts
-        return nn.functional.linear(
-            scores.softmax(dim=-1).flatten(2), self.text_rows, self.text_bias
-        )
+        if query.is_cuda and self.text_keys.shape[1] <= _FEW_ROWS:
+            # A matrix product so thin is slow there; as sums it melts into the norm when compiled.
+            keys = self.text_keys.unbind(1)
+            scores = torch.stack([(per_head * key).sum(-1) for key in keys], dim=-1)
+        else:
+            scores = torch.einsum("nthd,hkd->nthk", per_head, self.text_keys)
+        weights = (scores + self.log_counts).softmax(dim=-1)
+        return nn.functional.linear(weights.flatten(2), self.text_rows, self.text_bias)
+
+    def round_to_float8(self) -> None:
+        """Round the large matrices to 8 bits; a block in bfloat16 on a GPU that multiplies them."""
+        for name in ("to_qkv", "to_out", "to_text_q", "expand", "shrink"):
+            setattr(self, name, Float8Linear(getattr(self, name)))
 
 
 def distinct_rows(

@@ -4,7 +4,8 @@ A causal 3D convolution over one frame sees zeros before it, so only the last te
 kernel matters; the temporal halvings of a first frame do nothing. The encoder of a single frame is
 therefore a 2D network with a third of the products, which also takes views as a batch. The 1x1x1
 convolution that makes the posterior is folded into the last one, its mean half alone.
-Letters: B views, z latent channels, C channels, h w a feature map.
+In bfloat16 the convolutions and the linear layers read and write bfloat16; norms and the residual
+stream stay float32. Letters: B views, z latent channels, C channels, h w a feature map.
 
 Source: diffusers, autoencoder_kl_wan.py (WanEncoder3d, the topology that is rewritten here).
 """
@@ -12,17 +13,27 @@ Source: diffusers, autoencoder_kl_wan.py (WanEncoder3d, the topology that is rew
 from typing import Any
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
+from vega3d.pipeline.backbones.gpu_products import wide_attention
 from vega3d.pipeline.errors import CheckpointError
 
 
 class FrameEncoder(nn.Module):
     """Encoder of single frames; equal to the VAE's `encode(...).mode()` of one-frame videos."""
 
-    def __init__(self, vae: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
-        """Rewrite the weights of an AutoencoderKLWan; raises CheckpointError for Wan2.2's."""
+    def __init__(
+        self,
+        vae: Any,  # noqa: ANN401 - diffusers is untyped here
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Rewrite the weights of an AutoencoderKLWan; raises CheckpointError for Wan2.2's.
+
+        Args:
+            vae: The model.
+            dtype: Type of the convolutions, float32 or bfloat16.
+        """
         super().__init__()
         encoder = vae.encoder
         if vae.config.get("is_residual") or vae.config.get("patch_size") is not None:
@@ -37,13 +48,17 @@ class FrameEncoder(nn.Module):
         )
         self.norm = _Norm(encoder.norm_out)
         self.last = _mean_half(encoder.conv_out, vae.quant_conv, vae.config.z_dim)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(dtype)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs
         self.requires_grad_(False).eval()
 
     def forward(self, pixels: Float32[Tensor, "B 3 H W"]) -> Float32[Tensor, "B z H/8 W/8"]:
         """Return the posterior's mean of each view, not yet normalised; pixels in [-1, 1]."""
         x = pixels.contiguous(memory_format=torch.channels_last)
-        latents: Tensor = self.last(nn.functional.silu(self.norm(self.layers(self.first(x)))))
+        x = self.layers(self.first(x.to(self.first.weight.dtype)).float())
+        latents: Tensor = self.last(_activated(self.norm, x, self.last)).float()
         return latents
 
 
@@ -69,9 +84,11 @@ class _Residual(nn.Module):
         self.shortcut = nn.Identity() if plain else _flat(block.conv_shortcut)
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B D h w"]:
-        inner = self.conv1(nn.functional.silu(self.norm1(x)))
-        inner = self.conv2(nn.functional.silu(self.norm2(inner)))
-        found: Tensor = inner + self.shortcut(x)
+        inner = self.conv1(_activated(self.norm1, x, self.conv1))
+        inner = self.conv2(_activated(self.norm2, inner.float(), self.conv2))
+        if not isinstance(self.shortcut, nn.Identity):
+            x = self.shortcut(x.to(self.conv1.weight.dtype))
+        found: Tensor = inner.float() + x.float()
         return found
 
 
@@ -84,7 +101,8 @@ class _Half(nn.Module):
         self.conv = _conv(conv.weight, conv.bias, stride=2, padding=0)
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B C h/2 w/2"]:
-        found: Tensor = self.conv(nn.functional.pad(x, (0, 1, 0, 1)))
+        padded = nn.functional.pad(x.to(self.conv.weight.dtype), (0, 1, 0, 1))
+        found: Tensor = self.conv(padded).float()
         return found
 
 
@@ -98,11 +116,25 @@ class _Attention(nn.Module):
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B C h w"]:
         rows = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)  # B 1 (h w) C
-        query, key, value = self.to_qkv(rows).chunk(3, dim=-1)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        back = self.proj(mixed).squeeze(1).unflatten(1, x.shape[2:])
-        found: Tensor = x + back.permute(0, 3, 1, 2)
+        query, key, value = self.to_qkv(rows.to(self.proj.weight.dtype)).chunk(3, dim=-1)
+        back = self.proj(_attend(query, key, value)).squeeze(1).unflatten(1, x.shape[2:])
+        found: Tensor = x + back.float().permute(0, 3, 1, 2)
         return found
+
+
+def _attend(
+    query: Float[Tensor, "B 1 N C"], key: Float[Tensor, "B 1 N C"], value: Float[Tensor, "B 1 N C"]
+) -> Float[Tensor, "B 1 N C"]:
+    """Attend over a map; scores and softmax are float32."""
+    if query.device.type == "cpu" or query.dtype == torch.float32:
+        return nn.functional.scaled_dot_product_attention(query, key, value)
+    found: Tensor = wide_attention(query[:, 0], key[:, 0], value[:, 0])
+    return found.unsqueeze(1)
+
+
+def _activated(norm: "_Norm", x: Float32[Tensor, "B C h w"], conv: nn.Conv2d) -> Tensor:
+    """Return the normed and activated map in the type of the convolution that reads it."""
+    return nn.functional.silu(norm(x)).to(conv.weight.dtype)
 
 
 def _layer(block: Any) -> nn.Module:  # noqa: ANN401 - diffusers is untyped here

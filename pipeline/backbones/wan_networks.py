@@ -5,6 +5,7 @@ pair serves one thread: the VAE keeps its causal cache on itself while it encode
 Letters: B videos, T frames, t latent frames, z latent channels, L tokens, C channels.
 """
 
+import re
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,61 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from vega3d.pipeline.backbones.numerics import autocast
-from vega3d.pipeline.backbones.wan_blocks import FoldedBlock, distinct_rows
+from vega3d.pipeline.backbones.wan_blocks import FoldedBlock, Rotary, distinct_rows
 from vega3d.pipeline.backbones.wan_frames import FrameEncoder
 from vega3d.pipeline.backbones.weights import load_strictly
 
 
-class WanVae:
-    """The VAE's encoder, in float32; its decoder is dropped."""
+def read_vae(place: Path) -> Any:  # noqa: ANN401 - diffusers is untyped here
+    """Return the AutoencoderKLWan in a folder, in float32."""
+    return load_strictly(AutoencoderKLWan, place, torch.float32)
 
-    def __init__(self, place: Path, device: str, *, alone: bool) -> None:
-        """Load it from its folder.
+
+def read_transformer(place: Path, last_block: int) -> Any:  # noqa: ANN401 - diffusers is untyped here
+    """Return the WanTransformer3DModel in a folder, in float32, without blocks after a tap's."""
+    kept = "|".join(map(str, range(last_block + 1)))
+    return load_strictly(
+        WanTransformer3DModel,
+        place,
+        torch.float32,
+        may_skip=re.compile(rf"blocks\.(?!({kept})\.)\d+\..+"),
+        num_layers=last_block + 1,
+    )
+
+
+class WanVae:
+    """The VAE's encoder; its decoder is dropped."""
+
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - diffusers is untyped here
+        device: str,
+        *,
+        alone: bool,
+        dtype: str = "float32",
+    ) -> None:
+        """Take what is needed of a model.
 
         Args:
-            place: The folder.
+            model: Its folder, or the model from `read_vae`, which is taken apart.
             device: Where it computes.
             alone: Rewrite it for single frames (`frame_latents`); videos then cannot be encoded.
+            dtype: Precision of `frame_latents`; videos are encoded in float32.
         """
-        self.model = load_strictly(AutoencoderKLWan, place, torch.float32)
+        self.model = read_vae(model) if isinstance(model, Path) else model
         self.model.decoder = self.model.post_quant_conv = None
         if alone:
-            self.frames = FrameEncoder(self.model).to(device)
+            held = torch.float32 if dtype in ("float32", "tf32") else torch.bfloat16
+            self.frames = FrameEncoder(self.model, held).to(device)
             self.model.encoder = self.model.quant_conv = None
         self.model.to(device)
         constants = torch.tensor([self.model.config.latents_mean, self.model.config.latents_std])
         self.mean, self.std = constants.float().to(device)
+
+    def compile(self) -> None:
+        """Compile what encodes views alone; videos are encoded as they are."""
+        if hasattr(self, "frames"):
+            self.frames.compile()
 
     def posterior_mean(
         self, video: Float32[Tensor, "B 3 T H W"]
@@ -53,7 +85,8 @@ class WanVae:
     ) -> Float32[Tensor, "B z 1 h_lat w_lat"]:
         """Return the latents of views alone: equal to `latents` of one-frame videos."""
         shape = (1, -1, 1, 1)
-        latents: Tensor = (self.frames(pixels) - self.mean.view(shape)) / self.std.view(shape)
+        mean = self.frames(any_batch(pixels))
+        latents: Tensor = (mean - self.mean.view(shape)) / self.std.view(shape)
         return latents.unsqueeze(2)
 
     def latents(self, video: Float32[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
@@ -76,14 +109,21 @@ class WanTransformer:
     Source: Wan-Video/Wan2.1, wan/modules/model.py (the asserts on float32).
     """
 
-    def __init__(self, place: Path, last_block: int, dtype: str, device: str) -> None:
-        """Load it from its folder, and drop what comes after the last tap."""
-        self.model = load_strictly(WanTransformer3DModel, place, torch.float32)
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401 - diffusers is untyped here
+        last_block: int,
+        dtype: str,
+        device: str,
+    ) -> None:
+        """Take what is needed of a model from `read_transformer`, which is taken apart."""
+        self.model = model
         cut(self.model, last_block)
-        if dtype == "bfloat16":
+        if dtype in ("bfloat16", "float8"):
             _hold_in_bfloat16(self.model)
         self.model.to(device)
         self._device, self._dtype = device, dtype
+        self._tables = dict[torch.Size, Rotary]()
         self.freq_dim: int = self.model.config.freq_dim
 
     def fold_prompt(self, rows: Float32[np.ndarray, "L D"], attended: int) -> None:
@@ -99,6 +139,13 @@ class WanTransformer:
         with autocast(self._dtype, self._device):
             for index, block in enumerate(self.model.blocks):  # one by one, to hold few twice
                 self.model.blocks[index] = FoldedBlock(block, embedded, counts)
+                if self._dtype == "float8":
+                    self.model.blocks[index].round_to_float8()
+
+    def compile(self) -> None:
+        """Compile the folded blocks; they differ in weights alone, so it is done once."""
+        for block in self.model.blocks:
+            block.compile()
 
     def project_text(self, rows: Float32[np.ndarray, "L D"]) -> Float[Tensor, "1 L C"]:
         """Take the prompt through the text MLP."""
@@ -144,7 +191,8 @@ class WanTransformer:
             modulation: From `modulation`.
             blocks: Whose outputs are wanted.
         """
-        rotary = self.model.rope(video)
+        rotary = self._rotary(video)
+        hidden = any_batch(hidden)
         for index, block in enumerate(self.model.blocks):
             if text is None:
                 hidden = block(hidden, modulation, rotary)
@@ -152,6 +200,19 @@ class WanTransformer:
                 hidden = block(hidden, text.expand(len(video), -1, -1), modulation, rotary)
             if index in blocks:
                 yield index, hidden.float()
+
+    def _rotary(self, video: Tensor) -> Rotary:
+        """Return the tables of cosines and sines for a video's positions, once for a shape."""
+        if (shape := video.shape[2:]) not in self._tables:
+            self._tables[shape] = self.model.rope(video)
+        return self._tables[shape]
+
+
+def any_batch(batch: Tensor) -> Tensor:
+    """Have code that is compiled for a batch take batches of other sizes too."""
+    if len(batch) > 1:  # a batch of one always gets code of its own
+        torch._dynamo.maybe_mark_dynamic(batch, 0)
+    return batch
 
 
 def cut(transformer: Any, last_block: int) -> None:  # noqa: ANN401 - diffusers is untyped here

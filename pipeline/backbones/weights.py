@@ -26,6 +26,7 @@ def load_strictly(
     may_miss: re.Pattern[str] = _NOTHING,
     may_skip: re.Pattern[str] = _NOTHING,
     renamed: Mapping[str, str] | None = None,
+    **sizes: int,
 ) -> Any:  # noqa: ANN401
     """Return the model in `place`; any tensor missing, left over or misshapen is an error.
 
@@ -36,8 +37,9 @@ def load_strictly(
         may_miss: Tensors that the caller fills in.
         may_skip: Tensors of the file that this class has no use for, as they are named in it.
         renamed: Of a transformers class: pattern in a file's name -> what it is called here.
+        sizes: Of a diffusers config that are not the file's: fewer layers, say.
     """
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, **sizes}
     if cls.__module__.startswith("diffusers."):
         options["torch_dtype"] = dtype
     else:

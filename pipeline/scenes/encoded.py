@@ -83,7 +83,8 @@ def build_scene(
                 raise SceneError(f"{scene_id}: an image's name is no UTF-8; rename it")
             views.append(make())
         except OSError as error:
-            bad.append(BadView(printable(view_id), f"{scene_id}/view {view_id}: {error}"))
+            told = SceneError(f"{scene_id}/view {view_id}: {error}")
+            bad.append(BadView(printable(view_id), str(told)))
         except SceneError as error:
             bad.append(BadView(printable(view_id), str(error)))
     if not views:

@@ -1,9 +1,9 @@
 """Packing scenes of any source into WebDataset tars with an index: `vega3d-extract pack`."""
 
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.files import remove_partial_files, whole_file, write_whole
 from vega3d.pipeline.scenes.bad_views import BadViews, check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.depth_images import encode_depth_png
 from vega3d.pipeline.scenes.images import encode_png
@@ -51,15 +52,15 @@ def pack(
     notes: dict[str, list[str]] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(folder)
         for number, first in enumerate(range(0, len(entries), scenes_per_tar)):
             scene_ids = [entry.scene_id for entry in entries[first : first + scenes_per_tar]]
             path = folder / f"scenes-{number:05d}.tar"
-            tars.append(_write_tar(_read(source, scene_ids, policy, failed, notes), path))
-        tars = [tar for tar in tars if tar["scenes"]]
+            packed = _read(source, scene_ids, policy, failed, notes)
+            if (one := next(packed, None)) is not None:
+                tars.append(_write_tar(chain([one], packed), path))
         index = {"format": INDEX_FORMAT, "tars": tars}
-        temporary = folder / f".{INDEX_NAME}.partial"
-        temporary.write_text(json.dumps(index, indent=1) + "\n")
-        os.replace(temporary, folder / INDEX_NAME)
+        write_whole(folder / INDEX_NAME, (json.dumps(index, indent=1) + "\n").encode())
     except OSError as error:
         raise ValueError(
             f"{folder}: cannot be written ({error}); make room or choose another"
@@ -105,37 +106,32 @@ def _read(
         yield _Packed(scene_id, samples)
 
 
-def _write_tar(packed: Iterable[_Packed], path: Path) -> dict[str, Any]:
+def _write_tar(packed: Iterator[_Packed], path: Path) -> dict[str, Any]:
     """Write one tar and return its part of the index."""
     from webdataset.writer import TarWriter
 
-    temporary = path.with_name(f".{path.name}.partial")
     scenes: list[dict[str, Any]] = []
-    try:
-        with temporary.open("wb") as file:
-            # GNU: names may be long. Fixed times and owners: the same scenes give the same bytes.
-            with TarWriter(
-                file, user="", group="", mtime=0, encoder=False, keep_meta=True, format="GNU_FORMAT"
-            ) as writer:
-                for scene in packed:
-                    start = writer.tarstream.offset
-                    for sample in scene.samples:
-                        writer.write({"__key__": encode_id(scene.scene_id), **sample})
-                    scenes.append(
-                        {
-                            "scene_id": scene.scene_id,
-                            "num_views": len(scene.samples) - 1,
-                            "start": start,
-                            "size_bytes": writer.tarstream.offset - start,
-                        }
-                    )
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        if scenes:
-            os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # GNU: names may be long. Fixed times and owners: the same scenes give the same bytes.
+    with (
+        whole_file(path) as temporary,
+        temporary.open("wb") as file,
+        TarWriter(
+            file, user="", group="", mtime=0, encoder=False, keep_meta=True, format="GNU_FORMAT"
+        ) as writer,
+    ):
+        for scene in packed:
+            start = writer.tarstream.offset
+            for sample in scene.samples:
+                writer.write({"__key__": encode_id(scene.scene_id), **sample})
+            scenes.append(
+                {
+                    "scene_id": scene.scene_id,
+                    "num_views": len(scene.samples) - 1,
+                    "start": start,
+                    "size_bytes": writer.tarstream.offset - start,
+                }
+            )
+    size = path.stat().st_size
     return {"name": path.name, "size_bytes": size, "scenes": scenes}
 
 

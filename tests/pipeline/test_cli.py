@@ -162,7 +162,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("run", ROOMS, "--out", "s", "--blocks", "99"), "--blocks must lie in -30..29"),
         (
             ("run", ROOMS, "--out", "s", "--dtype", "flat16"),
-            "--dtype takes float32 or bfloat16, got",
+            "--dtype takes float32, tf32, bfloat16 or float8, got",
         ),
         (
             ("run", ROOMS, "--out", "s", "--store-dtype", "int8"),

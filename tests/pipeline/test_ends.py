@@ -8,16 +8,17 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from synthetic_unit import SyntheticWorker, make_worker
+from synthetic_unit import TAPS, SyntheticWorker, make_worker, scene_arrays
 
 from vega3d.pipeline import attempts, open_store, read_scenes
 from vega3d.pipeline.attempts import Attempts
+from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.reading_ahead import ReadScene, read_ahead
@@ -28,7 +29,7 @@ from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.worker import ComputedUnit, UnitWriter, run_inline
 
 CONFIG = ExtractConfig(num_views=0)
 GREY = np.full((12, 16, 3), 90, np.uint8)
@@ -100,6 +101,31 @@ def test_reasons_are_the_same_wherever_and_whenever() -> None:
     (reason,) = reasons
     assert "bad/0.jpg" in reason
     assert "0x" not in reason
+
+
+def test_reasons_hold_no_numbers_of_a_system(tmp_path: Path) -> None:
+    told = OSError(errno.EINVAL, "is a FIFO, and must be a plain file", "/data/captures/bad/0.jpg")
+    found = read_all(Source({"bad": raising(told)}))["bad"]
+    assert isinstance(found.scene, SceneFailure)
+    assert "is a FIFO, and must be a plain file" in found.scene.reason
+    assert "Errno" not in found.scene.reason
+    assert "/data/captures/bad/0.jpg" in found.detail  # for the run's log
+    assert str(SceneError("x: [Errno -5] gone (1)")) == "x: gone (1)"
+
+
+def test_every_failure_has_details_for_the_runs_log(tmp_path: Path) -> None:
+    """One that was read, one whose numbers do not fit, and one that no worker could finish."""
+    plan, worker = make_worker(str(tmp_path / "s"), 2)
+    store = replace(worker.store, numerics=asdict(Numerics()))
+    (unit,) = plan.units
+    read, infinite = unit.scene_ids
+    arrays = scene_arrays(infinite, worker.num_views[infinite])
+    arrays.features[TAPS[0]][0, 0, 0, 0] = np.inf
+    computed = ComputedUnit([SceneFailure(read, "r"), arrays], {}, {read: "r < EOFError: e"})
+    result = UnitWriter(Source({}), None, store).commit(unit, computed)
+    assert result.details[read] == "r < EOFError: e"
+    assert "is not finite" in result.failures[infinite]
+    assert result.details[infinite] == result.failures[infinite]
 
 
 def test_a_view_whose_name_is_no_unicode_is_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,8 +5,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +61,19 @@ def captures(tmp_path: Path) -> Path:
     return tmp_path / "captures"
 
 
-def summary_of(captures: Path, out: Path, config: ExtractConfig) -> Summary:
+def summary_of(
+    captures: Path,
+    out: Path,
+    config: ExtractConfig,
+    on_result: Callable[..., None] = lambda _result, _units: None,
+) -> Summary:
     return extract(
         read_scenes(str(captures)),
         str(out),
         config,
         numerics=Numerics(threads=1, batch_size=2),
         run=run_inline,
+        on_result=on_result,
     )
 
 
@@ -210,8 +215,12 @@ def test_views_that_must_go_in_together_are_bounded_too(
     monkeypatch.setattr(features, "HELD_BYTES", 0)
     assert summary_of(captures, tmp_path / "parts", config).digest == whole.digest
     monkeypatch.setattr(features, "MAX_JOINT_BYTES", needed - 1)
-    found = summary_of(captures, tmp_path / "less", replace(config, scenes_per_shard=1))
+    details: dict[str, str] = {}
+    found = summary_of(
+        captures, tmp_path / "less", config, lambda result, _: details.update(result.details)
+    )
     assert list(found.failures) == ["plain", "sideways"]
+    assert details == found.failures  # nothing more is known of these
     assert "plain: all 7 views of 64x48 go into this encoder together" in found.failures["plain"]
     assert "take fewer --views, a --context that sees each view alone" in found.failures["plain"]
 

@@ -11,6 +11,7 @@ from tiny_encoders import (
     write_dinov3,
     write_qwen,
     write_siglip2,
+    write_vggt,
     write_vjepa2,
 )
 from tiny_generators import (
@@ -78,6 +79,11 @@ SMALL: dict[str, Small] = {
         write_qwen,
         {"blocks": (1,), "resolution": (84, 112)},
         unread=r"(lm_head|model|language_model)\..*",
+    ),
+    "vggt": Small(
+        write_vggt,
+        {"blocks": (1,), "context": "frame", "resolution": (28, 42)},
+        unread=r"camera_head.*|.*mask_token",
     ),
     "rgb": Small(None),
     "position": Small(None, sees=False),

@@ -18,9 +18,10 @@ from numbered import numbered
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.imports import import_arrays
 from vega3d.train import RunConfig, TrainConfig, fit
-from vega3d.train.checkpoint import load_state, load_weights, write_atomically
+from vega3d.train.checkpoint import load_state, load_weights
 from vega3d.train.journal import read_metrics
 from vega3d.train.loader import Loader
 from vega3d.train.optimizer import NonFiniteLossError, lr_at, make_optimizer
@@ -482,11 +483,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
 
-    def fail(temporary: Path) -> None:
+    with pytest.raises(OSError, match="disk full"), whole_file(path) as temporary:  # noqa: PT012
         temporary.write_text("half")
         raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -39,7 +39,8 @@ class PretrainRun:
         """Check every field once."""
         if min(self.threads, self.save_every, self.log_every, self.workers) < 1:
             raise ValueError(
-                f"threads, workers, save_every and log_every must be 1 or more, got {self}"
+                "threads, workers, save_every and log_every must be 1 or more, got "
+                f"{self.threads}, {self.workers}, {self.save_every} and {self.log_every}"
             )
         if self.max_minutes < 0:
             raise ValueError(f"max_minutes must be 0 or more, got {self.max_minutes}")
@@ -76,8 +77,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every field once."""
-        if min(self.steps, self.warmup, self.probe_every) < 1 or self.cooldown < 0:
-            raise ValueError(f"steps, warmup, probe_every must be positive, got {self}")
+        if min(self.steps, self.warmup, self.probe_every) < 1:
+            raise ValueError(
+                "steps, warmup and probe_every must be positive, got "
+                f"{self.steps}, {self.warmup} and {self.probe_every}"
+            )
+        if self.cooldown < 0:
+            raise ValueError(f"cooldown must be >= 0, got {self.cooldown}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), got {self.ema}")
 
@@ -158,7 +164,9 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.height % 16 or self.width % 16:
-            raise ValueError(f"height and width must be multiples of 16, got {self}")
+            raise ValueError(
+                f"height and width must be multiples of 16, got {self.height} and {self.width}"
+            )
         if self.views_a_step < 5:
             raise ValueError(f"views_a_step must be 5 or more, got {self.views_a_step}")
 
@@ -213,7 +221,9 @@ class SemanticConfig:
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.height % 16 or self.width % 16:
-            raise ValueError(f"height and width must be multiples of 16, got {self}")
+            raise ValueError(
+                f"height and width must be multiples of 16, got {self.height} and {self.width}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,7 +242,10 @@ class TableConfig:
     def __post_init__(self) -> None:
         """Check every field once."""
         if min(self.fitted, self.epochs, len(self.seeds)) < 1:
-            raise ValueError(f"fitted, epochs and seeds must be 1 or more, got {self}")
+            raise ValueError(
+                "fitted and epochs must be 1 or more, seeds one at least, got "
+                f"{self.fitted}, {self.epochs} and {self.seeds}"
+            )
 
 
 _LENGTH = ("steps", "cooldown", "probe_every", "decoder_steps")

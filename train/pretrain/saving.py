@@ -1,8 +1,6 @@
 """Save trained models in the published layouts: nothing downstream can tell the difference."""
 
 import copy
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, T5TokenizerFast, UMT5Config, UMT5EncoderModel
 
 from vega3d.pipeline.backbones.weights import quiet
+from vega3d.pipeline.files import whole_folder
 from vega3d.train.pretrain.config import GeneratorConfig
 
 
@@ -27,12 +26,10 @@ def save_generator(
     Its text encoder is the smallest real one whose last norm is zero, so that the empty prompt is
     the zero rows that the DiT was trained with.
     """
-    half_done = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(half_done, ignore_errors=True)
-    in_half(transformer).save_pretrained(half_done / "transformer")
-    in_half(vae).save_pretrained(half_done / "vae")
-    _save_text_encoder(half_done, config.text_dim)
-    replace_folder(half_done, folder)
+    with whole_folder(folder) as half_done:
+        in_half(transformer).save_pretrained(half_done / "transformer")
+        in_half(vae).save_pretrained(half_done / "vae")
+        _save_text_encoder(half_done, config.text_dim)
 
 
 def in_half(model: nn.Module) -> Any:  # noqa: ANN401
@@ -43,10 +40,6 @@ def in_half(model: nn.Module) -> Any:  # noqa: ANN401
 
 def save_semantic(folder: Path, model: Any, words: Sequence[str]) -> None:  # noqa: ANN401
     """Write a SigLIP folder in transformers layout, words as a tokenizer; whole or not at all."""
-    half_done = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(half_done, ignore_errors=True)
-    with quiet():
-        in_half(model).save_pretrained(half_done)
     numbers = {"<pad>": 0, "<unk>": 1, **{word: i + 2 for i, word in enumerate(words)}}
     tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -56,15 +49,10 @@ def save_semantic(folder: Path, model: Any, words: Sequence[str]) -> None:  # no
         unk_token="<unk>",
         model_max_length=model.config.text_config.max_position_embeddings,
     )
-    fast.save_pretrained(half_done)
-    replace_folder(half_done, folder)
-
-
-def replace_folder(new: Path, folder: Path) -> None:
-    """Give a finished folder its name."""
-    if folder.exists():
-        shutil.rmtree(folder)
-    new.rename(folder)
+    with whole_folder(folder) as half_done:
+        with quiet():
+            in_half(model).save_pretrained(half_done)
+        fast.save_pretrained(half_done)
 
 
 def _save_text_encoder(folder: Path, width: int) -> None:

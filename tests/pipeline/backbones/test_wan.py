@@ -12,7 +12,8 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.noise import view_noise
-from vega3d.pipeline.errors import CheckpointError, SceneError
+from vega3d.pipeline.backbones.wan_networks import read_transformer
+from vega3d.pipeline.errors import CheckpointError, SceneError, UsageError
 
 PROMPT = np.random.default_rng(5).standard_normal((3, 24)).astype(np.float32)
 SIZE = (64, 96)
@@ -296,3 +297,17 @@ def test_pickled_weights_are_never_loaded(broken: Path) -> None:
         CheckpointError, match=r"found only \['diffusion_pytorch_model.bin'\].*convert"
     ):
         load(broken)
+
+
+def test_only_blocks_up_to_the_tap_are_built(checkpoint: Path) -> None:
+    model = read_transformer(checkpoint / "transformer", 1)
+    assert len(model.blocks) == 2
+    whole = WanTransformer3DModel.from_pretrained(checkpoint, subfolder="transformer")
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, whole.get_parameter(name), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", ["tf32", "float8"])
+def test_a_gpus_precision_is_refused_on_a_cpu(checkpoint: Path, dtype: str) -> None:
+    with pytest.raises(UsageError, match="on a CPU take float32 or bfloat16"):
+        load(checkpoint, dtype=dtype)

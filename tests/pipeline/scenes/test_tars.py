@@ -200,6 +200,15 @@ def test_packing_refuses_a_folder_in_use_and_one_it_cannot_write(shards: Path) -
         pack(Made(), str(shards / "x"), scenes_per_tar=0)
 
 
+def test_a_tar_has_its_name_when_it_is_whole_and_leftovers_go(tmp_path: Path) -> None:
+    leftover = tmp_path / ".scenes-00000.tar.1-ab.partial"
+    leftover.write_bytes(b"left by a kill")
+    packed = pack(Made(ids=("broken", "a", "b")), str(tmp_path), scenes_per_tar=1)
+    assert packed["tars"] == 2
+    named = {path.name for path in tmp_path.iterdir()}
+    assert named == {"scenes-00001.tar", "scenes-00002.tar", "index.json"}
+
+
 def test_depth_beyond_sixteen_bits_fails_that_scene(tmp_path: Path) -> None:
     far = View(view_id="0", read_rgb=lambda: np.zeros((2, 2, 3), np.uint8),
                read_depth_m=lambda: np.full((2, 2), 70, np.float32))  # fmt: skip
