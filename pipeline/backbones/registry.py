@@ -27,6 +27,8 @@ _OURS = {
     "svd": "svd:SvdConfig",
     "sd2.1": "sd:SdConfig",
     "sd-vae": "sd:SdVaeConfig",
+    "flux": "flux:FluxConfig",
+    "cogvideox": "cogvideox:CogVideoXConfig",
     "siglip": "siglip:SiglipConfig",
     "siglip2": "siglip:Siglip2Config",
     "dinov2": "dinov2:Dinov2Config",

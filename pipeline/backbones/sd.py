@@ -18,6 +18,7 @@ from vega3d.pipeline.backbones.checkpoints import check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.generators import GeneratorConfig
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.sd_noise import noise_level
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
@@ -27,7 +28,6 @@ from vega3d.pipeline.backbones.settings import (
     check_choices,
     check_resolution,
     resolve_blocks,
-    tap_name,
 )
 from vega3d.pipeline.backbones.unet_sizes import (
     UnetRun,
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
 TEXT_ROWS = 77
 LATENT_PX = 8
-BETAS = (0.00085, 0.012)
-"""First and last of 1000 betas, linear in their square roots."""
-
 MODEL = "Manojb/stable-diffusion-2-1-base"
 """A copy: stabilityai's own repository is gone."""
 
@@ -167,50 +164,11 @@ class SdConfig(GeneratorConfig):
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
     ) -> "Encoder":
         """Return the UNet up to the last stage, and the VAE's encoder."""
+        from vega3d.pipeline.backbones.noised import Noised
         from vega3d.pipeline.backbones.unets import ImageUnet
 
-        return SdEncoder(self, facts, numerics, ImageUnet(folder, facts, numerics, self, prompt))
-
-
-class SdEncoder:
-    """Noise, and the UNet."""
-
-    joint = False
-
-    def __init__(
-        self,
-        config: SdConfig,
-        facts: ModelFacts,
-        numerics: Numerics,
-        unet: Any,  # noqa: ANN401 - ImageUnet, whose module imports torch
-    ) -> None:
-        """Take the networks."""
-        self._config, self._facts, self._unet = config, facts, unet
-        del numerics
-
-    def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'n h w C']]]":
-        """Yield every tap of every noise level."""
-        latents = self._unet.latents(views.pixels())
-        for sample in range(self._config.noise_samples):
-            for timestep in self._config.timesteps:
-                eps = views.noise(
-                    self._config.noise_seed, timestep, sample, tuple(latents.shape[1:])
-                )
-                kept, noise = noise_level(timestep)
-                for block, cells in self._unet.run(kept * latents + noise * eps, timestep):
-                    yield tap_name(timestep, block, sample), cells
-
-
-def noise_level(timestep: int) -> tuple[float, float]:
-    """Return sqrt(abar) and sqrt(1 - abar) of a training step.
-
-    Source: diffusers, scheduling_ddpm.py (beta_schedule scaled_linear, add_noise).
-    """
-    first, last = (math.sqrt(beta) for beta in BETAS)
-    kept = 1.0
-    for k in range(timestep + 1):
-        kept *= 1 - (first + (last - first) * k / 999) ** 2
-    return math.sqrt(kept), math.sqrt(1 - kept)
+        unet = ImageUnet(folder, facts, numerics, self, prompt)
+        return Noised(self, unet.latents, noise_level, unet.run)
 
 
 def coarse_canvas(image_height: int, image_width: int, area: int, multiple: int = 64) -> Canvas:

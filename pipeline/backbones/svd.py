@@ -16,7 +16,6 @@ timesteps, v_prediction); Karras et al., arXiv 2206.00364, Table 1.
 Letters: n views, F frames of a video, z latent channels, h w cells, C channels.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +44,6 @@ from vega3d.pipeline.backbones.unet_sizes import (
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.encoder import Encoder
-
-SIGMA_MIN, SIGMA_MAX = 0.002, 700.0
-"""Source: stabilityai/stable-video-diffusion-img2vid, scheduler_config.json."""
-
-FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 7, 127, 0.0
 
 _VAE = {**VAE_SD, "_class_name": "AutoencoderKLTemporalDecoder"}
 _UNET = {
@@ -146,16 +140,4 @@ class SvdConfig(GeneratorConfig):
         """Return the UNet up to the last stage, the VAE's encoder and CLIP's tower."""
         from vega3d.pipeline.backbones.svd_encoder import SvdEncoder
 
-        return SvdEncoder(self, folder, facts, numerics)
-
-
-def sigma_of(timestep: int) -> float:
-    """Return EDM's sigma of a noise level k, within the model's own range."""
-    if timestep >= 1000:
-        return SIGMA_MAX
-    return min(max(timestep / (1000 - timestep), SIGMA_MIN), SIGMA_MAX)
-
-
-def preconditioned(sigma: float) -> tuple[float, float]:
-    """Return c_in and c_noise."""
-    return 1 / math.sqrt(sigma**2 + 1), 0.25 * math.log(sigma)
+        return SvdEncoder(self, folder, facts, numerics, joint=self.context == "clip")

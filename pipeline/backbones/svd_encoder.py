@@ -13,27 +13,29 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.clip_tower import ClipTower
 from vega3d.pipeline.backbones.encoder import Views
+from vega3d.pipeline.backbones.generators import GeneratorConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import ModelFacts, tap_name
-from vega3d.pipeline.backbones.svd import (
-    FPS,
-    MOTION_BUCKET,
-    NOISE_AUGMENTATION,
-    SvdConfig,
-    preconditioned,
-    sigma_of,
-)
+from vega3d.pipeline.backbones.svd_noise import preconditioned, sigma_of
 from vega3d.pipeline.backbones.unets import ImageVae, Unet
+
+FPS, MOTION_BUCKET, NOISE_AUGMENTATION = 7, 127, 0.0
 
 
 class SvdEncoder:
     """UNet, VAE and CLIP's tower."""
 
     def __init__(
-        self, config: SvdConfig, folder: Path, facts: ModelFacts, numerics: Numerics
+        self,
+        config: GeneratorConfig,
+        folder: Path,
+        facts: ModelFacts,
+        numerics: Numerics,
+        *,
+        joint: bool,
     ) -> None:
-        """Load them."""
-        self.joint = config.context == "clip"
+        """Load them; `joint` makes one video of all views."""
+        self.joint = joint
         self._config, self._numerics = config, numerics
         self._unet = Unet(UNetSpatioTemporalConditionModel, folder, facts, numerics, config.dtype)
         self._vae = ImageVae(folder, numerics.device, AutoencoderKLTemporalDecoder)

@@ -15,6 +15,8 @@ from tiny_encoders import (
     write_vjepa2,
 )
 from tiny_generators import (
+    write_cogvideox,
+    write_flux,
     write_i2v,
     write_sd,
     write_sd_vae,
@@ -68,6 +70,12 @@ SMALL: dict[str, Small] = {
     "sd2.1": Small(
         write_sd, {"blocks": (1,), "resolution": (128, 192)}, prompt={"prompt_embeds": (77, 1024)}
     ),
+    "flux": Small(
+        write_flux,
+        {**WAN, "text_rows": 8},
+        prompt={"prompt_embeds": (256, 4096), "pooled_prompt_embeds": (768,)},
+    ),
+    "cogvideox": Small(write_cogvideox, WAN, prompt={"prompt_embeds": (226, 4096)}),
     "sd-vae": Small(write_sd_vae, {"resolution": (96, 128)}),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
     "siglip2": Small(write_siglip2, {"blocks": (1,)}),

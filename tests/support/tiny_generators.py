@@ -213,3 +213,74 @@ def write_svd(folder: Path) -> None:
     seeded(AutoencoderKLTemporalDecoder, 1, **VAE).save_pretrained(folder / "vae")
     write_clip_tower(folder / "image_encoder", projected=True, side=224)
     write_processor(folder / "feature_extractor")
+
+
+def write_t5(folder: Path, text: str, tokenizer: str) -> None:
+    """Write T5's encoder and a tokenizer of letters."""
+    from tokenizers import Tokenizer, models, processors
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    config = T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    encoder = seeded(lambda: T5EncoderModel(config), 6)
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    with quiet():
+        encoder.save_pretrained(folder / text)
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2))
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    T5TokenizerFast(tokenizer_object=made, extra_ids=0).save_pretrained(folder / tokenizer)
+
+
+def write_flux(folder: Path, **sizes: object) -> None:
+    """Write FLUX with two double-stream and two single-stream blocks."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+    usual = {
+        "in_channels": 64,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 24,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "axes_dims_rope": (4, 10, 10),
+    }
+    dit = seeded(FluxTransformer2DModel, 0, **{**usual, **sizes})
+    dit.save_pretrained(folder / "transformer")
+    vae = {
+        **VAE,
+        "latent_channels": 16,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+    seeded(AutoencoderKL, 1, **vae).save_pretrained(folder / "vae")
+    write_clip_text(folder, "text_encoder", "tokenizer")
+    write_t5(folder, "text_encoder_2", "tokenizer_2")
+
+
+def write_cogvideox(folder: Path, **sizes: object) -> None:
+    """Write CogVideoX, small."""
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+
+    usual = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": 16,
+        "num_layers": 4,
+        "text_embed_dim": 32,
+        "time_embed_dim": 32,
+        "sample_width": 12,
+        "sample_height": 8,
+    }
+    dit = seeded(CogVideoXTransformer3DModel, 0, **{**usual, **sizes})
+    dit.save_pretrained(folder / "transformer")
+    vae = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    made = seeded(AutoencoderKLCogVideoX, 1, **vae, scaling_factor=1.15)
+    made.save_pretrained(folder / "vae")
+    write_t5(folder, "text_encoder", "tokenizer")

@@ -12,8 +12,8 @@ from small_backbones import SmallModels
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from vega3d.pipeline.backbones.sd import noise_level
-from vega3d.pipeline.backbones.svd import preconditioned, sigma_of
+from vega3d.pipeline.backbones.sd_noise import noise_level
+from vega3d.pipeline.backbones.svd_noise import preconditioned, sigma_of
 from vega3d.pipeline.errors import UsageError
 
 SIZE = (64, 128)
