@@ -9,6 +9,7 @@ from tiny_encoders import (
     write_clip,
     write_dinov2,
     write_dinov3,
+    write_openvla,
     write_qwen,
     write_siglip2,
     write_vggt,
@@ -84,6 +85,7 @@ SMALL: dict[str, Small] = {
     "clip": Small(write_clip, {"blocks": (1,)}),
     "vjepa2": Small(write_vjepa2, {"blocks": (1,)}),
     "qwen2.5-vl-vision": Small(
+        write_openvla,
         write_qwen,
         {"blocks": (1,), "resolution": (84, 112)},
         unread=r"(lm_head|model|language_model)\..*",
@@ -92,6 +94,10 @@ SMALL: dict[str, Small] = {
         write_vggt,
         {"blocks": (1,), "context": "frame", "resolution": (28, 42)},
         unread=r"camera_head.*|.*mask_token",
+    ),
+    "openvla-vision": Small(
+        write_openvla,
+        unread=r"language_model.*|projector.*|.*(attn_pool|featurizer\.norm).*",
     ),
     "rgb": Small(None),
     "position": Small(None, sees=False),
