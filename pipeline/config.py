@@ -18,12 +18,11 @@ from vega3d.pipeline.backbones.registry import (
     unchanged,
 )
 from vega3d.pipeline.backbones.settings import check_choices, size_text
-from vega3d.pipeline.scenes.settings import Poses, check_conventions
+from vega3d.pipeline.scenes.settings import BadViews, Poses, check_conventions
 from vega3d.pipeline.settings import Choice
 
 StoreDtype = Literal["float16", "float32"]
 Sampling = Literal["uniform", "coverage"]
-BadViews = Literal["drop", "fail"]
 
 
 def _names() -> tuple[str, ...]:

@@ -38,7 +38,8 @@ def model_facts(config: BackboneConfig) -> ModelFacts:
     if not config.parts:
         return config.describe({})
     model = model_name(config)
-    folder = resolve_model(model, config.parts, weights=False)
+    code = config.ignores_code
+    folder = resolve_model(model, config.parts, weights=False, ignores_code=code)
     return describe(config, model, read_configs(folder, config.parts))
 
 
@@ -76,7 +77,7 @@ def model_folder(config: BackboneConfig) -> Path:
     if not config.parts:
         return Path()
     announce(model_name(config), config.parts)
-    return resolve_model(model_name(config), config.parts)
+    return resolve_model(model_name(config), config.parts, ignores_code=config.ignores_code)
 
 
 def announce(model: str, parts: Sequence[str], hint: str = "") -> None:
@@ -104,13 +105,16 @@ def cache_dir() -> Path:
     return Path(os.environ.get("VEGA3D_CACHE") or Path.home() / ".cache" / "vega3d")
 
 
-def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> Path:
+def resolve_model(
+    model: str, parts: Sequence[str], *, weights: bool = True, ignores_code: bool = False
+) -> Path:
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
 
     Args:
         model: Hub id or folder, or `desk` for the small models that come with the package.
         parts: Subfolders, or "." for the root.
         weights: False fetches and checks the configs alone.
+        ignores_code: A config may name code of its own; no library is given that config.
 
     Raises:
         CheckpointError: The folder lacks a part or holds only pickled weights, or the hub id can
@@ -123,7 +127,8 @@ def resolve_model(model: str, parts: Sequence[str], *, weights: bool = True) -> 
         folder = _fetch(model, parts, KINDS if weights else ("config.json",))
     for part in parts:
         _check_part(model, folder, part, weights)
-        _check_no_code(folder / part)
+        if not ignores_code:
+            _check_no_code(folder / part)
     return folder
 
 
@@ -149,6 +154,8 @@ def read_config(folder: Path, part: str, name: str = "config.json") -> dict[str,
 def _check_sizes(config: Mapping[str, Any], where: str) -> None:
     """Refuse sizes that no checkpoint has: a model would be built for minutes, or fill memory."""
     for name, value in config.items():
+        if name == "norm_stats":  # counts of a robot's data
+            continue
         if isinstance(value, Mapping):
             _check_sizes(value, where)
             continue

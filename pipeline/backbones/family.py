@@ -49,6 +49,9 @@ class BackboneConfig(ABC):
     published: ClassVar[Mapping[str, Configs]] = {}
     """Hub id -> the sizes its config.json files give, so that planning needs no network."""
 
+    ignores_code: ClassVar[bool] = False
+    """Checkpoints may name code of their own; it is not run, and no library reads their config."""
+
     draws_noise: ClassVar[bool] = False
     """The noise of `noise.py` enters its features."""
 

@@ -41,16 +41,22 @@ def image_statistics(
     if config.get("do_normalize") is False:
         return [0.0] * 3, [1.0] * 3
     names = ("image_mean", "image_std")
-    found = [config.get(name, given) for name, given in zip(names, usual, strict=True)]
+    return checked_statistics(
+        path, *(config.get(name, given) for name, given in zip(names, usual, strict=True))
+    )
+
+
+def checked_statistics(path: Path, *given: Any) -> tuple[list[float], list[float]]:  # noqa: ANN401
+    """Return mean and std as three numbers each; raises CheckpointError where they are none."""
     try:
         mean, std = (
-            [float(x) for x in (v if isinstance(v, list | tuple) else [v] * 3)] for v in found
+            [float(x) for x in (v if isinstance(v, list | tuple) else [v] * 3)] for v in given
         )
         if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)) or min(std) <= 0:
             raise ValueError
     except (TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path}: image_mean and image_std: three each, got {found}"
+            f"{path}: image_mean and image_std: three each, got {list(given)}"
         ) from error
     return mean, std
 

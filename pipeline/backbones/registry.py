@@ -31,6 +31,8 @@ _OURS = {
     "clip": "clip:ClipConfig",
     "vjepa2": "vjepa2:Vjepa2Config",
     "qwen2.5-vl-vision": "qwen_vision:QwenVisionConfig",
+    "openvla-vision": "openvla_vision:OpenvlaVisionConfig",
+    "vggt": "vggt:VggtConfig",
     "rgb": "controls:RgbConfig",
     "position": "controls:PositionConfig",
     "random": "controls:RandomConfig",

@@ -1,12 +1,10 @@
 """What becomes of a scene some of whose views cannot be used."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.scene import BadView
-
-BadViews = Literal["drop", "fail"]
+from vega3d.pipeline.scenes.settings import BadViews
 
 BAD_SHARE = 0.5
 """A scene fails where more than this share of the views that were looked at is bad."""

@@ -12,10 +12,11 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
 from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.scenes.bad_views import BadViews, check_bad_views, name_bad_views
+from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.pixels import HELD_BYTES, Glance, Pixels, glance_pixels
 from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
+from vega3d.pipeline.scenes.settings import BadViews
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,10 +12,11 @@ from jaxtyping import Float
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.files import remove_partial_files, whole_file, write_whole
-from vega3d.pipeline.scenes.bad_views import BadViews, check_bad_views, name_bad_views
+from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.depth_images import encode_depth_png
 from vega3d.pipeline.scenes.images import encode_png
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneSource, View
+from vega3d.pipeline.scenes.settings import BadViews
 from vega3d.pipeline.scenes.tar_members import INDEX_FORMAT, INDEX_NAME, MATRICES, encode_id
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Literal, get_args
 
+BadViews = Literal["drop", "fail"]
 Poses = Literal["opencv", "opengl", "inverse", "opengl-inverse"]
 POSES: tuple[Poses, ...] = get_args(Poses)
 

@@ -9,8 +9,10 @@ from tiny_encoders import (
     write_clip,
     write_dinov2,
     write_dinov3,
+    write_openvla,
     write_qwen,
     write_siglip2,
+    write_vggt,
     write_vjepa2,
 )
 from tiny_generators import write_i2v, write_ti2v, write_vace, write_wan22, write_wan_vae
@@ -56,9 +58,19 @@ SMALL: dict[str, Small] = {
     "clip": Small(write_clip, {"blocks": (1,)}),
     "vjepa2": Small(write_vjepa2, {"blocks": (1,)}),
     "qwen2.5-vl-vision": Small(
+        write_openvla,
         write_qwen,
         {"blocks": (1,), "resolution": (84, 112)},
         unread=r"(lm_head|model|language_model)\..*",
+    ),
+    "vggt": Small(
+        write_vggt,
+        {"blocks": (1,), "context": "frame", "resolution": (28, 42)},
+        unread=r"camera_head.*|.*mask_token",
+    ),
+    "openvla-vision": Small(
+        write_openvla,
+        unread=r"language_model.*|projector.*|.*(attn_pool|featurizer\.norm).*",
     ),
     "rgb": Small(None),
     "position": Small(None, sees=False),
