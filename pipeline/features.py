@@ -6,8 +6,7 @@ images, gh gw the common token grid.
 """
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,7 +25,9 @@ from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.pixels import HELD_BYTES
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
+from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
+from vega3d.pipeline.texts import safe
 
 PART_BYTES = 1 << 28
 """Decoded pixels of the views that go to the encoder in one call; one view may have more."""
@@ -39,8 +40,6 @@ MAX_JOINT_BYTES = 4 << 30
 
 _BESIDE = 4
 """Threads that work out where a scene's tokens are while the model runs."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,23 @@ class DecodedScene:
         """Rows and columns of every colour image, px."""
         return self.decoded[0].size
 
+    def note(self, source: Mapping[str, str]) -> SceneNote:
+        """Return what reading it showed, for who comes later.
+
+        Args:
+            source: How its files looked just before.
+        """
+        misread = self.geometry.lines()
+        return SceneNote(
+            content_sha256=self.content_sha256,
+            source=source,
+            views_with_depth=self.report.with_depth,
+            views_with_pose=self.report.with_pose,
+            reprojection_m=self.geometry.error_m,
+            misread=tuple(map(safe, misread)),
+            remarks=tuple(map(safe, [*self.report.lines(), *misread])),
+        )
+
     def parts(self, num_views: int) -> Iterator[Part]:
         """Yield the views in order, so many at a time."""
         for start in range(0, len(self.decoded), num_views):
@@ -105,8 +121,6 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
     geometry = diagnose_views(decoded, asked=asked)
-    for line in (*report.lines(), *geometry.lines()):
-        _log.warning("%s: %s", scene_id, line)
     return DecodedScene(scene_id, tuple(decoded), _content_sha256(decoded), report, geometry)
 
 
@@ -191,6 +205,7 @@ def _scene_arrays(
         image_size=np.tile(scene.image_size, (count, 1)),
         content_sha256=scene.content_sha256,
         dropped_views=scene.report.dropped_views,
+        repeated_views=len(scene.report.repeated_views),
     )
 
 
@@ -248,9 +263,13 @@ def _geometry(
 
 
 def _previews(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    return np.stack([preview_of(image, grid) for image in rgb])
+
+
+def preview_of(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the small picture of an image, uint8 [H, W, 3], that is kept: `PREVIEW_PX` a token."""
     size = (grid[1] * PREVIEW_PX, grid[0] * PREVIEW_PX)
-    pictures = [Image.fromarray(image).resize(size, Image.Resampling.BOX) for image in rgb]
-    return np.stack([np.asarray(picture) for picture in pictures])
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
 
 
 def _cameras(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:

@@ -25,7 +25,7 @@ PROGRAMS = {
 }
 
 ALONE = {
-    "vega3d-extract run": "scenes out prompt_embeds retry_failed dry_run",
+    "vega3d-extract run": "scenes out prompt_embeds retry_failed refresh dry_run",
     "vega3d-extract plan": "scenes",
     "vega3d-extract backbones": "",
     "vega3d-extract bench": "full repeats",
