@@ -57,7 +57,9 @@ def test_no_call_runs_data() -> None:
     found = [
         f"{where}: {ast.unparse(call.func)}"
         for where, call in calls()
-        if ast.unparse(call.func) in RUNS_DATA
+        if (
+            ast.unparse(call.func) in RUNS_DATA and "weights_only=True" not in ast.unparse(call)
+        )  # torch's unpickler of plain tensors
         or (
             isinstance(call.func, ast.Attribute)
             and call.func.attr in ("extractall", "unpack_archive")
@@ -72,6 +74,7 @@ def test_no_call_runs_data() -> None:
     ]
     assert len(given) >= 4  # they are said where the library has them
     assert {value for _, name, value in given if name != "weights_only"} == {"False"}
+    assert {value for _, name, value in given if name == "weights_only"} <= {"True"}
 
 
 def test_status_shows_the_digest_to_compare(tmp_path: Path) -> None:
