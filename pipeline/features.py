@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from vega3d.pipeline.backbones.backbone import Backbone, check_view_ids
-from vega3d.pipeline.backbones.grid import grid_cells
+from vega3d.pipeline.backbones.backbone import check_view_ids
+from vega3d.pipeline.backbones.grid import TokenMap, grid_cells
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
@@ -27,7 +28,7 @@ from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
-from vega3d.pipeline.texts import printable
+from vega3d.pipeline.texts import safe
 
 PART_BYTES = 1 << 28
 """Decoded pixels of the views that go to the encoder in one call; one view may have more."""
@@ -91,8 +92,8 @@ class DecodedScene:
             views_with_depth=self.report.with_depth,
             views_with_pose=self.report.with_pose,
             reprojection_m=self.geometry.error_m,
-            misread=tuple(map(printable, misread)),
-            remarks=tuple(map(printable, [*self.report.lines(), *misread])),
+            misread=tuple(map(safe, misread)),
+            remarks=tuple(map(safe, [*self.report.lines(), *misread])),
         )
 
     def parts(self, num_views: int) -> Iterator[Part]:
@@ -124,13 +125,46 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     return DecodedScene(scene_id, tuple(decoded), _content_sha256(decoded), report, geometry)
 
 
+class Encodes(Protocol):
+    """What is asked of an encoder here: a `Backbone`, or features that are known already."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of what `encode` returns."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Width of every tap."""
+        ...
+
+    @property
+    def views_at_once(self) -> int | None:
+        """Views that go in together; None for all of a scene."""
+        ...
+
+    def canvas(self, image_height: int, image_width: int) -> tuple[int, int]:
+        """Return rows and columns of the input, px."""
+        ...
+
+    def token_map(self, image_height: int, image_width: int) -> TokenMap:
+        """Say where the tokens look."""
+        ...
+
+    def encode_pooled(
+        self, rgb: np.ndarray, grid: tuple[int, int], *, scene_id: str, view_ids: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return each tap's features on the common grid, and the share of each cell seen."""
+        ...
+
+
 Known = dict[bytes, list[TokenGeometry]]
 """Where a scene's tokens lie, by the way in which an encoder divides its images."""
 
 
 def encode_scene(
     scene: DecodedScene,
-    backbone: Backbone,
+    backbone: Encodes,
     config: ExtractConfig,
     ahead: Ahead = iter,
     known: Known | None = None,
@@ -209,7 +243,7 @@ def _scene_arrays(
     )
 
 
-def _views_of_a_part(scene: DecodedScene, backbone: Backbone) -> int:
+def _views_of_a_part(scene: DecodedScene, backbone: Encodes) -> int:
     """Return how many views to hand over at a time: whole batches, so that no result changes."""
     count = len(scene.decoded)
     if backbone.views_at_once is None:
@@ -220,7 +254,7 @@ def _views_of_a_part(scene: DecodedScene, backbone: Backbone) -> int:
     return max(1, min(PART_VIEWS, fitting) // batch) * batch
 
 
-def _check_joint(scene: DecodedScene, backbone: Backbone) -> None:
+def _check_joint(scene: DecodedScene, backbone: Encodes) -> None:
     height, width = scene.image_size
     rows, cols = backbone.canvas(height, width)
     # On the canvas once as bytes and once as float32.
