@@ -28,7 +28,7 @@ from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
-from vega3d.pipeline.texts import printable
+from vega3d.pipeline.texts import safe
 
 PART_BYTES = 1 << 28
 """Decoded pixels of the views that go to the encoder in one call; one view may have more."""
@@ -92,8 +92,8 @@ class DecodedScene:
             views_with_depth=self.report.with_depth,
             views_with_pose=self.report.with_pose,
             reprojection_m=self.geometry.error_m,
-            misread=tuple(map(printable, misread)),
-            remarks=tuple(map(printable, [*self.report.lines(), *misread])),
+            misread=tuple(map(safe, misread)),
+            remarks=tuple(map(safe, [*self.report.lines(), *misread])),
         )
 
     def parts(self, num_views: int) -> Iterator[Part]:
