@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-output
 JOBS ?= auto
+RUNS ?= 300
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo test lint types tests faults clean
 
 demo: $(INSTALLED)
 	$(BIN)/vega3d-extract demo --out $(OUT)
@@ -22,6 +23,9 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	$(BIN)/pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations=15
+
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults/seeded.py $(RUNS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 2.4 GB, some minutes"

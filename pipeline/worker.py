@@ -14,7 +14,7 @@ from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
-from vega3d.pipeline.prepared import PreparedModel
+from vega3d.pipeline.places import below
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.record import Record
@@ -26,6 +26,7 @@ from vega3d.pipeline.texts import fixed_text, printable, without_secrets
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
     from vega3d.pipeline.features import Ahead, DecodedScene, Known
+    from vega3d.pipeline.prepared import PreparedModel
     from vega3d.pipeline.reading_ahead import ReadScene
 
 _log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class UnitWriter:
     """Turns units into committed shards; picklable, loads the backbone on first use."""
 
     source: SceneSource
-    model: PreparedModel
+    model: "PreparedModel"
     store: StoreWriter
 
     def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
@@ -179,14 +180,14 @@ class UnitWriter:
         computed: ComputedUnit,
     ) -> SceneArrays | SceneFailure:
         from vega3d.pipeline.features import encode_scene
-        from vega3d.pipeline.reading_ahead import detail, places
+        from vega3d.pipeline.reading_ahead import detail
 
         try:
             apply_numerics(self._numerics)  # of this store: another one's may have come between
             return encode_scene(decoded, self._backbone, self.model.config, ahead, geometry)
         except SceneError as error:
             computed.details[decoded.scene_id] = without_secrets(detail(error))
-            return SceneFailure(decoded.scene_id, fixed_text(str(error), places(self.source)))
+            return SceneFailure(decoded.scene_id, fixed_text(str(error), below(self.source)))
         except Exception as error:
             error.add_note(f"while computing scene {decoded.scene_id}")
             raise
