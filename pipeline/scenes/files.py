@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vega3d.pipeline.local_files import MAX_FILE_BYTES, read_plain
+from vega3d.pipeline.local_files import MAX_FILE_BYTES, open_plain, read_plain
 from vega3d.pipeline.scenes.scene import natural_key
 
 MAX_MATRIX_BYTES = 1 << 20
@@ -15,6 +15,8 @@ MAX_TABLE_BYTES = 1 << 28
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file starts that Git LFS left unfetched. Source: git-lfs, docs/spec.md."""
+
+_UNFETCHED = "is a Git LFS pointer; fetch the file with git lfs pull"
 
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -99,8 +101,15 @@ def read_file(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
             )
         raise
     if data.startswith(_LFS_POINTER):
-        raise OSError(errno.EINVAL, "is a Git LFS pointer; fetch the file with git lfs pull", path)
+        raise OSError(errno.EINVAL, _UNFETCHED, path)
     return data
+
+
+def check_fetched(path: str) -> None:
+    """Raise OSError as `read_file` does, for a library that opens the path itself."""
+    with open_plain(path) as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise OSError(errno.EINVAL, _UNFETCHED, path)
 
 
 def read_text(path: str, limit_bytes: int = MAX_MATRIX_BYTES) -> str:
