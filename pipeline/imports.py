@@ -16,8 +16,8 @@ import numpy as np
 
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import SceneError, StoreError
+from vega3d.pipeline.local_files import check_fetched
 from vega3d.pipeline.plan import plan_units
-from vega3d.pipeline.scenes.files import check_fetched
 from vega3d.pipeline.scenes.scene import SceneEntry
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION, sha256_of
