@@ -8,13 +8,14 @@ images, gh gw the common token grid.
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 from PIL import Image
 
-from vega3d.pipeline.backbones.backbone import Backbone, check_view_ids
+from vega3d.pipeline.backbones.backbone import Backbone, Pooled, check_view_ids
 from vega3d.pipeline.backbones.grid import grid_cells
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
@@ -38,7 +39,7 @@ MAX_JOINT_BYTES = 4 << 30
 """Images of a scene, and their copies at the encoder's size, where all views go in together."""
 
 _BESIDE = 4
-"""Threads that work out where a scene's tokens are while the model runs."""
+"""Threads for what needs no model: pooling on a CPU, where tokens are, previews."""
 
 _log = logging.getLogger(__name__)
 
@@ -133,62 +134,125 @@ def encode_scene(
     Raises:
         SceneError: The backbone sees all views at once, and they are more than memory is given.
     """
-    count, (height, width) = len(scene.decoded), scene.image_size
-    check_view_ids(scene.view_ids, count)
-    token_map = backbone.token_map(height, width)
-    row_cells, col_cells = grid_cells(token_map, height, width, config.grid)
-    features = {
-        tap: np.empty((count, *config.grid, backbone.channels), dtype=np.float32)
-        for tap in backbone.taps
-    }
-    coverage = np.empty(config.grid, dtype=np.float32)
-    known = {} if known is None else known
-    division = np.concatenate([row_cells, col_cells]).tobytes()
-    geometry = known.get(division, [])
-    placing = not geometry
-    previews: list[np.ndarray] = []
-    done = 0
-    with ThreadPoolExecutor(_BESIDE) as beside:  # a GPU need not wait for the cameras' arithmetic
-        for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
-            ids = [view.view_id for view in part.views]
-            preview = beside.submit(_previews, part.rgb, config.grid)
-            placed = [
-                beside.submit(_geometry, view, depth, (height, width), row_cells, col_cells)
-                for view, depth in zip(part.views, part.depth_m, strict=True)
-                if placing
-            ]
-            pooled, coverage = backbone.encode_pooled(
-                part.rgb, config.grid, scene_id=scene.scene_id, view_ids=ids
-            )
-            for tap, values in pooled.items():
-                features[tap][done : done + len(ids)] = values
-            geometry += [one.result() for one in placed]
-            done += len(ids)
-            previews.append(preview.result())
-    known[division] = geometry
-    return _scene_arrays(scene, features, coverage, geometry, np.concatenate(previews))
+    return begin_scene(scene, backbone, config, ahead, known)()
 
 
-def _scene_arrays(
+def begin_scene(
     scene: DecodedScene,
-    features: dict[str, np.ndarray],
-    coverage: np.ndarray,
-    geometry: list[TokenGeometry],
-    preview: np.ndarray,
-) -> SceneArrays:
-    count = len(scene.decoded)
+    backbone: Backbone,
+    config: ExtractConfig,
+    ahead: Ahead = iter,
+    known: Known | None = None,
+) -> Callable[[], SceneArrays]:
+    """Give a scene's views to the backbone, and return what hands over the result.
+
+    The last views may still be on their way through it. What is returned holds no decoded pixels
+    but theirs, and is to be called in the thread that began. See `encode_scene`.
+    """
+    check_view_ids(scene.view_ids, len(scene.decoded))
+    taking = _Taking(scene, backbone, config, known)
+    for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
+        taking.begin(part, backbone)
+    return taking.finish
+
+
+class _Taking:
+    """What becomes of a scene's views while and after they go through the backbone.
+
+    One part is in the backbone and one is taken out of it. All that no model is needed for runs in
+    other threads: the one that feeds the model waits for nothing but the model.
+    """
+
+    def __init__(
+        self,
+        scene: DecodedScene,
+        backbone: Backbone,
+        config: ExtractConfig,
+        known: Known | None,
+    ) -> None:
+        self._grid, self._image_size = config.grid, scene.image_size
+        token_map = backbone.token_map(*self._image_size)
+        self._cells = grid_cells(token_map, *self._image_size, config.grid)
+        shape = (len(scene.decoded), *config.grid, backbone.channels)
+        self._features = {tap: np.empty(shape, dtype=np.float32) for tap in backbone.taps}
+        self._known = {} if known is None else known
+        self._division = np.concatenate(self._cells).tobytes()
+        self._geometry = self._known.get(self._division, [])
+        self._placing = not self._geometry
+        self._coverage = np.empty(config.grid, dtype=np.float32)
+        self._previews: list[np.ndarray] = []
+        self._bare = _without_features(scene)
+        self._begun: _Begun | None = None
+        self._done = 0
+
+    def begin(self, part: Part, backbone: Backbone) -> None:
+        """Give views to the backbone, then take the ones before them."""
+        ids = [view.view_id for view in part.views]
+        place = partial(_geometry, image_size=self._image_size, cells=self._cells)
+        preview = _beside().submit(_previews, part.rgb, self._grid)
+        placed = [
+            _beside().submit(place, view, depth)
+            for view, depth in zip(part.views, part.depth_m, strict=True)
+            if self._placing
+        ]
+        pooled = backbone.begin_pooled(
+            part.rgb, self._grid, scene_id=self._bare.scene_id, view_ids=ids
+        )
+        before, self._begun = (
+            self._begun,
+            _Begun(len(ids), _beside().submit(pooled), placed, preview),
+        )
+        self._take(before)
+
+    def finish(self) -> SceneArrays:
+        """Take the last views, and return the scene."""
+        self._take(self._begun)
+        self._known[self._division] = self._geometry
+        coverage = np.broadcast_to(self._coverage, (self._done, *self._grid))
+        return replace(
+            self._bare,
+            features=self._features,
+            world_xyz=np.stack([view.world_xyz for view in self._geometry]),
+            center_xyz=np.stack([view.center_xyz for view in self._geometry]),
+            depth_share=np.stack([view.depth_share for view in self._geometry]),
+            coverage=coverage,
+            preview=np.concatenate(self._previews),
+        )
+
+    def _take(self, begun: "_Begun | None") -> None:
+        if begun is None:
+            return
+        pooled, self._coverage = begun.pooled.result()
+        for tap, values in pooled.items():
+            self._features[tap][self._done : self._done + begun.count] = values
+        self._geometry += [one.result() for one in begun.placed]
+        self._previews.append(begun.preview.result())
+        self._done += begun.count
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Views on their way."""
+
+    count: int
+    pooled: Future[Pooled]
+    placed: list[Future[TokenGeometry]]
+    preview: Future[np.ndarray]
+
+
+@cache
+def _beside() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_BESIDE, thread_name_prefix="beside")
+
+
+def _without_features(scene: DecodedScene) -> SceneArrays:
     return SceneArrays(
         scene_id=scene.scene_id,
-        features=features,
+        features={},
         view_ids=scene.view_ids,
-        world_xyz=np.stack([view.world_xyz for view in geometry]),
-        center_xyz=np.stack([view.center_xyz for view in geometry]),
-        depth_share=np.stack([view.depth_share for view in geometry]),
-        coverage=np.broadcast_to(coverage, (count, *coverage.shape)),
-        preview=preview,
         world_from_camera=_cameras([one.view.world_from_camera for one in scene.decoded], 4),
         intrinsics=_cameras([one.view.K_color for one in scene.decoded], 3),
-        image_size=np.tile(scene.image_size, (count, 1)),
+        image_size=np.tile(scene.image_size, (len(scene.decoded), 1)),
         content_sha256=scene.content_sha256,
         dropped_views=scene.report.dropped_views,
     )
@@ -222,28 +286,21 @@ def _check_joint(scene: DecodedScene, backbone: Backbone) -> None:
 def _geometry(
     view: View,
     depth_m: np.ndarray | None,
+    *,
     image_size: tuple[int, int],
-    row_cells: np.ndarray,
-    col_cells: np.ndarray,
+    cells: tuple[np.ndarray, np.ndarray],
 ) -> TokenGeometry:
     known = (view.K_depth, view.K_color, view.world_from_camera)
     if depth_m is None or any(camera is None for camera in known):
-        cells = (len(row_cells), len(col_cells))
-        nowhere = np.full((*cells, 3), np.nan, dtype=np.float32)
-        share = np.full(cells, np.nan, dtype=np.float32)
+        grid = (len(cells[0]), len(cells[1]))
+        nowhere = np.full((*grid, 3), np.nan, dtype=np.float32)
+        share = np.full(grid, np.nan, dtype=np.float32)
         return TokenGeometry(world_xyz=nowhere, center_xyz=nowhere, depth_share=share)
     assert view.K_depth is not None  # for mypy: checked above
     assert view.K_color is not None
     assert view.world_from_camera is not None
     return token_positions(
-        depth_m,
-        view.K_depth,
-        view.K_color,
-        view.world_from_camera,
-        image_size[0],
-        image_size[1],
-        row_cells,
-        col_cells,
+        depth_m, view.K_depth, view.K_color, view.world_from_camera, *image_size, *cells
     )
 
 
