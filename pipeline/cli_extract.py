@@ -49,6 +49,17 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+_PromptEmbeds = Annotated[
+    str, typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder.")
+]
+_RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
+]
+_Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Recompute the scenes whose source has changed.")
+]
+
+
 @app.command(fill=by_device, several=SEVERAL)
 def run(
     scenes: Scenes,
@@ -56,23 +67,21 @@ def run(
     config: ExtractConfig,
     numerics: Numerics,
     run: RunConfig,
-    prompt_embeds: Annotated[
-        str,
-        typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder."),
-    ] = "",
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
-    ] = False,
+    prompt_embeds: _PromptEmbeds = "",
+    retry_failed: _RetryFailed = False,
+    refresh: _Refresh = False,
     dry_run: DryRun = False,
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
         print_result(estimated(scenes, config, Rates(workers=run.workers)))
         return
-    summary = extract_to(scenes, out, config, numerics, run, retry_failed, prompt_embeds)
+    summary = extract_to(
+        scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
+    )
     tell_summary(summary)
     print_result(summary)
-    if summary["failures"] or summary["pending"]:
+    if summary["failures"] or summary["pending"] or summary["changed"]:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -129,6 +138,8 @@ def extract_to(
     run: RunConfig,
     retry_failed: bool = False,
     prompt_embeds: str = "",
+    *,
+    refresh: bool = False,
 ) -> dict[str, Any]:
     """Compose source, runner, progress and log, and extract."""
     check_out(out)
@@ -159,6 +170,7 @@ def extract_to(
                     numerics=numerics,
                     run=runner(run),
                     retry_failed=retry_failed,
+                    refresh=refresh,
                     prompt_embeds=prompt_embeds,
                     on_result=on_result,
                 )

@@ -17,7 +17,7 @@ from vega3d.pipeline.backbones.registry import (
     preset_names,
     unchanged,
 )
-from vega3d.pipeline.backbones.settings import check_choices, size_text
+from vega3d.pipeline.backbones.settings import Fit, check_choices, size_text
 from vega3d.pipeline.scenes.settings import BadViews, Poses, check_conventions
 from vega3d.pipeline.settings import Choice
 
@@ -206,3 +206,24 @@ class CheckConfig:
         if self.num_views < 0 or self.num_scenes < 0:
             raise ValueError("num_views and num_scenes must be >= 0 (0 takes all)")
         check_conventions(self.poses, self.depth_scale)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheConfig:
+    """What a released per-scene cache does not say of itself."""
+
+    tap: str = "features"
+    """What its one tap is called."""
+
+    cached_fit: Fit = "crop"
+    """How images reached its tokens; SEVA's and Vmem's are a centre crop. With --scenes they are
+    brought to the grid over the whole image."""
+
+    cond_half: bool = False
+    """Keep the second half of the rows: older caches hold an unconditional half before it."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_choices(self)
+        if not self.tap.isidentifier():
+            raise ValueError(f"tap must be a name of letters, digits and _, got {self.tap!r}")

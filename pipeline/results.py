@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Unit
@@ -40,6 +41,9 @@ class UnitResult:
     misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Scenes whose depths do not agree, or lie where no room is, with what would mend them."""
 
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What a person should know of scenes: what they lack, what was dropped, what is misread."""
+
     parts: Mapping[str, "UnitResult"] = field(default_factory=dict)
     """Where a unit is written to several stores: what became of it in each, by place."""
 
@@ -51,20 +55,17 @@ class ComputedUnit:
     scenes: list[SceneArrays | SceneFailure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "compute": 0.0})
     details: dict[str, str] = field(default_factory=dict)
-    reprojection_m: dict[str, float] = field(default_factory=dict)
-    misread: dict[str, Sequence[str]] = field(default_factory=dict)
+    notes: dict[str, SceneNote] = field(default_factory=dict)
 
     def note(self, read: "ReadScene") -> None:
         """Keep what reading a scene told."""
         self.seconds["decode"] += read.seconds
-        if isinstance(read.scene, SceneFailure):
-            self.details[read.scene.scene_id] = without_secrets(read.detail)
-            return
-        scene_id, geometry = read.scene.scene_id, read.scene.geometry
-        if geometry.error_m is not None:
-            self.reprojection_m[scene_id] = geometry.error_m
-        if lines := geometry.lines():
-            self.misread[scene_id] = lines
+        scene = read.scene
+        if isinstance(scene, SceneFailure):
+            self.details[scene.scene_id] = without_secrets(read.detail)
+            self.notes[scene.scene_id] = SceneNote(source=read.source)
+        else:
+            self.notes[scene.scene_id] = scene.note(read.source)
 
 
 def postponed(unit: Unit, reason: str) -> UnitResult:

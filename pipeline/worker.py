@@ -117,13 +117,19 @@ class UnitWriter:
         """Write a computed unit's shards and its commit record."""
         start = time.monotonic()
         found = environment(self._numerics.device)
+        self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
         record = self.store.write_unit(unit, computed.scenes, found)
         result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
         return replace(
             result,
             details={**result.failures, **computed.details},
-            reprojection_m=computed.reprojection_m,
-            misread=computed.misread,
+            reprojection_m={
+                name: note.reprojection_m
+                for name, note in computed.notes.items()
+                if note.reprojection_m is not None
+            },
+            misread={name: note.misread for name, note in computed.notes.items() if note.misread},
+            remarks={name: note.remarks for name, note in computed.notes.items() if note.remarks},
         )
 
     def give_up(self, unit: Unit, reason: str) -> UnitResult:

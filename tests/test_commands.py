@@ -25,7 +25,7 @@ PROGRAMS = {
 }
 
 ALONE = {
-    "vega3d-extract run": "scenes out prompt_embeds retry_failed dry_run",
+    "vega3d-extract run": "scenes out prompt_embeds retry_failed refresh dry_run",
     "vega3d-extract plan": "scenes",
     "vega3d-extract backbones": "",
     "vega3d-extract bench": "full repeats",
@@ -33,7 +33,7 @@ ALONE = {
     "vega3d-extract check": "scenes out dry_run",
     "vega3d-extract status": "store watch every_s",
     "vega3d-extract verify": "store deep scenes_at model sample repair yes",
-    "vega3d-extract import": "files out source dry_run",
+    "vega3d-extract import": "files out source captures view_ids dry_run",
     "vega3d-extract pictures": "stores out num_views num_scenes dry_run",
     "vega3d-extract submit": "scenes out to go",
     "vega3d-extract demo": "out dry_run",

@@ -256,7 +256,7 @@ def test_the_published_sizes_are_the_real_classes(
     facts = planned_facts(config)
     numerics = Numerics()
     object.__setattr__(numerics, "device", "meta")
-    text = {"prompt_embeds": np.zeros((1, 4096), np.float32)}
+    text = {key: np.zeros(shape, np.float32) for key, shape in SMALL[name].prompt.items()}
     before = parameters_alive()
     encoder = config.load(tmp_path, facts, numerics, text if name in GENERATORS else {})
     held = parameters_alive() - before
