@@ -17,10 +17,9 @@ from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import DryRun, Program
-from vega3d.pipeline.settings import as_toml, settings
+from vega3d.pipeline.settings import as_toml
 
 if TYPE_CHECKING:
-    from vega3d.pipeline.backbones.family import BackboneConfig
     from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import UnitResult
 
@@ -105,14 +104,11 @@ def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates
 @app.command()
 def backbones() -> None:
     """List the encoders that --backbone takes; `run --backbone NAME --help` shows their options."""
-    from vega3d.pipeline.backbones.registry import backbone_names, family
+    from vega3d.pipeline.backbone_table import backbone_rows, backbone_table
 
-    rows = [_row(family(name)()) for name in backbone_names()]
-    for row in rows:
-        model = f"{row['model']} ({row['licence']})" if row["model"] else ""
-        told = [row["about"], model, row["classes"], _told_costs(row)]
-        for first, line in enumerate(filter(None, told)):
-            tell(f"{'' if first else row['name']:<14} {line}")
+    rows = backbone_rows()
+    for line in backbone_table(rows):
+        tell(line)
     print_result({"backbones": rows})
 
 
@@ -184,36 +180,6 @@ def extract_to(
             raise
     log.close(summary)
     return asdict(summary)
-
-
-def _row(config: "BackboneConfig") -> dict[str, Any]:
-    """Return what there is to know of an encoder without a network."""
-    from vega3d.pipeline.backbones.checkpoints import model_name, planned_facts
-    from vega3d.pipeline.estimate import view_costs
-
-    offline = not config.parts or model_name(config) in config.published
-    costs = view_costs(config, planned_facts(config)) if offline else {}
-    return {
-        "name": config.name,
-        "about": (type(config).__doc__ or "").partition("\n")[0],
-        "model": model_name(config),
-        "licence": config.licence,
-        "classes": config.classes,
-        **costs,
-        "draws_noise": config.draws_noise,
-        "options": [item.flag for item in settings(config)],
-    }
-
-
-def _told_costs(row: dict[str, Any]) -> str:
-    if "taps" not in row:
-        return ""
-    rows, cols = row["tokens"]
-    return (
-        f"tap {', '.join(row['taps'])}: {rows} x {cols} tokens of {row['channels']} channels; "
-        f"{row['parameters'] / 1e6:.0f} M parameters, {row['flops_per_view'] / 1e12:.3g} TFLOP and "
-        f"{row['bytes_per_view'] / 1e3:.0f} kB a view"
-    )
 
 
 def _stored_scenes_per_shard(out: str) -> int | None:

@@ -27,7 +27,7 @@ from vega3d.pipeline.taking import Known as Known
 from vega3d.pipeline.taking import Part as Part
 from vega3d.pipeline.taking import Taking
 from vega3d.pipeline.taking import preview_of as preview_of
-from vega3d.pipeline.texts import printable
+from vega3d.pipeline.texts import safe
 
 PART_BYTES = 1 << 28
 """Decoded pixels of the views that go to the encoder in one call; one view may have more."""
@@ -76,8 +76,8 @@ class DecodedScene:
             views_with_depth=self.report.with_depth,
             views_with_pose=self.report.with_pose,
             reprojection_m=self.geometry.error_m,
-            misread=tuple(map(printable, misread)),
-            remarks=tuple(map(printable, [*self.report.lines(), *misread])),
+            misread=tuple(map(safe, misread)),
+            remarks=tuple(map(safe, [*self.report.lines(), *misread])),
         )
 
     def parts(self, num_views: int) -> Iterator[Part]:

@@ -29,7 +29,7 @@ ALONE = {
     "vega3d-extract plan": "scenes",
     "vega3d-extract backbones": "",
     "vega3d-extract bench": "full repeats",
-    "vega3d-extract pack": "scenes out scenes_per_tar dry_run",
+    "vega3d-extract pack": "scenes out dry_run",
     "vega3d-extract check": "scenes out dry_run",
     "vega3d-extract status": "store watch every_s",
     "vega3d-extract verify": "store deep scenes_at model sample repair yes",

@@ -5,6 +5,7 @@ to the transformer: diffusers, pipeline_flux.py and pipeline_cogvideox.py (no at
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -12,14 +13,23 @@ from vega3d.pipeline.backbones.prompt import load_t5
 from vega3d.pipeline.backbones.prompt_clip import Rows, clip_rows, remembered
 from vega3d.pipeline.errors import UsageError
 
+Kept = Literal["all", "real", "alone"]
+"""All rows, padding too; the real ones, encoded beside padding; the same, encoded without it."""
 
-def t5_prompt(model: str, rows: int) -> dict[str, np.ndarray]:
-    """Return `prompt_embeds` [rows, D] of the empty prompt, by text_encoder/ and tokenizer/."""
+
+def t5_prompt(model: str, rows: int, kept: Kept = "all") -> dict[str, np.ndarray]:
+    """Return `prompt_embeds` [rows, D] of the empty prompt, by text_encoder/ and tokenizer/.
+
+    Args:
+        model: Hub id or folder.
+        rows: That the prompt is padded to.
+        kept: Which of them the transformer reads.
+    """
 
     def make(folder: Path) -> Rows:
-        return {"prompt_embeds": t5_rows(folder, "text_encoder", "tokenizer", rows)}
+        return {"prompt_embeds": t5_rows(folder, "text_encoder", "tokenizer", rows, kept)}
 
-    return remembered(model, ("text_encoder", "tokenizer"), f"empty_t5_{rows}", make)
+    return remembered(model, ("text_encoder", "tokenizer"), f"empty_t5_{rows}_{kept}", make)
 
 
 def flux_prompt(model: str, rows: int) -> dict[str, np.ndarray]:
@@ -34,8 +44,8 @@ def flux_prompt(model: str, rows: int) -> dict[str, np.ndarray]:
     return remembered(model, parts, f"empty_flux_{rows}", make)
 
 
-def t5_rows(folder: Path, text: str, tokenizer: str, rows: int) -> np.ndarray:
-    """Run T5's encoder on the empty prompt and its padding, in bfloat16."""
+def t5_rows(folder: Path, text: str, tokenizer: str, rows: int, kept: Kept = "all") -> np.ndarray:
+    """Run T5's encoder on the empty prompt, in bfloat16; see `t5_prompt`."""
     import torch
     from transformers import AutoTokenizer, T5EncoderModel
 
@@ -43,12 +53,15 @@ def t5_rows(folder: Path, text: str, tokenizer: str, rows: int) -> np.ndarray:
     words = AutoTokenizer.from_pretrained(
         str(folder / tokenizer), trust_remote_code=False, local_files_only=True
     )
-    ids = words(
-        "", padding="max_length", max_length=rows, truncation=True, return_tensors="pt"
-    ).input_ids
+    real = words("", return_tensors="pt").input_ids.long()
+    ids = real
+    if kept != "alone":
+        ids = words(
+            "", padding="max_length", max_length=rows, truncation=True, return_tensors="pt"
+        ).input_ids.long()
     with torch.inference_mode():
-        found: np.ndarray = encoder(ids.long()).last_hidden_state[0].float().numpy()
-    return found
+        found: np.ndarray = encoder(ids).last_hidden_state[0].float().numpy()
+    return found if kept == "all" else found[: real.shape[1]]
 
 
 def given_or_t5(

@@ -29,6 +29,8 @@ _OURS = {
     "sd-vae": "sd:SdVaeConfig",
     "flux": "flux:FluxConfig",
     "cogvideox": "cogvideox:CogVideoXConfig",
+    "ltx-video": "ltx:LtxConfig",
+    "cosmos-predict2": "cosmos:CosmosConfig",
     "siglip": "siglip:SiglipConfig",
     "siglip2": "siglip:Siglip2Config",
     "dinov2": "dinov2:Dinov2Config",

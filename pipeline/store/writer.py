@@ -3,7 +3,8 @@
 Any number of writers may work on one store, and any of them may sleep for minutes between two
 steps. Nothing that a commit names is ever written over with other bytes: a unit's first shards are
 created at their places in Zarr's grid, where the first writer wins; every other shard has a name
-that holds its hash. Commits are created, never replaced. `merging` copies shards of the second
+that holds its hash; what a repair took back is written under its old name where it is the same to
+the last bit. Commits are created, never replaced. `merging` copies shards of the second
 kind to their places in the grid, for readers that know nothing of commits (FORMAT.md).
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.carrying import carried_chunks
-from vega3d.pipeline.store.committed import Committed
+from vega3d.pipeline.store.committed import Committed, check_record
 from vega3d.pipeline.store.identity import sha256_of
 from vega3d.pipeline.store.layout import ArraySpec, Layout
 from vega3d.pipeline.store.notes import SceneNote, read_notes, write_notes
@@ -79,7 +80,8 @@ class StoreWriter:
             told = _told(unit, stored, last)
             if last is not None and last.kind == "commit" and _says(last, told, shards):
                 return last  # the same scenes failed again, for the same reasons
-            record = self._put_shards(objects, unit, shards, told, last, environment)
+            lost = self._taken_back(records, last)
+            record = self._put_shards(objects, unit, shards, told, last, lost, environment)
             if records.put(record):
                 return record
         raise StoreError(
@@ -100,6 +102,17 @@ class StoreWriter:
         """Return the commit that was written since the run began, None where there is none."""
         last = Records(open_objects(self.url)).latest(unit.index, unit.last_sequence)
         return last if last is not None and _counts(last, unit) else None
+
+    def _taken_back(self, records: Records, last: Record | None) -> Record | None:
+        """Return the commit that a repair took back: what is computed anew may be the same."""
+        if last is None or last.kind != "revoke" or last.sequence == 0:
+            return None
+        try:
+            found = records.read(last.unit, last.sequence - 1)
+            check_record(found, self.layout, self.layout.plan.units, self.url)
+        except (FileNotFoundError, StoreError):
+            return None
+        return found
 
     def write_failed_unit(self, unit: Unit, reason: str) -> Record:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
@@ -130,11 +143,16 @@ class StoreWriter:
         shards: Sequence["_Shard"],
         scenes: Sequence[SceneRecord],
         last: Record | None,
+        lost: Record | None,
         environment: Mapping[str, Any],
     ) -> Record:
         """Write the shards of a unit and return the record that would commit them."""
+        known = {} if lost is None else lost.objects
 
         def put(shard: _Shard) -> tuple[str, ObjectRecord]:
+            for key, entry in known.items():
+                if key.split("/")[0] == shard.spec.name and entry == shard.entry:
+                    return _restored(objects, key, shard)
             return _put_shard(objects, shard, unit.index, first=last is None)
 
         # At once, because what takes long is waiting for the disk or the bucket.
@@ -251,6 +269,17 @@ def _put_shard(
     if not objects.create(key, parts) and _entry([objects.read(key)]) != entry:
         objects.replace(key, parts)  # damaged: whoever writes this name writes these bytes
     return key, entry
+
+
+def _restored(objects: Objects, key: str, shard: _Shard) -> tuple[str, ObjectRecord]:
+    """Write a shard that a commit named, and that was lost, under its name again."""
+    try:
+        is_there = _entry([objects.read(key)]) == shard.entry
+    except (FileNotFoundError, StoreError):
+        is_there = False
+    if not is_there:
+        objects.replace(key, shard.parts)
+    return key, shard.entry
 
 
 def _entry(parts: Sequence[bytes | memoryview]) -> ObjectRecord:

@@ -248,7 +248,7 @@ def test_backbones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in json.loads(told.out)["backbones"]}
     assert "--timesteps" in rows["wan2.1-t2v"]["options"]
     assert "--timesteps" not in rows["siglip"]["options"]
-    assert "google/siglip-so400m-patch14-384 (Apache-2.0)" in told.err
+    assert "| google/siglip-so400m-patch14-384 | Apache-2.0 |" in told.err
     assert rows["siglip"]["tokens"] == [27, 27]
     assert rows["siglip"]["bytes_per_view"] == 14 * 14 * 1152 * 2  # float16 on the common grid
     assert "tap k300_b20: 30 x 40 tokens of 1536 channels" in told.err

@@ -17,8 +17,10 @@ from tiny_encoders import (
 )
 from tiny_generators import (
     write_cogvideox,
+    write_cosmos,
     write_flux,
     write_i2v,
+    write_ltx,
     write_sd,
     write_sd_vae,
     write_svd,
@@ -77,6 +79,8 @@ SMALL: dict[str, Small] = {
         prompt={"prompt_embeds": (256, 4096), "pooled_prompt_embeds": (768,)},
     ),
     "cogvideox": Small(write_cogvideox, WAN, prompt={"prompt_embeds": (226, 4096)}),
+    "ltx-video": Small(write_ltx, WAN),
+    "cosmos-predict2": Small(write_cosmos, WAN, prompt={"prompt_embeds": (1, 1024)}, folds=True),
     "sd-vae": Small(write_sd_vae, {"resolution": (96, 128)}),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
     "siglip2": Small(write_siglip2, {"blocks": (1,)}),

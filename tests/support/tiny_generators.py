@@ -284,3 +284,50 @@ def write_cogvideox(folder: Path, **sizes: object) -> None:
     made = seeded(AutoencoderKLCogVideoX, 1, **vae, scaling_factor=1.15)
     made.save_pretrained(folder / "vae")
     write_t5(folder, "text_encoder", "tokenizer")
+
+
+def write_ltx(folder: Path) -> None:
+    """Write LTX-Video, small."""
+    from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+
+    sizes = {
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "cross_attention_dim": 48,
+        "num_layers": 4,
+        "caption_channels": 32,
+    }
+    dit = seeded(LTXVideoTransformer3DModel, 0, **sizes)
+    dit.save_pretrained(folder / "transformer")
+    widths = (8, 16, 16, 16)
+    vae = seeded(
+        AutoencoderKLLTXVideo, 1, latent_channels=16, block_out_channels=widths,
+        decoder_block_out_channels=widths, layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+    )  # fmt: skip
+    rng = torch.Generator().manual_seed(4)
+    vae.latents_mean.copy_(torch.randn(16, generator=rng))
+    vae.latents_std.copy_(1 + torch.rand(16, generator=rng))
+    vae.save_pretrained(folder / "vae")
+    write_t5(folder, "text_encoder", "tokenizer")
+
+
+def write_cosmos(folder: Path) -> None:
+    """Write Cosmos-Predict2, small."""
+    from diffusers import CosmosTransformer3DModel
+
+    sizes = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "num_layers": 4,
+        "text_embed_dim": 32,
+        "adaln_lora_dim": 8,
+        "max_size": (16, 240, 240),
+        "rope_scale": (1.0, 4.0, 4.0),
+        "extra_pos_embed_type": None,
+    }
+    seeded(CosmosTransformer3DModel, 0, **sizes).save_pretrained(folder / "transformer")
+    write_wan_vae(folder)
+    write_t5(folder, "text_encoder", "tokenizer")

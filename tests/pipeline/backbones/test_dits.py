@@ -1,6 +1,7 @@
-"""FLUX and CogVideoX against a plain use of their classes and of diffusers' own pipelines."""
+"""FLUX, CogVideoX, LTX-Video and Cosmos as classes, given what diffusers' pipelines give."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -129,3 +130,79 @@ def test_a_prompt_of_another_length_is_refused(models: SmallModels) -> None:
     rows = np.zeros((5, 32), np.float32)
     with pytest.raises(ValueError, match="must be 226 rows of 32 numbers"):
         models.load("cogvideox", prompt_embeds=rows)
+
+
+def test_ltx_is_what_its_pipeline_gives_the_class(models: SmallModels) -> None:
+    folder = Path(models.model("ltx-video")["model"])
+    model = diffusers.LTXVideoTransformer3DModel.from_pretrained(folder / "transformer")
+    vae = diffusers.AutoencoderKLLTXVideo.from_pretrained(folder / "vae")
+    pipe = diffusers.LTXPipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae,
+        text_encoder=T5EncoderModel.from_pretrained(
+            folder / "text_encoder", torch_dtype=torch.bfloat16
+        ),
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        transformer=model,
+    )
+    noise = torch.randn(2, 16, 2, 3, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        rows, mask, _, _ = pipe.encode_prompt("", do_classifier_free_guidance=False)
+        mean = vae.encode(PIXELS[:, :, None]).latent_dist.mode()
+    latents = pipe._normalize_latents(mean, vae.latents_mean, vae.latents_std)
+    kept = outputs(
+        model,
+        [model.transformer_blocks[1], model.transformer_blocks[3]],
+        hidden_states=pipe._pack_latents(0.7 * latents + 0.3 * noise[:, :, None]),
+        encoder_hidden_states=rows.float().expand(2, -1, -1),
+        timestep=torch.tensor([300.0, 300.0]),
+        encoder_attention_mask=mask.expand(2, -1),
+        num_frames=1,
+        height=2,
+        width=3,
+        rope_interpolation_scale=(8 / 25, 32, 32),
+    )
+    backbone = models.load("ltx-video", blocks=(1, 3), resolution=SIZE)
+    found = backbone.encode(VIEWS, scene_id="room", view_ids=IDS, noise=noise)
+    for block, own in zip((1, 3), kept, strict=True):
+        assert error(found[f"k300_b{block}"], own.reshape(2, 2, 3, 48)) < 1e-5
+
+
+def test_cosmos_is_what_its_pipeline_gives_the_class(
+    models: SmallModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class resizes a mask of zeros with torchvision, which is not here: it stays one."""
+    from diffusers.models.transformers import transformer_cosmos
+
+    def smaller(mask: Tensor, size: list[int], interpolation: object) -> Tensor:
+        return mask[..., : size[0], : size[1]]
+
+    resize = SimpleNamespace(resize=smaller)
+    stand_in = SimpleNamespace(functional=resize, InterpolationMode=SimpleNamespace(NEAREST=0))
+    monkeypatch.setattr(transformer_cosmos, "transforms", stand_in, raising=False)
+    folder = Path(models.model("cosmos-predict2")["model"])
+    model = diffusers.CosmosTransformer3DModel.from_pretrained(folder / "transformer")
+    vae = diffusers.AutoencoderKLWan.from_pretrained(folder / "vae")
+    encoder = T5EncoderModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.bfloat16)
+    ids = torch.tensor([[1]])  # the end of the sequence; padding is masked, then set to 0
+    rows = torch.zeros(1, 512, 32)
+    with torch.no_grad():
+        rows[:, :1] = encoder(ids).last_hidden_state.float()
+        mean = vae.encode(PIXELS[:, :, None]).latent_dist.mode()
+    constants = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
+    mu, std = constants.view(2, 1, -1, 1, 1, 1)
+    sigma = 0.3 / 0.7  # EDM's: the pipeline's input is (x0 + sigma eps) / (1 + sigma)
+    latents = (mean - mu) / std + sigma * NOISE[:, :, None]
+    share = sigma / (1 + sigma)
+    kept = outputs(
+        model,
+        [model.transformer_blocks[1], model.transformer_blocks[3]],
+        hidden_states=latents * (1 - share),
+        timestep=torch.tensor([share, share]),
+        encoder_hidden_states=rows.expand(2, -1, -1),
+        padding_mask=torch.zeros(1, 1, *SIZE),
+    )
+    backbone = models.load("cosmos-predict2", blocks=(1, 3), resolution=SIZE)
+    found = backbone.encode(VIEWS, scene_id="room", view_ids=IDS, noise=NOISE)
+    for block, own in zip((1, 3), kept, strict=True):
+        assert error(found[f"k300_b{block}"], own.reshape(2, 4, 6, 48)) < 1e-5

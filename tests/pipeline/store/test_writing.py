@@ -151,6 +151,32 @@ def test_the_old_commit_counts_until_the_new_one_is_there(url: str) -> None:
     assert not open_store(url).failures
 
 
+def test_verify_says_for_what_nothing_vouches(url: str) -> None:
+    before = verify(url)
+    assert all(name.startswith("unit/notes/") for name in before.unvouched)
+    logs = ["unit/config.toml", "unit/runs/20260101T000000Z-h-1.jsonl", "unit/summary.json"]
+    for name in (*logs, "notes.txt"):
+        Path(url, name).parent.mkdir(exist_ok=True)
+        Path(url, name).write_text("x")
+    assert set(verify(url).unvouched) - set(before.unvouched) == {*logs, "notes.txt"}
+    assert verify(url).faults == before.faults
+
+
+def test_moments_that_are_lost_are_computed_from_the_features(url: str) -> None:
+    """Without a run: a unit stays committed, and the shard is what it was."""
+    shard = Path(url, "moments", "c.1.0.0.0")
+    raw = shard.read_bytes()
+    shard.unlink()
+    done = verify(url, repair=True)
+    assert list(done.restored) == ["moments/c.1.0.0.0"]
+    assert not done.taken_back
+    assert shard.read_bytes() == raw
+    assert not verify(url).faults
+    Path(url, TAPS[0], "c.1.0.0.0.0").unlink()  # neither without the features
+    shard.unlink()
+    assert list(verify(url, repair=True).taken_back) == [1]
+
+
 def test_damage_is_not_carried_over(url: str) -> None:
     shard = Path(url, TAPS[0], "c.1.0.0.0.0")
     raw = bytearray(shard.read_bytes())
