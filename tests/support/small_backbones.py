@@ -89,7 +89,6 @@ SMALL: dict[str, Small] = {
     "clip": Small(write_clip, {"blocks": (1,)}),
     "vjepa2": Small(write_vjepa2, {"blocks": (1,)}),
     "qwen2.5-vl-vision": Small(
-        write_openvla,
         write_qwen,
         {"blocks": (1,), "resolution": (84, 112)},
         unread=r"(lm_head|model|language_model)\..*",
