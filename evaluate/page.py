@@ -20,11 +20,14 @@ from vega3d.evaluate.figures import (
 from vega3d.evaluate.findings import downstream_findings, findings
 from vega3d.evaluate.matching import Separation
 from vega3d.evaluate.panels import MOST_PANELS, ScenePanel, heat_gradient
+from vega3d.evaluate.proof import Proof
 from vega3d.evaluate.relations import Related
 from vega3d.evaluate.sources import Source, some
 from vega3d.evaluate.summary import Row, Summary
 from vega3d.evaluate.sweeps import heat_maps
 from vega3d.evaluate.tables import (
+    DASH,
+    Table,
     controls,
     count_table,
     counted,
@@ -69,6 +72,7 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
         recall=_recall(summary),
         recall_caption=_recall_caption(summary),
         recall_tables=recall_tables(summary),
+        proof=_proof_table(summary.proofs, MOST_LISTED),
         panels=panels,
         panel_text=_panel_text(summary),
         heat_gradient=heat_gradient(),
@@ -82,6 +86,42 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
         num_left_out=len(summary.left_out),
     )
     return environment.from_string(template.read_text(encoding="utf-8")).render(page=page)
+
+
+def _proof_table(proofs: Sequence[Proof], most: int) -> Table | None:
+    """Return the reprojection error of each scene, the largest first; None where none is known."""
+    worst: dict[str, float] = {}
+    for proof in proofs:
+        for scene_id, error_m in proof.reprojection_m.items():
+            worst[scene_id] = max(error_m, worst.get(scene_id, 0.0))
+    if not worst:
+        return None
+    wrong = {scene_id for proof in proofs for scene_id in proof.misread}
+    scenes = sorted(worst, key=lambda scene_id: (scene_id not in wrong, -worst[scene_id]))
+    rows = [("median", *(_shown(proof.median_m) for proof in proofs), "")]
+    rows += [
+        (
+            scene_id,
+            *(_shown(proof.reprojection_m.get(scene_id)) for proof in proofs),
+            "read wrongly" if scene_id in wrong else "",
+        )
+        for scene_id in scenes[:most]
+    ]
+    more = f" {len(scenes) - most} scenes more are in report.json." if len(scenes) > most else ""
+    return Table(
+        ("scene", *(proof.label for proof in proofs), ""),
+        tuple(rows),
+        "Depth carried from each view into the next, against what is read there: the median "
+        "distance of a scene, as noted when it was extracted. Millimetres where poses, intrinsics "
+        "and depth are what they are taken for. A dash: no depth or poses, imported features, or a "
+        f"store of an older version.{more}",
+    )
+
+
+def _shown(error_m: float | None) -> str:
+    if error_m is None:
+        return DASH
+    return f"{error_m * 1000:.1f} mm" if error_m < 0.1 else f"{error_m:.2f} m"
 
 
 def _subtitle(summary: Summary) -> str:

@@ -45,6 +45,7 @@ def plain_report(summary: Summary, related: Related | None) -> dict[str, Any]:
         "notes": list(summary.notes),
         "common_scenes": list(summary.common),
         "left_out_scenes": dict(summary.left_out),
+        "geometry": {proof.label: proof.plain() for proof in summary.proofs},
         "rows": [_plain_row(row) for row in summary.rows],
         "sweeps": [
             {
@@ -62,9 +63,10 @@ def plain_report(summary: Summary, related: Related | None) -> dict[str, Any]:
 def scene_table(summary: Summary) -> Iterator[list[object]]:
     """Return the header and one row a scene and kind of feature; missing numbers are empty."""
     counts = dict.fromkeys(name for records in summary.stores for name in records.count_names)
-    head = ["store", "tap", "scene", "in_means", "reason", "centred_on"]
+    head = ["store", "tap", "scene", "in_means", "reason", "centred_on", "reprojection_m"]
     yield [*head, *counts, *summary.metrics]
     common = set(summary.common)
+    errors = {proof.label: proof.reprojection_m for proof in summary.proofs}
     for records in summary.stores:
         for scene_id, tap, record in records.read():
             start = [records.source.label, tap, scene_id, scene_id in common]
@@ -73,6 +75,7 @@ def scene_table(summary: Summary) -> Iterator[list[object]]:
                 *start,
                 record["reason"],
                 record["centred_on"],
+                errors[records.source.label].get(scene_id, ""),
                 *(record["counts"][name] for name in counts),
                 *("" if number is None else repr(number) for number in numbers),
             ]

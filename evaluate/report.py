@@ -48,6 +48,7 @@ class Report:
             "scenes": len(self.summary.common),
             "above_chance": {row.name: row.mean("above_chance") for row in self.summary.rows},
             "consistency": {row.name: row.mean("consistency") for row in self.summary.rows},
+            "reprojection_m": {proof.label: proof.median_m for proof in self.summary.proofs},
             "refused": dict(self.summary.refused),
             "left_out": len(self.summary.left_out),
         }

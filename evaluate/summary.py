@@ -12,6 +12,7 @@ from vega3d.evaluate.config import ReportConfig
 from vega3d.evaluate.intervals import Estimate, estimates
 from vega3d.evaluate.matching import RecallCounts, Separation
 from vega3d.evaluate.partials import Partials
+from vega3d.evaluate.proof import Proof, prove, warnings
 from vega3d.evaluate.records import StoreRecords, collect
 from vega3d.evaluate.sources import Comparison, Source, some, tap_numbers
 
@@ -75,6 +76,8 @@ class Summary:
     refused: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     metrics: tuple[str, ...]
+    proofs: tuple[Proof, ...]
+    """Of each store: whether its scenes prove their own geometry."""
 
     @property
     def best_rows(self) -> tuple[Row, ...]:
@@ -102,6 +105,7 @@ def summarize(
     kept = [records for records in found if records.source.label not in dict(refused)]
     common, left_out = _common_scenes(comparison, kept)
     values, metrics = _values(kept, common)
+    proofs = prove([records.source for records in kept], comparison.views)
     rows = _rows(kept, common, values, metrics, config)
     return Summary(
         comparison=comparison,
@@ -111,7 +115,13 @@ def summarize(
         common=common,
         left_out=left_out,
         refused=tuple(refused),
-        notes=(*comparison.notes, *_unequal_pairs(kept, common), *_repeated_views(kept, common)),
+        proofs=proofs,
+        notes=(
+            *comparison.notes,
+            *warnings(proofs),
+            *_unequal_pairs(kept, common),
+            *_repeated_views(kept, common),
+        ),
         metrics=metrics,
     )
 

@@ -156,6 +156,7 @@ def _checked(source: SceneSource, config: CheckConfig) -> Iterator[CheckedScene]
             sampling=config.sampling,
             poses=config.poses,
             depth_scale=config.depth_scale,
+            policy=config.bad_views,
         )
 
 

@@ -17,10 +17,9 @@ from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import DryRun, Program
-from vega3d.pipeline.settings import as_toml, settings
+from vega3d.pipeline.settings import as_toml
 
 if TYPE_CHECKING:
-    from vega3d.pipeline.backbones.family import BackboneConfig
     from vega3d.pipeline.store.units import Unit
     from vega3d.pipeline.worker import UnitResult
 
@@ -49,6 +48,17 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+_PromptEmbeds = Annotated[
+    str, typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder.")
+]
+_RetryFailed = Annotated[
+    bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
+]
+_Refresh = Annotated[
+    bool, typer.Option("--refresh", help="Recompute the scenes whose source has changed.")
+]
+
+
 @app.command(fill=by_device, several=SEVERAL)
 def run(
     scenes: Scenes,
@@ -56,23 +66,21 @@ def run(
     config: ExtractConfig,
     numerics: Numerics,
     run: RunConfig,
-    prompt_embeds: Annotated[
-        str,
-        typer.Option(help="safetensors file of the empty prompt's rows: spares the text encoder."),
-    ] = "",
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Recompute the units with failed scenes.")
-    ] = False,
+    prompt_embeds: _PromptEmbeds = "",
+    retry_failed: _RetryFailed = False,
+    refresh: _Refresh = False,
     dry_run: DryRun = False,
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
         print_result(estimated(scenes, config, Rates(workers=run.workers)))
         return
-    summary = extract_to(scenes, out, config, numerics, run, retry_failed, prompt_embeds)
+    summary = extract_to(
+        scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
+    )
     tell_summary(summary)
     print_result(summary)
-    if summary["failures"] or summary["pending"]:
+    if summary["failures"] or summary["pending"] or summary["changed"]:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -96,14 +104,11 @@ def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates
 @app.command()
 def backbones() -> None:
     """List the encoders that --backbone takes; `run --backbone NAME --help` shows their options."""
-    from vega3d.pipeline.backbones.registry import backbone_names, family
+    from vega3d.pipeline.backbone_table import backbone_rows, backbone_table
 
-    rows = [_row(family(name)()) for name in backbone_names()]
-    for row in rows:
-        model = f"{row['model']} ({row['licence']})" if row["model"] else ""
-        told = [row["about"], model, row["classes"], _told_costs(row)]
-        for first, line in enumerate(filter(None, told)):
-            tell(f"{'' if first else row['name']:<14} {line}")
+    rows = backbone_rows()
+    for line in backbone_table(rows):
+        tell(line)
     print_result({"backbones": rows})
 
 
@@ -129,6 +134,8 @@ def extract_to(
     run: RunConfig,
     retry_failed: bool = False,
     prompt_embeds: str = "",
+    *,
+    refresh: bool = False,
 ) -> dict[str, Any]:
     """Compose source, runner, progress and log, and extract."""
     check_out(out)
@@ -159,6 +166,7 @@ def extract_to(
                     numerics=numerics,
                     run=runner(run),
                     retry_failed=retry_failed,
+                    refresh=refresh,
                     prompt_embeds=prompt_embeds,
                     on_result=on_result,
                 )
@@ -172,36 +180,6 @@ def extract_to(
             raise
     log.close(summary)
     return asdict(summary)
-
-
-def _row(config: "BackboneConfig") -> dict[str, Any]:
-    """Return what there is to know of an encoder without a network."""
-    from vega3d.pipeline.backbones.checkpoints import model_name, planned_facts
-    from vega3d.pipeline.estimate import view_costs
-
-    offline = not config.parts or model_name(config) in config.published
-    costs = view_costs(config, planned_facts(config)) if offline else {}
-    return {
-        "name": config.name,
-        "about": (type(config).__doc__ or "").partition("\n")[0],
-        "model": model_name(config),
-        "licence": config.licence,
-        "classes": config.classes,
-        **costs,
-        "draws_noise": config.draws_noise,
-        "options": [item.flag for item in settings(config)],
-    }
-
-
-def _told_costs(row: dict[str, Any]) -> str:
-    if "taps" not in row:
-        return ""
-    rows, cols = row["tokens"]
-    return (
-        f"tap {', '.join(row['taps'])}: {rows} x {cols} tokens of {row['channels']} channels; "
-        f"{row['parameters'] / 1e6:.0f} M parameters, {row['flops_per_view'] / 1e12:.3g} TFLOP and "
-        f"{row['bytes_per_view'] / 1e3:.0f} kB a view"
-    )
 
 
 def _stored_scenes_per_shard(out: str) -> int | None:

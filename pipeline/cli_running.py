@@ -63,6 +63,11 @@ def tell_summary(summary: dict[str, Any]) -> None:
         tell(f"failed {scene_id}: {reason}")
     if summary["failures"]:
         tell("when they are mended, run with --retry-failed")
+    if summary["changed"]:
+        tell(f"{len(summary['changed'])} scenes have another source now; run with --refresh")
+    if (error_m := summary["reprojection_m"]) is not None:
+        wrong = f"; {len(summary['misread'])} scenes are read wrongly" if summary["misread"] else ""
+        tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm{wrong}")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
     tell(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result, tell
-from vega3d.pipeline.config import CheckConfig
+from vega3d.pipeline.config import CheckConfig, PackConfig
 from vega3d.pipeline.options import DryRun, Program
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Scenes = Annotated[
 def pack(
     scenes: Scenes,
     out: Annotated[str, typer.Option(help="Folder for the shards and their index.")],
-    scenes_per_tar: Annotated[int, typer.Option(help="Scenes of one tar.")] = 8,
+    config: PackConfig,
     dry_run: DryRun = False,
 ) -> None:
     """Write scenes as WebDataset shards with an index, from any layout that can be read."""
@@ -38,9 +38,9 @@ def pack(
     source = find_scenes(scenes)
     if dry_run:
         entries = source.entries()
-        print_result({"scenes": len(entries), "tars": -(-len(entries) // scenes_per_tar)})
+        print_result({"scenes": len(entries), "tars": -(-len(entries) // config.scenes_per_tar)})
         return
-    packed = checked(pack_scenes, source, out, scenes_per_tar=scenes_per_tar)
+    packed = checked(pack_scenes, source, out, scenes_per_tar=config.scenes_per_tar, reading=config)
     for scene_id, lines in packed["notes"].items():
         for line in lines:
             tell(f"{scene_id}: {line}")

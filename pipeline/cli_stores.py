@@ -13,7 +13,7 @@ import typer
 
 from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result, tell
-from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.config import CacheConfig, ExtractConfig
 from vega3d.pipeline.options import DryRun, Program
 
 app = Program()
@@ -81,36 +81,64 @@ def verify(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command("import", only=("store_dtype", "scenes_per_shard"), defaults={"scenes_per_shard": 1})
+@app.command(
+    "import",
+    only=("store_dtype", "scenes_per_shard", "tap", "cached_fit", "cond_half"),
+    defaults={"scenes_per_shard": 1},
+)
 def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
             metavar="FILES",
             exists=True,
-            help="safetensors files, one a scene: features.<tap>, ...",
+            help="One file a scene: safetensors with features.<tap>, ..., or released caches "
+            "[V, C, h, w] in .pt, .npy or .safetensors, or a folder of them.",
         ),
     ],
     out: Annotated[str, typer.Option(help="Folder or URL (s3://...) of the store.")],
     source: Annotated[str, typer.Option(help="Name of what made them; part of the config.")],
     config: ExtractConfig,
+    cache: CacheConfig,
+    captures: Annotated[
+        str,
+        typer.Option(
+            "--scenes", help="Captures that released caches are of: positions, cameras, previews."
+        ),
+    ] = "",
+    view_ids: Annotated[
+        str,
+        typer.Option(
+            help="JSON file, scene -> names of a released cache's views, or `uniform`: evenly "
+            "sampled of those in --scenes."
+        ),
+    ] = "",
     dry_run: DryRun = False,
 ) -> None:
     """Bring features that were computed elsewhere into a store of the same contract."""
     check_out(out)
-    from vega3d.pipeline.imports import import_arrays, read_scene_arrays
+    from vega3d.pipeline.imports import holds_named_arrays, import_arrays, read_scene_arrays
+    from vega3d.pipeline.released_caches import import_caches
+    from vega3d.pipeline.released_files import find_caches
     from vega3d.pipeline.store.verify import status as read_status
 
-    if dry_run:
-        print_result({"scenes": len(files), "out": out})
-        return
-    import_arrays(
-        out,
-        [read_scene_arrays(str(path)) for path in files],
-        model=source,
-        scenes_per_shard=config.scenes_per_shard,
-        store_dtype=config.store_dtype,
-    )
+    size, dtype = config.scenes_per_shard, config.store_dtype
+    if all(holds_named_arrays(path) for path in files):
+        if dry_run:
+            print_result({"scenes": len(files), "out": out})
+            return
+        scenes = [read_scene_arrays(str(path)) for path in files]
+        import_arrays(out, scenes, model=source, scenes_per_shard=size, store_dtype=dtype)
+    else:
+        found_at = find_scenes(captures) if captures else None
+        caches = find_caches(files, view_ids, found_at, cond_half=cache.cond_half)
+        if dry_run:
+            print_result({"scenes": len(caches), "out": out})
+            return
+        import_caches(
+            out, caches, cache, source=source, captures=found_at, scenes_per_shard=size,
+            store_dtype=dtype,
+        )  # fmt: skip
     found = read_status(out)
     print_result(found)
     if found["failures"]:

@@ -47,7 +47,8 @@ def run_together(stores: Mapping[str, Given]) -> None:
     for summary in summaries.values():
         tell_summary(summary)
     print_result({"stores": summaries})
-    if any(summary["failures"] or summary["pending"] for summary in summaries.values()):
+    lacks = ("failures", "pending", "changed")
+    if any(summary[what] for summary in summaries.values() for what in lacks):
         raise typer.Exit(SOME_FAILED)
 
 
@@ -68,13 +69,19 @@ SEVERAL = Several(run=run_together, own=_own_place)
 
 def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
     """Compose source, runner, progress and a log a store, and extract."""
+    from vega3d.pipeline.places import absolute
+    from vega3d.pipeline.prepared import with_absolute_model
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.together import StorePlan, extract_together
 
     numerics, run = first["numerics"], first["run"]
     check_device(numerics, run)
     plans = [
-        StorePlan(out=one["out"], config=one["config"], prompt_embeds=_prompt_embeds(one))
+        StorePlan(
+            out=absolute(one["out"]),
+            config=with_absolute_model(one["config"]),
+            prompt_embeds=_prompt_embeds(one),
+        )
         for one in given
     ]
     for plan in plans:
@@ -98,6 +105,7 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
                 numerics=numerics,
                 run=runner(run),
                 retry_failed=first["retry_failed"],
+                refresh=first["refresh"],
                 on_result=on_result,
             )
         except (UsageError, StoreError, CheckpointError):

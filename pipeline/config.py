@@ -17,8 +17,8 @@ from vega3d.pipeline.backbones.registry import (
     preset_names,
     unchanged,
 )
-from vega3d.pipeline.backbones.settings import check_choices, size_text
-from vega3d.pipeline.scenes.settings import BadViews, Poses, check_conventions
+from vega3d.pipeline.backbones.settings import Fit, check_choices, size_text
+from vega3d.pipeline.scenes.settings import ReadConfig
 from vega3d.pipeline.settings import Choice
 
 StoreDtype = Literal["float16", "float32"]
@@ -30,7 +30,7 @@ def _names() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig:
+class ExtractConfig(ReadConfig):
     """Decides the bytes of a feature store: change a field and it is another store."""
 
     backbone: BackboneConfig = field(
@@ -51,17 +51,6 @@ class ExtractConfig:
     sampling: Sampling = "uniform"
     """How they are chosen: evenly by index, or greedily by the 0.1 m voxels they cover."""
 
-    bad_views: BadViews = "drop"
-    """Views with a damaged or missing file or a camera that cannot be true: drop leaves them out
-    and fails a scene where more than half are bad, fail fails a scene with any."""
-
-    poses: Poses = "opencv"
-    """What the source's poses are: opencv (x right, y down, z forward) and opengl (x right, y up, z
-    backward) are camera-to-world, inverse and opengl-inverse world-to-camera; see `check`."""
-
-    depth_scale: float = 1.0
-    """Factor that turns the source's depth, as its layout has it, into metres; see `check`."""
-
     scenes_per_shard: int = field(default=8, metadata={"usual": "8 on a GPU, 1 on a CPU"})
     """Scenes of one unit: one file per array, one commit, one retry."""
 
@@ -76,7 +65,7 @@ class ExtractConfig:
             raise ValueError(f"num_views must be >= 0 (0 keeps all), got {self.num_views}")
         if self.scenes_per_shard < 1:
             raise ValueError(f"scenes_per_shard must be >= 1, got {self.scenes_per_shard}")
-        check_conventions(self.poses, self.depth_scale)
+        ReadConfig.__post_init__(self)
 
     def stored(self) -> dict[str, Any]:
         """Return the config as a store keeps it: the encoder's settings and ours, side by side.
@@ -183,7 +172,21 @@ class Rates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckConfig:
+class PackConfig(ReadConfig):
+    """What is packed, and how it is understood."""
+
+    scenes_per_tar: int = 8
+    """Scenes of one tar."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.scenes_per_tar < 1:
+            raise ValueError(f"scenes_per_tar must be >= 1, got {self.scenes_per_tar}")
+        ReadConfig.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckConfig(ReadConfig):
     """What is looked at of scenes, and how it is to be understood."""
 
     num_views: int = field(default=32, metadata={"option": "--views"})
@@ -195,14 +198,29 @@ class CheckConfig:
     sampling: Sampling = "uniform"
     """How views are chosen."""
 
-    poses: Poses = "opencv"
-    """What the poses are: world-from-camera with OpenCV's or OpenGL's axes, or the inverse."""
-
-    depth_scale: float = 1.0
-    """Factor that turns depth into metres."""
-
     def __post_init__(self) -> None:
         """Check every field once."""
         if self.num_views < 0 or self.num_scenes < 0:
             raise ValueError("num_views and num_scenes must be >= 0 (0 takes all)")
-        check_conventions(self.poses, self.depth_scale)
+        ReadConfig.__post_init__(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CacheConfig:
+    """What a released per-scene cache does not say of itself."""
+
+    tap: str = "features"
+    """What its one tap is called."""
+
+    cached_fit: Fit = "crop"
+    """How images reached its tokens; SEVA's and Vmem's are a centre crop. With --scenes they are
+    brought to the grid over the whole image."""
+
+    cond_half: bool = False
+    """Keep the second half of the rows: older caches hold an unconditional half before it."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        check_choices(self)
+        if not self.tap.isidentifier():
+            raise ValueError(f"tap must be a name of letters, digits and _, got {self.tap!r}")

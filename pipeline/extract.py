@@ -3,10 +3,13 @@
 import logging
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.changes import SourceChanges, find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import PreparedModel, prepare_model
@@ -14,10 +17,10 @@ from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
-from vega3d.pipeline.store.record import Record
+from vega3d.pipeline.store.record import Record, SceneRecord, unpack_matrices
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.units import Plan, Unit
-from vega3d.pipeline.store.writer import StoreWriter, uncommitted, with_failures
+from vega3d.pipeline.store.writer import StoreWriter, to_supersede, uncommitted
 from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
 
 _log = logging.getLogger(__name__)
@@ -46,11 +49,27 @@ class Summary:
     """Summed over this run's units: decode, compute, store."""
 
     taps: Sequence[str]
+    views_with_depth: int | None
+    """None where scenes are there of which an older vega3d did not note it."""
+
+    views_with_pose: int
+    repeated_views: int
+    """Of the dropped ones, those that repeat a view before them."""
+
     reprojection_m: float | None
-    """Median over this run's scenes of the distance of depths between neighbouring views."""
+    """Median over the scenes of the distance of depths between neighbouring views."""
+
+    scene_reprojection_m: Mapping[str, float]
+    """That of each scene where it could be measured."""
 
     misread: Mapping[str, Sequence[str]]
-    """This run's scenes whose geometry does not prove itself, with what would mend it."""
+    """Scenes whose geometry does not prove itself, with what would mend it."""
+
+    changed: Mapping[str, str]
+    """Committed scenes whose source is another one now, and what of it; see `changes`."""
+
+    unwatched: int
+    """Committed scenes of which nothing says how their source looked."""
 
 
 def extract(
@@ -61,6 +80,7 @@ def extract(
     numerics: Numerics,
     run: Runner,
     retry_failed: bool = False,
+    refresh: bool = False,
     prompt_embeds: str = "",
     on_result: Callable[[UnitResult, Sequence[Unit]], None] = lambda _result, _units: None,
 ) -> Summary:
@@ -73,6 +93,7 @@ def extract(
         numerics: What changes their last bits; a store that is there keeps its own.
         run: How units are handed out: `run_inline`, or the one of `vega3d.cluster`.
         retry_failed: Also compute the scenes that failed; the others of their units are kept.
+        refresh: Also compute the scenes whose source has changed; the others are kept.
         prompt_embeds: A safetensors file of the empty prompt's embedding; "" encodes it with the
             model's text encoder, once.
         on_result: Called after each unit, with all units of this run, to show progress.
@@ -83,13 +104,16 @@ def extract(
     """
     started = time.monotonic()
     plan, model, store = open_for(source, out, config, numerics, prompt_embeds)
-    units = find_units(store, plan, retry_failed)
+    changes = find_changes(source, store.url, model.config, thorough=refresh)
+    changes.tell(out)
+    units = find_units(store, plan, retry_failed, changes.changed if refresh else ())
     results = []
     for result in run(UnitWriter(source, model, store), units):
         results.append(result)
+        tell_remarks(result)
         on_result(result, units)
     records = merge_commits(store)
-    return summarize(out, plan, records, results, time.monotonic() - started)
+    return summarize(out, plan, records, results, changes, time.monotonic() - started)
 
 
 def open_for(
@@ -116,12 +140,21 @@ def open_for(
     return plan, model, store
 
 
-def find_units(store: StoreWriter, plan: Plan, retry_failed: bool) -> list[Unit]:
+def find_units(
+    store: StoreWriter, plan: Plan, retry_failed: bool, changed: Collection[str] = ()
+) -> list[Unit]:
     """Return the units that a run is to do, in order."""
     units = uncommitted(store, plan)
-    if retry_failed:
-        units = sorted([*units, *with_failures(store, plan)], key=lambda unit: unit.index)
-    return units
+    if retry_failed or changed:
+        units += to_supersede(store, plan, failed=retry_failed, scenes=changed)
+    return sorted(units, key=lambda unit: unit.index)
+
+
+def tell_remarks(result: UnitResult) -> None:
+    """Say what a person should know of a unit's scenes, wherever they were read."""
+    for scene_id, lines in result.remarks.items():
+        for line in lines:
+            _log.warning("%s: %s", scene_id, line)
 
 
 def summarize(
@@ -129,12 +162,16 @@ def summarize(
     plan: Plan,
     records: Mapping[int, Record],
     results: Sequence[UnitResult],
+    changes: SourceChanges,
     wall_s: float,
 ) -> Summary:
     """Return what the store holds now and what this run did."""
     store = Store.open(out)
+    scenes = [scene for record in records.values() for scene in record.scenes if not scene.failure]
+    notes = store.notes()
+    errors = {name: note.reprojection_m for name, note in notes.items()
+              if note.reprojection_m is not None}  # fmt: skip
     totals = [unit_result(record, {}) for record in records.values()]
-    errors = [error for result in results for error in result.reprojection_m.values()]
     stages = sorted({stage for result in results for stage in result.seconds})
     return Summary(
         store=out,
@@ -152,6 +189,20 @@ def summarize(
         wall_s=wall_s,
         seconds={s: sum(result.seconds.get(s, 0.0) for result in results) for s in stages},
         taps=store.taps,
-        reprojection_m=statistics.median(errors) if errors else None,
-        misread={one: lines for result in results for one, lines in result.misread.items()},
+        views_with_depth=sum(note.views_with_depth for note in notes.values())
+        if len(notes) == len(scenes)
+        else None,
+        views_with_pose=sum(map(_poses_of, scenes)),
+        repeated_views=sum(scene.repeated_views for scene in scenes),
+        reprojection_m=statistics.median(errors.values()) if errors else None,
+        scene_reprojection_m=errors,
+        misread={name: note.misread for name, note in notes.items() if note.misread},
+        changed=changes.left(store),
+        unwatched=len(changes.unknown),
     )
+
+
+def _poses_of(scene: SceneRecord) -> int:
+    """Count the views whose pose is known."""
+    poses = unpack_matrices(scene.world_from_camera, len(scene.view_ids), 4)
+    return int(np.isfinite(poses).all(axis=(1, 2)).sum())

@@ -6,16 +6,16 @@ images, gh gw the common token grid.
 """
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from vega3d.pipeline.backbones.backbone import Backbone, check_view_ids
-from vega3d.pipeline.backbones.grid import grid_cells
+from vega3d.pipeline.backbones.backbone import check_view_ids
+from vega3d.pipeline.backbones.grid import TokenMap, grid_cells
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
@@ -26,7 +26,9 @@ from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.pixels import HELD_BYTES
 from vega3d.pipeline.scenes.scene import SceneSource, View
 from vega3d.pipeline.store.layout import PREVIEW_PX
+from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
+from vega3d.pipeline.texts import safe
 
 PART_BYTES = 1 << 28
 """Decoded pixels of the views that go to the encoder in one call; one view may have more."""
@@ -39,8 +41,6 @@ MAX_JOINT_BYTES = 4 << 30
 
 _BESIDE = 4
 """Threads that work out where a scene's tokens are while the model runs."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,23 @@ class DecodedScene:
         """Rows and columns of every colour image, px."""
         return self.decoded[0].size
 
+    def note(self, source: Mapping[str, str]) -> SceneNote:
+        """Return what reading it showed, for who comes later.
+
+        Args:
+            source: How its files looked just before.
+        """
+        misread = self.geometry.lines()
+        return SceneNote(
+            content_sha256=self.content_sha256,
+            source=source,
+            views_with_depth=self.report.with_depth,
+            views_with_pose=self.report.with_pose,
+            reprojection_m=self.geometry.error_m,
+            misread=tuple(map(safe, misread)),
+            remarks=tuple(map(safe, [*self.report.lines(), *misread])),
+        )
+
     def parts(self, num_views: int) -> Iterator[Part]:
         """Yield the views in order, so many at a time."""
         for start in range(0, len(self.decoded), num_views):
@@ -105,9 +122,40 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
     geometry = diagnose_views(decoded, asked=asked)
-    for line in (*report.lines(), *geometry.lines()):
-        _log.warning("%s: %s", scene_id, line)
     return DecodedScene(scene_id, tuple(decoded), _content_sha256(decoded), report, geometry)
+
+
+class Encodes(Protocol):
+    """What is asked of an encoder here: a `Backbone`, or features that are known already."""
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """Names of what `encode` returns."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Width of every tap."""
+        ...
+
+    @property
+    def views_at_once(self) -> int | None:
+        """Views that go in together; None for all of a scene."""
+        ...
+
+    def canvas(self, image_height: int, image_width: int) -> tuple[int, int]:
+        """Return rows and columns of the input, px."""
+        ...
+
+    def token_map(self, image_height: int, image_width: int) -> TokenMap:
+        """Say where the tokens look."""
+        ...
+
+    def encode_pooled(
+        self, rgb: np.ndarray, grid: tuple[int, int], *, scene_id: str, view_ids: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Return each tap's features on the common grid, and the share of each cell seen."""
+        ...
 
 
 Known = dict[bytes, list[TokenGeometry]]
@@ -116,7 +164,7 @@ Known = dict[bytes, list[TokenGeometry]]
 
 def encode_scene(
     scene: DecodedScene,
-    backbone: Backbone,
+    backbone: Encodes,
     config: ExtractConfig,
     ahead: Ahead = iter,
     known: Known | None = None,
@@ -191,10 +239,11 @@ def _scene_arrays(
         image_size=np.tile(scene.image_size, (count, 1)),
         content_sha256=scene.content_sha256,
         dropped_views=scene.report.dropped_views,
+        repeated_views=len(scene.report.repeated_views),
     )
 
 
-def _views_of_a_part(scene: DecodedScene, backbone: Backbone) -> int:
+def _views_of_a_part(scene: DecodedScene, backbone: Encodes) -> int:
     """Return how many views to hand over at a time: whole batches, so that no result changes."""
     count = len(scene.decoded)
     if backbone.views_at_once is None:
@@ -205,7 +254,7 @@ def _views_of_a_part(scene: DecodedScene, backbone: Backbone) -> int:
     return max(1, min(PART_VIEWS, fitting) // batch) * batch
 
 
-def _check_joint(scene: DecodedScene, backbone: Backbone) -> None:
+def _check_joint(scene: DecodedScene, backbone: Encodes) -> None:
     height, width = scene.image_size
     rows, cols = backbone.canvas(height, width)
     # On the canvas once as bytes and once as float32.
@@ -248,9 +297,13 @@ def _geometry(
 
 
 def _previews(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    return np.stack([preview_of(image, grid) for image in rgb])
+
+
+def preview_of(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the small picture of an image, uint8 [H, W, 3], that is kept: `PREVIEW_PX` a token."""
     size = (grid[1] * PREVIEW_PX, grid[0] * PREVIEW_PX)
-    pictures = [Image.fromarray(image).resize(size, Image.Resampling.BOX) for image in rgb]
-    return np.stack([np.asarray(picture) for picture in pictures])
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
 
 
 def _cameras(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:

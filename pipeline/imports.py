@@ -67,7 +67,7 @@ def import_arrays(
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
     writer = create_or_resume(out, plan, identity, asdict(Numerics()))
-    by_id = {scene.scene_id: _prepared(scene) for scene in scenes}
+    by_id = {scene.scene_id: prepared(scene) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})
     merge_commits(writer)
@@ -81,7 +81,8 @@ def import_arrays(
     return store
 
 
-def _prepared(scene: SceneArrays) -> SceneArrays:
+def prepared(scene: SceneArrays) -> SceneArrays:
+    """Return a scene of others as it is stored: places that are none as NaN, and a hash of all."""
     return _with_hash(without_unseen(_without_origin(scene)))
 
 
@@ -117,6 +118,19 @@ def _with_hash(scene: SceneArrays) -> SceneArrays:
         array = np.ascontiguousarray(values)
         parts += [json.dumps([name, array.dtype.str, array.shape]).encode(), array.data]
     return replace(scene, content_sha256=sha256_of(parts))
+
+
+def holds_named_arrays(path: Path) -> bool:
+    """Say whether a file is one for `read_scene_arrays`: its tensors are named features.<tap>."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors" or path.is_dir():
+        return False
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return any(name.startswith("features.") for name in opened.keys())  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return True  # whoever reads it says what is wrong
 
 
 def read_scene_arrays(path: str) -> SceneArrays:

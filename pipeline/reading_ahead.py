@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.features import Ahead, DecodedScene, Part, decode_scene
+from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, View
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.texts import fixed_text, printable
@@ -43,6 +44,9 @@ class ReadScene:
     seconds: float
     detail: str = ""
     """Of a failure, as the library told it; the failure's reason is the same for the same fault."""
+
+    source: Fingerprint = field(default_factory=dict)
+    """How the scene's files looked just before."""
 
     ahead: Ahead = iter
     """Makes the scene's parts one ahead, bounded in time: what is not held is decoded again."""
@@ -163,15 +167,16 @@ class _Reader:
 
     def _read(self, scene_id: str, roots: Sequence[str]) -> ReadScene:
         start = time.monotonic()
+        looked = fingerprint(self.source, scene_id)  # before: a change meanwhile shows later
         try:
             source = _Watched(self.source, self.pulse.alive)
             decoded = decode_scene(source, scene_id, self.config)
         except SceneError as error:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
-            return ReadScene(failure, time.monotonic() - start, detail(error))
+            return ReadScene(failure, time.monotonic() - start, detail(error), looked)
         ahead = partial(self._parts_ahead, scene_id)
-        return ReadScene(decoded, time.monotonic() - start, ahead=ahead)
+        return ReadScene(decoded, time.monotonic() - start, source=looked, ahead=ahead)
 
     def _parts_ahead(self, scene_id: str, parts: Iterator[Part]) -> Iterator[Part]:
         reading: _OneAhead[Part] = _OneAhead(parts, self.pulse)

@@ -70,6 +70,16 @@ class Remote:
 
         return retried(ask)
 
+    def looks(self, key: str) -> str:
+        """Return what changes with an object: etag, size and time of writing. Raises as `read`."""
+
+        def ask() -> str:
+            with self.told(key, "look for"):
+                head = _reader(self.url).head(key)
+                return f"{head['e_tag']} {head['size']} {head['last_modified'].timestamp()}"
+
+        return retried(ask)
+
     def age_s(self, key: str) -> float:
         """Return the seconds since an object was written. Raises as `read`."""
 

@@ -54,7 +54,10 @@ def safe_values(value: Any) -> Any:  # noqa: ANN401 - plain JSON
 
 def on_page(value: Any) -> Any:  # noqa: ANN401 - whatever a template shows
     """Return a value as a page may show it: `finalize` of the templates; markup is ours."""
-    return safe(value) if type(value) is str else value
+    if type(value) is not str:
+        return value
+    space = "\N{NO-BREAK SPACE}"  # ours, between a number and its unit; Python does not print it
+    return space.join(map(safe, value.split(space)))
 
 
 def tell(text: str) -> None:

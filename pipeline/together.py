@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.changes import find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import TransientError, UsageError
-from vega3d.pipeline.extract import Summary, find_units, open_for, summarize
+from vega3d.pipeline.extract import Summary, find_units, open_for, summarize, tell_remarks
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.units import Plan, Unit
@@ -54,6 +55,7 @@ def extract_together(
     numerics: Numerics,
     run: Runner,
     retry_failed: bool = False,
+    refresh: bool = False,
     on_result: Callable[[UnitResult, Sequence[Unit]], None] = lambda _result, _units: None,
 ) -> list[Summary]:
     """Write the features of every scene to each store; run again to resume those that lack some.
@@ -64,6 +66,7 @@ def extract_together(
         numerics: What changes the last bits; a store that is there keeps its own.
         run: How units are handed out.
         retry_failed: Also compute the scenes that failed, in each store its own.
+        refresh: Also compute the scenes whose source has changed, in each store its own.
         on_result: Called after each unit; the result's `parts` say what became of it in each store.
 
     Raises:
@@ -71,15 +74,20 @@ def extract_together(
     """
     started = time.monotonic()
     check_alike([plan.config for plan in plans])
-    writers, todo = {}, {}
+    writers, todo, changes = {}, {}, {}
     for plan in plans:
         rows, model, store = open_for(source, plan.out, plan.config, numerics, plan.prompt_embeds)
         writers[store.url] = UnitWriter(source, model, store)
-        todo[store.url] = {unit.index: unit for unit in find_units(store, rows, retry_failed)}
+        found = find_changes(source, store.url, model.config, thorough=refresh)
+        found.tell(plan.out)
+        units = find_units(store, rows, retry_failed, found.changed if refresh else ())
+        todo[store.url] = {unit.index: unit for unit in units}
+        changes[store.url] = found
     units = _shared(rows, todo.values())
     results = []
     for result in run(TogetherWriter(source, writers, todo), units):
         results.append(result)
+        tell_remarks(result)
         on_result(result, units)
     wall_s = time.monotonic() - started
     summaries = []
@@ -87,7 +95,7 @@ def extract_together(
         records = merge_commits(writer.store)
         own = [_of_store(result, writer, todo[out]) for result in results
                if result.unit in todo[out]]  # fmt: skip
-        summaries.append(summarize(out, rows, records, own, wall_s))
+        summaries.append(summarize(out, rows, records, own, changes[out], wall_s))
     return summaries
 
 
@@ -237,6 +245,7 @@ class TogetherWriter:
             dropped_views=max(part.dropped_views for part in parts),
             stored_bytes=sum(part.stored_bytes for part in parts),
             seconds={},
+            remarks={k: v for part in parts for k, v in part.remarks.items()},
             parts=found,
         )
 

@@ -16,6 +16,7 @@ from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
 from vega3d.pipeline.prepared import PreparedModel
 from vega3d.pipeline.scenes.scene import SceneSource
+from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Unit
@@ -57,6 +58,9 @@ class UnitResult:
     misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Scenes whose depths do not agree, or lie where no room is, with what would mend them."""
 
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What a person should know of scenes: what they lack, what was dropped, what is misread."""
+
     parts: Mapping[str, "UnitResult"] = field(default_factory=dict)
     """Where a unit is written to several stores: what became of it in each, by place."""
 
@@ -68,21 +72,18 @@ class ComputedUnit:
     scenes: list[SceneArrays | SceneFailure] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "compute": 0.0})
     details: dict[str, str] = field(default_factory=dict)
-    reprojection_m: dict[str, float] = field(default_factory=dict)
-    misread: dict[str, Sequence[str]] = field(default_factory=dict)
+    notes: dict[str, SceneNote] = field(default_factory=dict)
 
     def note(self, read: "ReadScene") -> None:
         """Keep what reading a scene told, and the scene itself where that failed."""
         self.seconds["decode"] += read.seconds
-        if isinstance(read.scene, SceneFailure):
-            self.scenes.append(read.scene)
-            self.details[read.scene.scene_id] = without_secrets(read.detail)
-            return
-        scene_id, geometry = read.scene.scene_id, read.scene.geometry
-        if geometry.error_m is not None:
-            self.reprojection_m[scene_id] = geometry.error_m
-        if lines := geometry.lines():
-            self.misread[scene_id] = lines
+        scene = read.scene
+        if isinstance(scene, SceneFailure):
+            self.scenes.append(scene)
+            self.details[scene.scene_id] = without_secrets(read.detail)
+            self.notes[scene.scene_id] = SceneNote(source=read.source)
+        else:
+            self.notes[scene.scene_id] = scene.note(read.source)
 
 
 @dataclass
@@ -151,13 +152,19 @@ class UnitWriter:
         """Write a computed unit's shards and its commit record."""
         start = time.monotonic()
         found = environment(self._numerics.device)
+        self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
         record = self.store.write_unit(unit, computed.scenes, found)
         result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
         return replace(
             result,
             details={**result.failures, **computed.details},
-            reprojection_m=computed.reprojection_m,
-            misread=computed.misread,
+            reprojection_m={
+                name: note.reprojection_m
+                for name, note in computed.notes.items()
+                if note.reprojection_m is not None
+            },
+            misread={name: note.misread for name, note in computed.notes.items() if note.misread},
+            remarks={name: note.remarks for name, note in computed.notes.items() if note.remarks},
         )
 
     def give_up(self, unit: Unit, reason: str) -> UnitResult:

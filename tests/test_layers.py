@@ -22,6 +22,11 @@ MAY_IMPORT = {
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline", "pipeline/store"},
     "evaluate/benchmarks": {"evaluate", "evaluate/benchmarks", "pipeline"},
+    "evaluate/benchmarks/made": {
+        "evaluate/benchmarks",
+        "evaluate/benchmarks/made",
+        "pipeline/scenes/rooms",
+    },
     "evaluate/probes": {
         "evaluate",
         "evaluate/probes",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from vega3d.pipeline import cli
+
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
 BIN = Path(sys.executable).parent
@@ -38,6 +40,19 @@ def test_blocks_run_in_order(tmp_path: Path) -> None:
     assert "('scene', 'view', 'row', 'col', 'channel')" in done.stdout
     assert "{'k300_b1': (2, 6, 8, 128), 'k300_b3': (2, 6, 8, 128)}" in done.stdout
     assert len(list((tmp_path / "demo-output" / "pictures").glob("*.png"))) == 3
+
+
+def test_the_table_of_encoders_is_the_command_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["vega3d-extract", "backbones"])
+    monkeypatch.setattr(cli, "exit_on_sigterm", lambda: None)
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().err.splitlines()
+    text = README.read_text().splitlines()
+    start = text.index(told[0])
+    assert text[start : start + len(told) + 1] == [*told, ""]
 
 
 @pytest.mark.slow

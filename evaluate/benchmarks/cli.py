@@ -1,4 +1,4 @@
-"""`vega3d-benchmark`: official metrics of prediction files, with intervals and a page.
+"""`vega3d-benchmark`: official metrics of prediction files, and files made of procedural rooms.
 
 Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file.
 """
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vega3d.evaluate.benchmarks.config import BENCHMARKS, ScoringConfig
+from vega3d.evaluate.benchmarks.config import BENCHMARKS, MakingConfig, ScoringConfig
 from vega3d.pipeline.commands import (
     check_out,
     exit_on_sigterm,
@@ -26,13 +26,8 @@ from vega3d.train.paper.config import PaperConfig
 
 app = Program(
     "vega3d-benchmark",
-    "Score predictions with the official metrics of the benchmarks that the paper reports.",
+    "Score predictions with official metrics, and make benchmark files of procedural rooms.",
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep `score` a command of its own."""
 
 
 @app.command()
@@ -98,6 +93,25 @@ def desk(
     with resumable():
         result = write_paper(out, config)
     print_result(result)
+
+
+@app.command()
+def make(
+    scenes: Annotated[
+        str, typer.Argument(help="rooms:N, with the options that features are extracted with.")
+    ],
+    out: Annotated[str, typer.Option(help="Folder for the files.")],
+    config: MakingConfig,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the questions, and write nothing.")
+    ] = False,
+) -> None:
+    """Write ScanRefer's, Multi3DRefer's, Scan2Cap's, ScanQA's, SQA3D's and VSI's files of rooms."""
+    start_logging(logging.WARNING, "%(message)s")
+    check_out(out)
+    from vega3d.evaluate.benchmarks.made.making import make as make_files
+
+    print_result(make_files(scenes, out, config, dry_run=dry_run))
 
 
 def main() -> None:

@@ -29,3 +29,25 @@ class ScoringConfig:
                 "bootstrap_samples must be >= 1, bootstrap_seed and worst >= 0, got "
                 f"{self.bootstrap_samples}, {self.bootstrap_seed} and {self.worst}"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MakingConfig:
+    """Decides which questions are made of which rooms."""
+
+    per_room: int = 24
+    """Questions a room and benchmark, at most."""
+
+    val_share: float = 0.25
+    """Share of the rooms kept for validation, at least one."""
+
+    seed: int = 0
+    """Of the choice of questions and of the split."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.per_room < 1 or self.seed < 0 or not 0 < self.val_share <= 1:
+            raise ValueError(
+                "per_room must be >= 1, seed >= 0 and val_share in (0, 1], got "
+                f"{self.per_room}, {self.seed} and {self.val_share}"
+            )

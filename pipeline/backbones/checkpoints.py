@@ -227,7 +227,7 @@ def _check_part(model: str, folder: Path, part: str, weights: bool) -> None:
     if not place.is_dir():
         found = sorted(path.name for path in folder.iterdir())
         raise CheckpointError(f"{model!r} has no folder {part}/ in {folder}; found {found}")
-    if part == "tokenizer" or not weights or any(place.glob("*.safetensors")):
+    if part.startswith("tokenizer") or not weights or any(place.glob("*.safetensors")):
         return
     pickles = sorted(path.name for path in place.iterdir() if path.suffix in _PICKLES)
     remedy = (

@@ -116,9 +116,9 @@ def _encode_empty_prompt(folder: Path) -> Float32[np.ndarray, "L D"]:
     Without padding there is nothing to mask: these are the rows that masking 512 would leave.
     """
     import torch
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, UMT5EncoderModel
 
-    encoder = _load_encoder(folder)
+    encoder = load_t5(UMT5EncoderModel, folder / "text_encoder")
     tokenizer = AutoTokenizer.from_pretrained(
         str(folder / "tokenizer"), trust_remote_code=False, local_files_only=True
     )
@@ -130,23 +130,21 @@ def _encode_empty_prompt(folder: Path) -> Float32[np.ndarray, "L D"]:
     return np.ascontiguousarray(rows.float().numpy())
 
 
-def _load_encoder(folder: Path) -> Any:  # noqa: ANN401 - transformers is untyped here
-    """Load umT5's encoder and tie its two names of the token embedding by hand.
+def load_t5(cls: type, place: Path) -> Any:  # noqa: ANN401 - transformers is untyped here
+    """Load the encoder of umT5 or T5, and tie its two names of the token embedding by hand.
 
     umT5's config says `tie_word_embeddings: false` (it means the decoder's head), and transformers
     from 5.0 on may leave whichever of `shared` and `encoder.embed_tokens` the file lacks unset:
     https://github.com/huggingface/transformers/pull/43880 and issue 43992.
     """
     import torch
-    from transformers import UMT5EncoderModel
 
-    place = folder / "text_encoder"
     stored = _stored_names(place)
     if not (names := [name for name in _EMBEDDINGS if name in stored]):
         raise CheckpointError(
             f"{place}: holds no token embedding, neither {' nor '.join(_EMBEDDINGS)}"
         )
-    encoder = load_strictly(UMT5EncoderModel, place, torch.bfloat16, may_miss=_EITHER)
+    encoder = load_strictly(cls, place, torch.bfloat16, may_miss=_EITHER)
     source = encoder.shared if names[0] == "shared.weight" else encoder.encoder.embed_tokens
     encoder.shared.weight = source.weight
     encoder.encoder.embed_tokens.weight = source.weight

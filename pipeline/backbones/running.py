@@ -4,7 +4,7 @@ What is kept is a block's output as the next block is given it: whatever the cla
 two, such as VACE's hints, is in it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,28 +18,30 @@ class _Reached(Exception):  # noqa: N818 - no error: the way out of a forward
     """The block after the last tap was called."""
 
 
-class _End(nn.Module):
-    """Stands in the place of all blocks after the last tap."""
+class End(nn.Module):
+    """Stands in the place of what comes after the last tap."""
+
+    resnets = ()  # UNets ask a block up for these before they call it
 
     def forward(self, *_: object, **__: object) -> None:
+        """End the forward that came here."""
         raise _Reached
 
 
 def cut_after(owner: Models, name: str, last: int) -> None:
     """Drop the blocks after one: the forward ends there, so that nothing behind it is needed."""
     blocks = list(getattr(owner, name))
-    setattr(owner, name, nn.ModuleList([*blocks[: last + 1], _End()]))
+    setattr(owner, name, nn.ModuleList([*blocks[: last + 1], End()]))
 
 
 def run_taps(
-    forward: Callable[[], object], blocks: nn.ModuleList, taps: Set[int]
+    forward: Callable[[], object], following: Mapping[int, nn.Module]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Run a forward whose blocks end with `cut_after`'s; yield the outputs of some of them.
+    """Run a forward that ends where nothing more is needed; yield what some modules are given.
 
     Args:
-        forward: Calls the model.
-        blocks: Called with `hidden_states` first, or by that name.
-        taps: Blocks, from 0.
+        forward: Calls the model, which comes to an `End`.
+        following: Tap -> the module that is called with its output, first or as `hidden_states`.
     """
     kept: dict[int, Tensor] = {}
 
@@ -50,7 +52,8 @@ def run_taps(
         return hook
 
     hooks = [
-        blocks[index + 1].register_forward_pre_hook(keep(index), with_kwargs=True) for index in taps
+        module.register_forward_pre_hook(keep(index), with_kwargs=True)
+        for index, module in following.items()
     ]
     try:
         forward()

@@ -78,7 +78,8 @@ class WanDit:
                 hidden_states=hidden, timestep=steps, encoder_hidden_states=text, **arguments
             )
 
-        for block, tokens in run_taps(forward, self.model.blocks, self._taps):
+        following = {block: self.model.blocks[block + 1] for block in self._taps}
+        for block, tokens in run_taps(forward, following):
             yield block, tokens.float()
 
 

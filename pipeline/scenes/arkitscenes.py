@@ -61,9 +61,11 @@ class ArkitScenes:
     def places(self, folder: Folder) -> Sequence[Place]:
         """Return the one video that the folder is; its views are at most the frames there."""
         count = len(by_stem(folder.open_folder("lowres_wide").files, (".png",)))
-        inner = ("lowres_wide", "lowres_depth")
+        inner = ("lowres_wide", "lowres_depth", "lowres_wide_intrinsics")
         data = [folder.join(name) for name in inner if name in folder.folders]
-        return [Place(path=folder.path, num_views=count, data=(folder.path, *data))]
+        return [
+            Place(path=folder.path, num_views=count, data=(folder.path, *data, *_tables(folder)))
+        ]
 
     def read(self, place: Place, scene_id: str) -> Scene:
         """Read trajectory and intrinsics, and match them to the frames by time."""
@@ -156,19 +158,26 @@ def _pincam(path: str, where: str) -> tuple[Float64[np.ndarray, "3 3"], tuple[in
 
 def _turns(folder: Folder, poses: list[Float64[np.ndarray, "4 4"]]) -> int:
     """Return the quarter turns that bring the sky up."""
-    place = os.path.abspath(folder.path)
-    video = os.path.basename(place).removesuffix("_frames")
-    for _ in range(4):
-        table = os.path.join(place, "metadata.csv")
-        if os.path.isfile(table):
-            for row in csv.DictReader(read_text(table, MAX_TABLE_BYTES).splitlines()):
-                sky = (row.get("sky_direction") or "").strip().lower()
-                if (row.get("video_id") or "").strip() == video and sky in _TURNS:
-                    return _TURNS[sky]
-        place = os.path.dirname(place)
+    video = os.path.basename(os.path.abspath(folder.path)).removesuffix("_frames")
+    for table in _tables(folder):
+        for row in csv.DictReader(read_text(table, MAX_TABLE_BYTES).splitlines()):
+            sky = (row.get("sky_direction") or "").strip().lower()
+            if (row.get("video_id") or "").strip() == video and sky in _TURNS:
+                return _TURNS[sky]
     seen = [pose[2, :2] for pose in poses if not is_lost(pose)]
     if not seen:
         return 0
     # How much the image's right and down point to the sky; the largest of four says where it is.
     right, down = np.mean(seen, axis=0)
     return int(np.argmax([-down, -right, down, right]))
+
+
+def _tables(folder: Folder) -> list[str]:
+    """Return the tables that may say where the sky is: in the folder, and up to three above it."""
+    place, found = os.path.abspath(folder.path), []
+    for _ in range(4):
+        table = os.path.join(place, "metadata.csv")
+        if os.path.isfile(table):
+            found.append(table)
+        place = os.path.dirname(place)
+    return found

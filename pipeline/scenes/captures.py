@@ -14,6 +14,7 @@ from typing import Protocol
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.files import Folder, list_folder, printable, size_bytes
+from vega3d.pipeline.scenes.fingerprints import Fingerprint, of_files
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, Skipped, check_unique, natural_key
 
 _COLOR_LIKE = ("rgb", "image", "images", "imgs", "frames", "colour", "colors", "rgbs")
@@ -105,6 +106,15 @@ class Captures:
             return layout.read(place, scene_id)
         except OSError as error:
             raise SceneError(f"{scene_id}: cannot be read ({error})") from error
+
+    def fingerprint(self, scene_id: str) -> Fingerprint:
+        """Return how a capture's files look."""
+        try:
+            _, place = self._find(scene_id)
+        except (SceneError, OSError):
+            return {"": "is not there"}
+        is_folder = os.path.isdir(place.path)
+        return of_files(place.data, place.path if is_folder else os.path.dirname(place.path))
 
     def _look(self) -> "_Found":
         found = _Found(self.layouts)

@@ -21,7 +21,7 @@ from vega3d.pipeline.scenes.pixels import Glance, glance_pixels
 from vega3d.pipeline.scenes.reprojection import PosedDepth
 from vega3d.pipeline.scenes.sampling import drop_bad_poses
 from vega3d.pipeline.scenes.scene import Scene, SceneSource, View
-from vega3d.pipeline.scenes.settings import Poses
+from vega3d.pipeline.scenes.settings import BadViews, Poses
 
 WIDE = 4
 """Views apart at which a misreading shows better than between neighbours."""
@@ -82,6 +82,7 @@ def check_scene(
     sampling: Literal["uniform", "coverage"] = "uniform",
     poses: Poses = "opencv",
     depth_scale: float = 1.0,
+    policy: BadViews = "drop",
 ) -> CheckedScene:
     """Read a scene as a run would, and ask whether its geometry proves itself.
 
@@ -92,10 +93,11 @@ def check_scene(
         sampling: How they are chosen.
         poses: See `as_meant`.
         depth_scale: See `as_meant`.
+        policy: What becomes of views that cannot be used: see `check_bad_views`.
     """
     try:
         scene = as_meant(source.read(scene_id), poses=poses, depth_scale=depth_scale)
-        decoded, report = decode_views(scene, num_views=num_views, sampling=sampling)
+        decoded, report = decode_views(scene, num_views=num_views, sampling=sampling, policy=policy)
         check_one_size(scene_id, decoded)
     except SceneError as error:
         failed = SceneCheck(scene_id=scene_id, verdict="failed", lines=(str(error),))

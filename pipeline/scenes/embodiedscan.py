@@ -68,7 +68,13 @@ class EmbodiedScan:
         """
         path = folder.join(folder.files[0])
         return [
-            Place(path=path, num_views=len(scene["images"]), name=name, part=name)
+            Place(
+                path=path,
+                num_views=len(scene["images"]),
+                name=name,
+                part=name,
+                data=(path, *_folders(path, scene)),
+            )
             for name, scene in _scenes(path).items()
         ]
 
@@ -124,6 +130,20 @@ def _root(path: str, scene: Mapping[str, Any], scene_id: str) -> str:
         if os.path.exists(os.path.join(root, first)):
             return root
     raise SceneError(f"{scene_id}: {first} lies neither below {roots[0]} nor below {roots[1]}")
+
+
+def _folders(path: str, scene: Mapping[str, Any]) -> list[str]:
+    """Return the folders that hold a scene's images and depths."""
+    names = {
+        os.path.dirname(str(image.get(key) or ""))
+        for image in scene["images"]
+        if isinstance(image, dict)
+        for key in ("img_path", "depth_path")
+    }
+    folder = os.path.dirname(os.path.abspath(path))
+    found = {os.path.join(root, name) for root in (folder, os.path.dirname(folder))
+             for name in names if name and ".." not in PurePosixPath(name).parts}  # fmt: skip
+    return sorted(name for name in found if os.path.isdir(name))
 
 
 def _view_id(image: Any) -> str:  # noqa: ANN401 - from a pickle

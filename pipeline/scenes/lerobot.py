@@ -49,6 +49,7 @@ class LeRobot:
                 num_views=episode.length * len(cameras),
                 name=_name(episode, group),
                 part=f"{episode.index}",
+                data=(folder.join("meta"), *(episode.videos[camera] for camera in cameras)),
             )
             for episode in data.episodes
             for group, cameras in data.groups

@@ -13,15 +13,20 @@ from jaxtyping import Float
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.files import remove_partial_files, whole_file, write_whole
 from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
+from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.depth_images import encode_depth_png
 from vega3d.pipeline.scenes.images import encode_png
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneSource, View
-from vega3d.pipeline.scenes.settings import BadViews
+from vega3d.pipeline.scenes.settings import BadViews, ReadConfig
 from vega3d.pipeline.scenes.tar_members import INDEX_FORMAT, INDEX_NAME, MATRICES, encode_id
 
 
 def pack(
-    source: SceneSource, out: str, *, scenes_per_tar: int = 8, policy: BadViews = "drop"
+    source: SceneSource,
+    out: str,
+    *,
+    scenes_per_tar: int = 8,
+    reading: ReadConfig = ReadConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Write every scene to tars in a folder, with their index, and say what was done.
 
@@ -33,7 +38,7 @@ def pack(
         source: Where the scenes come from.
         out: Local folder, made if need be.
         scenes_per_tar: Scenes of one tar; fewer where some fail.
-        policy: What becomes of views that cannot be used: see `check_bad_views`.
+        reading: How the source is understood; the tars hold OpenCV's axes and metres.
 
     Returns:
         Counts, bytes, scenes that failed with their reasons, and lines on the others (views that
@@ -57,7 +62,7 @@ def pack(
         for number, first in enumerate(range(0, len(entries), scenes_per_tar)):
             scene_ids = [entry.scene_id for entry in entries[first : first + scenes_per_tar]]
             path = folder / f"scenes-{number:05d}.tar"
-            packed = _read(source, scene_ids, policy, failed, notes)
+            packed = _read(source, scene_ids, reading, failed, notes)
             if (one := next(packed, None)) is not None:
                 tars.append(_write_tar(chain([one], packed), path))
         index = {"format": INDEX_FORMAT, "tars": tars}
@@ -90,15 +95,17 @@ class _Packed:
 def _read(
     source: SceneSource,
     scene_ids: list[str],
-    policy: BadViews,
+    reading: ReadConfig,
     failed: list[dict[str, str]],
     notes: dict[str, list[str]],
 ) -> Iterator[_Packed]:
     """Yield the scenes that can be read; fill in the others and what is to say of these."""
     for scene_id in scene_ids:
         try:
-            scene = source.read(scene_id)
-            samples, bad = _samples(scene, policy)
+            scene = as_meant(
+                source.read(scene_id), poses=reading.poses, depth_scale=reading.depth_scale
+            )
+            samples, bad = _samples(scene, reading.bad_views)
         except SceneError as error:
             failed.append({"scene_id": scene_id, "reason": str(error)})
             continue

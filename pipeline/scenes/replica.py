@@ -47,7 +47,11 @@ class Replica:
         """Return the one scene that the folder is."""
         count = len(_frames(folder.open_folder("results")))
         return [
-            Place(path=folder.path, num_views=count, data=(folder.path, folder.join("results")))
+            Place(
+                path=folder.path,
+                num_views=count,
+                data=(folder.path, folder.join("results"), *_camera_above(folder)),
+            )
         ]
 
     def read(self, place: Place, scene_id: str) -> Scene:
@@ -96,6 +100,12 @@ def _frames(results: Folder) -> dict[str, str]:
     return {
         stem.removeprefix("frame"): name for stem, name in names.items() if stem.startswith("frame")
     }
+
+
+def _camera_above(folder: Folder) -> tuple[str, ...]:
+    """Return the camera file in the folder above, where it is the one that counts."""
+    above = os.path.join(os.path.dirname(os.path.abspath(folder.path)), _CAMERA)
+    return (above,) if _CAMERA not in folder.files and os.path.exists(above) else ()
 
 
 def _camera(folder: Folder, scene_id: str) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class ScannetExport:
     def places(self, folder: Folder) -> Sequence[Place]:
         """Return the one capture that the folder is."""
         colors = by_stem(folder.open_folder("color").files, COLOR_SUFFIXES)
-        data = [folder.join(name) for name in ("color", "depth", "pose") if name in folder.folders]
+        inner = ("color", "depth", "pose", "intrinsic", "intrinsic_per_frame")
+        data = [folder.join(name) for name in inner if name in folder.folders]
         return [Place(path=folder.path, num_views=len(colors), data=(folder.path, *data))]
 
     def read(self, place: Place, scene_id: str) -> Scene:

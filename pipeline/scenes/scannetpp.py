@@ -98,7 +98,13 @@ class ScannetppDslr:
         """Return the one capture that the folder is; its views are at most the images there."""
         images, _ = _dslr_source(folder)
         count = len(by_stem(folder.open_folder(images).files, COLOR_SUFFIXES))
-        return [Place(path=folder.path, num_views=count, data=(folder.join(images),))]
+        return [
+            Place(
+                path=folder.path,
+                num_views=count,
+                data=(folder.join(images), folder.join("nerfstudio")),
+            )
+        ]
 
     def read(self, place: Place, scene_id: str) -> Scene:
         """Read the cameras of every frame."""

@@ -93,7 +93,9 @@ class Skipped:
 class SceneSource(Protocol):
     """A place that lists scenes and reads them; picklable, so that workers get their own.
 
-    It may have `skipped() -> Sequence[Skipped]` beside these: what lies there and is not read.
+    It may have beside these `skipped() -> Sequence[Skipped]`: what lies there and is not read; and
+    `fingerprint(scene_id) -> Mapping[str, str]`: how a scene's files look, by name or kind, for a
+    later run to see that they changed (`fingerprints.of_files` makes it of paths).
     """
 
     def entries(self) -> Sequence[SceneEntry]:

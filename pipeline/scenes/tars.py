@@ -27,6 +27,7 @@ from vega3d.pipeline.scenes.byte_ranges import (
 )
 from vega3d.pipeline.scenes.cameras import check_intrinsics, check_pose
 from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
+from vega3d.pipeline.scenes.fingerprints import Fingerprint, of_files, of_object
 from vega3d.pipeline.scenes.packing import pack
 from vega3d.pipeline.scenes.scene import (
     Scene,
@@ -90,6 +91,15 @@ class TarScenes:
             raise
         except (OSError, ValueError) as error:
             raise SceneError(f"{scene_id}: {error}") from error
+
+    def fingerprint(self, scene_id: str) -> Fingerprint:
+        """Return how the tar that holds a scene looks."""
+        for scene in self.scenes:
+            if scene.scene_id == scene_id:
+                if is_remote(scene.url):
+                    return of_object(scene.url)
+                return of_files([scene.url], os.path.dirname(scene.url))
+        return {"": "is not there"}
 
 
 def looks_like_tars(location: str) -> bool:

@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import check_plain
+from vega3d.pipeline.scenes.fingerprints import Fingerprint, of_files
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View, check_unique, natural_key
 
@@ -63,6 +64,11 @@ class Videos:
             for index in range(frames.count)
         )
         return Scene(scene_id, tuple(views))
+
+    def fingerprint(self, scene_id: str) -> Fingerprint:
+        """Return how a video's file looks."""
+        paths = [path for path in _walk(self.root) if self._scene_id(path) == scene_id]
+        return of_files(paths, self.root)
 
     def _scene_id(self, path: str) -> str:
         if path == self.root:

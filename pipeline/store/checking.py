@@ -42,6 +42,9 @@ class Findings:
     superseded: list[str] = field(default_factory=list)
     """Shards of commits that count no more: not a fault."""
 
+    unvouched: list[str] = field(default_factory=list)
+    """Logs, and what is no part of the store: nothing says what they must be. Not a fault."""
+
     leftovers: int = 0
     objects: int = 0
     stored_bytes: int = 0
@@ -96,6 +99,7 @@ def look(objects: Objects, root: Root) -> Findings:
     look_at_shards(objects, findings)
     keys = list(objects.keys(""))
     look_for_more(keys, root.layout, findings)
+    findings.unvouched = list(_unvouched(keys, root))
     _look_at_merged(objects, root.layout, findings)
     return findings
 
@@ -228,6 +232,16 @@ def look_for_more(keys: Iterable[str], layout: Layout, findings: Findings) -> No
                 )
         elif not key.endswith(f"/{ROOT}"):
             findings.superseded.append(key)
+
+
+def _unvouched(keys: Iterable[str], root: Root) -> Iterable[str]:
+    layout, fixed = root.layout, fixed_objects(root)
+    specs = (*layout.unit_arrays, *layout.merged_arrays, *layout.fixed_arrays)
+    arrays = {spec.name for spec in specs} - {"unit"}
+    for key in keys:
+        is_known = key in fixed or key == INDEX or key.startswith(f"{COMMITS}/")
+        if not (is_known or key.split("/")[0] in arrays or key.endswith(TEMPORARY_SUFFIX)):
+            yield key
 
 
 def _look_at_merged(objects: Objects, layout: Layout, findings: Findings) -> None:

@@ -15,6 +15,7 @@ from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.committed import CommittedScene
 from vega3d.pipeline.store.layout import STATS
 from vega3d.pipeline.store.moments import merged_moments, stats_of
+from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.record import SceneRecord, unpack_matrices
 
 
@@ -77,6 +78,10 @@ class FeatureStore(ABC):
     @abstractmethod
     def moments(self, tap: str | None = None) -> Iterator[Float64[np.ndarray, "4 C"]]:
         """Yield each scene's `MOMENTS` of each channel."""
+
+    @abstractmethod
+    def note(self, scene_id: str) -> SceneNote | None:
+        """Return what was noted when a scene was read; None where nothing was, or of another."""
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """A store's objects as files below a folder, durable and created once.
 
 A file is written under a temporary name, in parts, then fsynced, linked to its name (which fails
-where the name is taken) and the folder fsynced. Only plain files below the folder are opened.
+where the name is taken) and the folder fsynced. Where there are no hard links it is renamed in a
+way that fails likewise. Only plain files below the folder are opened.
 """
 
+import ctypes
 import errno
 import os
 import time
@@ -22,6 +24,13 @@ from vega3d.pipeline.transient import is_transient, retried
 Parts = Sequence[bytes | memoryview]
 
 TEMPORARY_SUFFIX = ".partial"
+
+_HERE = -100
+_NO_REPLACE = 1
+"""AT_FDCWD and RENAME_NOREPLACE of renameat2(2), Linux."""
+
+_UNKNOWN = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+"""What a file system says that has no hard links, or no such renaming."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,20 +186,15 @@ class FolderObjects:
         if os.path.lexists(path):
             return False
         with self._temporary(path, parts) as temporary:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
-                    raise
-                # No hard links here (FAT, some FUSE mounts): an empty file takes the name first.
-                # What a writer leaves that dies right here is damaged, and nobody believes it.
+            for give_name in (os.link, _rename_to_new, _claim):
                 try:
-                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                    give_name(temporary, path)
+                    break
                 except FileExistsError:
                     return False
-                os.rename(temporary, path)
+                except OSError as error:
+                    if error.errno not in _UNKNOWN or give_name is _claim:
+                        raise
             _sync_folder(path.parent)
         return True
 
@@ -246,6 +250,28 @@ def _files(folder: Path) -> Iterator[Path]:
 
     for place, _, names in os.walk(folder, onerror=failed):
         yield from (Path(place, name) for name in names)
+
+
+def _rename_to_new(temporary: Path, path: Path) -> None:
+    """Rename a file where the name is free (FAT has no links); raises OSError where it is not."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError as error:
+        raise OSError(errno.ENOSYS, "this system has no renameat2") from error
+    names = os.fsencode(temporary), os.fsencode(path)
+    if renameat2(_HERE, names[0], _HERE, names[1], _NO_REPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
+
+
+def _claim(temporary: Path, path: Path) -> None:
+    """Let an empty file take the name, then rename: where neither of the other two is known.
+
+    What a writer leaves that dies in between is damaged: nobody believes it, `verify --repair`
+    takes it back.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    os.rename(temporary, path)
 
 
 def _make_folders(folder: Path) -> None:

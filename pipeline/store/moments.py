@@ -13,6 +13,7 @@ from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.reading import ShardReader
 from vega3d.pipeline.store.record import Record
+from vega3d.pipeline.store.shard import Place, shard_parts
 
 
 def scene_moments(features: np.ndarray) -> np.ndarray:
@@ -58,6 +59,33 @@ def stats_of(moments: np.ndarray) -> np.ndarray:
     count, mean, deviations, absmax = np.moveaxis(moments, -2, 0)
     known = np.where(count > 0, count, np.nan)
     return np.stack([mean * (known / known), np.sqrt(deviations / known), absmax], axis=-2)
+
+
+def recomputed_moments(
+    reader: ShardReader, layout: Layout, record: Record
+) -> list[bytes | memoryview]:
+    """Return the pieces of a unit's shard of moments, from its stored features.
+
+    Equal to what was committed where numpy sums in the same order, which the caller asks the hash.
+
+    Raises:
+        StoreError: A shard of features is gone or damaged.
+    """
+    spec = layout.find("moments")
+    keys = {key.split("/")[0]: key for key in record.objects}
+    chunks: dict[Place, np.ndarray] = {}
+    for row, scene in enumerate(record.scenes):
+        if scene.failure:
+            continue
+        found = []
+        for tap in layout.taps:
+            places = [(row, view, 0, 0, 0) for view in range(len(scene.view_ids))]
+            views = reader.read(layout.find(tap), keys[tap], places)
+            if any(view is None for view in views):
+                raise StoreError(f"unit {record.unit}: {keys[tap]} lacks a view of row {row}")
+            found.append(scene_moments(np.concatenate([v[0] for v in views if v is not None])))
+        chunks[row, 0, 0, 0] = np.ascontiguousarray(np.stack(found), dtype="<f8")
+    return list(shard_parts(chunks, spec.grid))
 
 
 def read_moments(

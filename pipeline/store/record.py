@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,9 @@ from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key, check_text
 
 MAX_RECORD_BYTES = 2**28
 MAX_FAILURE_BYTES = 4096
+
+_LATER: Mapping[str, Any] = {"repeated_views": 0}
+"""Members of a scene that records of the first stores lack, and what they mean there."""
 
 _SEAL_OPENS = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL_OPENS) + 64 + 2
@@ -42,7 +45,11 @@ class SceneRecord:
 
     intrinsics: str = ""
     dropped_views: int = 0
-    """Views left out because their pose was not finite."""
+    """Views left out: without a pose, repeated, or bad."""
+
+    repeated_views: int = 0
+    """Of these, those whose pixels and depth are those of a view before them. Came later: it is
+    written where there are some, and records without it hold none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,14 +94,25 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the one text of this record."""
-        return sealed(canonical_json({"format": FORMAT_VERSION, **asdict(self)}))
+        scenes = [_plain(scene) for scene in self.scenes]
+        document = {**asdict(replace(self, scenes=())), "scenes": scenes}
+        return sealed(canonical_json({"format": FORMAT_VERSION, **document}))
 
 
 def content_digest(record: Record) -> str:
     """Return the sha256 of a record without its sequence, environment and objects' names."""
     shards = {key.split("/")[0]: asdict(entry) for key, entry in record.objects.items()}
-    scenes = [asdict(scene) for scene in record.scenes]
+    scenes = [_plain(scene) for scene in record.scenes]
     return sha256_of([canonical_json({"unit": record.unit, "shards": shards, "scenes": scenes})])
+
+
+def _plain(scene: SceneRecord) -> dict[str, Any]:
+    """Return what a record holds of a scene: members that came later where they say something."""
+    return {
+        name: value
+        for name, value in asdict(scene).items()
+        if name not in _LATER or value != _LATER[name]
+    }
 
 
 def sealed(document: bytes) -> bytes:
@@ -168,6 +186,8 @@ def _object(value: object, what: str) -> ObjectRecord:
 
 
 def _scene(value: object, what: str) -> SceneRecord:
+    if isinstance(value, dict):
+        value = {**_LATER, **value}
     scene = schema.members(value, what, [f.name for f in fields(SceneRecord)])
     views = schema.items(scene["view_ids"], f"{what}: view_ids", schema.MAX_VIEWS)
     sizes = schema.items(scene["image_size"], f"{what}: image_size", schema.MAX_VIEWS)
@@ -188,6 +208,7 @@ def _scene(value: object, what: str) -> SceneRecord:
         world_from_camera=_packed(scene["world_from_camera"], len(views), 4, what),
         intrinsics=_packed(scene["intrinsics"], len(views), 3, what),
         dropped_views=schema.whole(scene["dropped_views"], f"{what}: dropped_views"),
+        repeated_views=schema.whole(scene["repeated_views"], f"{what}: repeated_views"),
     )
 
 

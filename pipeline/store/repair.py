@@ -5,10 +5,15 @@ Order: what is known from the plan, records, shards, what was merged.
 
 from dataclasses import dataclass, field
 
+from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.checking import Findings, look, shard_differs
 from vega3d.pipeline.store.creating import fixed_objects
+from vega3d.pipeline.store.identity import sha256_of
+from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.merge import merge_commits
-from vega3d.pipeline.store.objects import Objects
+from vega3d.pipeline.store.moments import recomputed_moments
+from vega3d.pipeline.store.objects import Objects, Parts
+from vega3d.pipeline.store.reading import ShardReader
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.root import Root
@@ -67,16 +72,30 @@ def _repair_records(records: Records, findings: Findings, done: Repaired) -> Non
 
 
 def _repair_shards(objects: Objects, root: Root, findings: Findings, done: Repaired) -> None:
-    specs = {spec.name: spec for spec in root.layout.unit_arrays}
     for unit, record in findings.commits.items():
-        for key, entry in record.objects.items():
+        # Moments last: they follow from the features.
+        for key in sorted(record.objects, key=lambda key: key.startswith("moments/")):
             if key not in findings.shards:
                 continue
-            place = specs[key.split("/")[0]].file_key(unit)
-            if place != key and not shard_differs(objects, place, entry):
-                objects.replace(key, [objects.read(place)])
+            if parts := _known_elsewhere(objects, root.layout, record, key):
+                objects.replace(key, parts)
                 done.restored.append(key)
             else:
                 done.taken_back[unit] = f"{key} {findings.shards[key]}"
         if unit in done.taken_back:
             Records(objects).revoke(unit, record.sequence + 1)
+
+
+def _known_elsewhere(objects: Objects, layout: Layout, record: Record, key: str) -> Parts:
+    """Return the bytes of a lost shard from a second name, or from what it follows from."""
+    spec, entry = layout.find(key.split("/")[0]), record.objects[key]
+    for other in (spec.file_key(record.unit), spec.own_key(record.unit, entry.sha256)):
+        if other != key and not shard_differs(objects, other, entry):
+            return [objects.read(other)]
+    if spec.name != "moments":
+        return []
+    try:
+        parts = recomputed_moments(ShardReader(objects), layout, record)
+    except StoreError:
+        return []
+    return parts if sha256_of(parts) == entry.sha256 else []

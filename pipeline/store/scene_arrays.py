@@ -55,6 +55,8 @@ class SceneArrays:
 
     content_sha256: str = ""
     dropped_views: int = 0
+    repeated_views: int = 0
+    """Of these, those that repeat a view before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ def scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
         world_from_camera=pack_matrices(scene.world_from_camera),
         intrinsics=pack_matrices(scene.intrinsics),
         dropped_views=scene.dropped_views,
+        repeated_views=scene.repeated_views,
     )
 
 

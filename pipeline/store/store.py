@@ -19,6 +19,7 @@ from vega3d.pipeline.store.feature_store import FeatureStore
 from vega3d.pipeline.store.identity import canonical_json, differing_fields, sha256_of
 from vega3d.pipeline.store.layout import ArraySpec
 from vega3d.pipeline.store.metadata import ROOT, filled
+from vega3d.pipeline.store.notes import SceneNote, read_all_notes, read_notes
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.reading import ShardReader
 from vega3d.pipeline.store.record import SceneRecord
@@ -145,6 +146,23 @@ class Store(FeatureStore):
         self.scene(scene_id)  # says what is wrong with the name
         return self.records.scene(scene_id)
 
+    def note(self, scene_id: str) -> SceneNote | None:
+        """Return what was noted when a scene was read; None where nothing was, or of another."""
+        scene = self.scene(scene_id)
+        if scene.unit not in self._notes:
+            self._notes[scene.unit] = read_notes(open_objects(self.url), scene.unit)
+        note = self._notes[scene.unit].get(scene_id)
+        return note if note and note.content_sha256 == scene.content_sha256 else None
+
+    def notes(self) -> dict[str, SceneNote]:
+        """Return all notes that speak of what is committed, by scene."""
+        found = read_all_notes(open_objects(self.url), self.records)
+        return {
+            scene_id: note
+            for scene_id, scene in self.records.scenes.items()
+            if (note := found.get(scene_id)) and note.content_sha256 == scene.content_sha256
+        }
+
     def views(self, quantity: str, scene_id: str) -> np.ndarray:
         """Return a tap or another quantity of each real view of a scene."""
         scene = self.scene(scene_id)
@@ -183,6 +201,10 @@ class Store(FeatureStore):
         rest = [0] * (len(spec.shape) - 2)
         places = [(place, view, *rest) for view in views]
         return self._reader.read(spec, self.records.key(spec, unit), places)
+
+    @cached_property
+    def _notes(self) -> dict[int, dict[str, SceneNote]]:
+        return {}
 
     @cached_property
     def _reader(self) -> ShardReader:
@@ -265,6 +287,10 @@ class JoinedStore(FeatureStore):
     def record(self, scene_id: str) -> SceneRecord:
         """Return everything that was recorded of a scene."""
         return self._home(scene_id).record(scene_id)
+
+    def note(self, scene_id: str) -> SceneNote | None:
+        """Return what was noted when a scene was read; None where nothing was, or of another."""
+        return self._home(scene_id).note(scene_id)
 
     def views(self, quantity: str, scene_id: str) -> np.ndarray:
         """Return a tap or another quantity of each real view of a scene."""

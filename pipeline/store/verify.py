@@ -34,6 +34,10 @@ class Verification:
     superseded: int
     """Shards of commits that count no more; removed by a repair once they are a day old."""
 
+    unvouched: Sequence[str]
+    """Logs, settings and summary of runs, and what is no part of the store: nothing vouches for
+    them, and nothing that is read depends on them."""
+
     leftovers: int
     """Temporary files of writers that live or died."""
 
@@ -62,7 +66,11 @@ class Verification:
         for unit, reason in self.taken_back.items():
             yield f"unit {unit} is taken back: {reason}"
         if self.taken_back:
-            yield "now run the extraction again: it computes these units anew"
+            yield (
+                "now run the extraction again: it computes these units anew. Where its bytes are "
+                "those of before, every array, shard name and digest is as it was; the history "
+                "keeps two records more of each such unit, and the index copies the last"
+            )
         if self.unprotected:
             yield self.unprotected
 
@@ -94,6 +102,7 @@ def verify(url: str, *, repair: bool = False) -> Verification:
         unmerged=findings.merged,
         uncommitted_shards=findings.uncommitted,
         superseded=len(findings.superseded),
+        unvouched=findings.unvouched,
         leftovers=findings.leftovers,
         environments=len(_environments(findings.commits.values())),
         unprotected=verify_format_1.UNPROTECTED if root.format == 1 else "",

@@ -3,21 +3,23 @@
 Any number of writers may work on one store, and any of them may sleep for minutes between two
 steps. Nothing that a commit names is ever written over with other bytes: a unit's first shards are
 created at their places in Zarr's grid, where the first writer wins; every other shard has a name
-that holds its hash. Commits are created, never replaced. `merging` copies shards of the second
+that holds its hash; what a repair took back is written under its old name where it is the same to
+the last bit. Commits are created, never replaced. `merging` copies shards of the second
 kind to their places in the grid, for readers that know nothing of commits (FORMAT.md).
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.carrying import carried_chunks
-from vega3d.pipeline.store.committed import Committed
+from vega3d.pipeline.store.committed import Committed, check_record
 from vega3d.pipeline.store.identity import sha256_of
 from vega3d.pipeline.store.layout import ArraySpec, Layout
+from vega3d.pipeline.store.notes import SceneNote, read_notes, write_notes
 from vega3d.pipeline.store.objects import Objects, open_objects
 from vega3d.pipeline.store.record import ObjectRecord, Record, SceneRecord
 from vega3d.pipeline.store.records import Records
@@ -62,7 +64,7 @@ class StoreWriter:
         """
         objects = open_objects(self.url)
         records = Records(objects)
-        stored = [as_stored(scene, self.layout.unit_arrays) for scene in scenes]
+        stored: Scenes = [as_stored(scene, self.layout.unit_arrays) for scene in scenes]
         for _ in range(ROUNDS):
             last = records.latest(unit.index, unit.last_sequence)
             if last is not None and _counts(last, unit):
@@ -72,11 +74,14 @@ class StoreWriter:
                     f"{self.url}: the commit of unit {unit.index} was taken back meanwhile; run "
                     "the same command again"
                 )
+            if unit.supersedes and last is not None:
+                unit, stored = _sparing(unit, stored, last)
             shards = self._shards(objects, unit, stored, last)
             told = _told(unit, stored, last)
             if last is not None and last.kind == "commit" and _says(last, told, shards):
                 return last  # the same scenes failed again, for the same reasons
-            record = self._put_shards(objects, unit, shards, told, last, environment)
+            lost = self._taken_back(records, last)
+            record = self._put_shards(objects, unit, shards, told, last, lost, environment)
             if records.put(record):
                 return record
         raise StoreError(
@@ -84,10 +89,30 @@ class StoreWriter:
             "then run the same command again"
         )
 
+    def write_notes(self, unit: Unit, notes: Mapping[str, SceneNote]) -> None:
+        """Write notes on scenes of a unit; those of scenes that it has `kept` stay."""
+        if not notes:
+            return
+        objects = open_objects(self.url)
+        before = read_notes(objects, unit.index) if unit.kept else {}
+        stay = {name: note for name, note in before.items() if name in unit.kept}
+        write_notes(objects, unit.index, {**stay, **notes})
+
     def committed(self, unit: Unit) -> Record | None:
         """Return the commit that was written since the run began, None where there is none."""
         last = Records(open_objects(self.url)).latest(unit.index, unit.last_sequence)
         return last if last is not None and _counts(last, unit) else None
+
+    def _taken_back(self, records: Records, last: Record | None) -> Record | None:
+        """Return the commit that a repair took back: what is computed anew may be the same."""
+        if last is None or last.kind != "revoke" or last.sequence == 0:
+            return None
+        try:
+            found = records.read(last.unit, last.sequence - 1)
+            check_record(found, self.layout, self.layout.plan.units, self.url)
+        except (FileNotFoundError, StoreError):
+            return None
+        return found
 
     def write_failed_unit(self, unit: Unit, reason: str) -> Record:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
@@ -118,11 +143,16 @@ class StoreWriter:
         shards: Sequence["_Shard"],
         scenes: Sequence[SceneRecord],
         last: Record | None,
+        lost: Record | None,
         environment: Mapping[str, Any],
     ) -> Record:
         """Write the shards of a unit and return the record that would commit them."""
+        known = {} if lost is None else lost.objects
 
         def put(shard: _Shard) -> tuple[str, ObjectRecord]:
+            for key, entry in known.items():
+                if key.split("/")[0] == shard.spec.name and entry == shard.entry:
+                    return _restored(objects, key, shard)
             return _put_shard(objects, shard, unit.index, first=last is None)
 
         # At once, because what takes long is waiting for the disk or the bucket.
@@ -160,13 +190,23 @@ def uncommitted(writer: StoreWriter, plan: Plan) -> list[Unit]:
     ]
 
 
-def with_failures(writer: StoreWriter, plan: Plan) -> list[Unit]:
-    """Return the committed units that hold failed scenes; the others of them are to be kept."""
+def to_supersede(
+    writer: StoreWriter, plan: Plan, *, failed: bool = True, scenes: Collection[str] = ()
+) -> list[Unit]:
+    """Return the committed units to be computed again; the other scenes of them are to be kept.
+
+    Args:
+        writer: Of the store.
+        plan: Of the same.
+        failed: Whether those that hold failed scenes.
+        scenes: And those that hold one of these; failed scenes beside them are tried again too.
+    """
     committed = Committed(Records(open_objects(writer.url)), writer.layout)
-    found = []
+    again, found = frozenset(scenes), []
     for unit in plan.units:
-        good = frozenset(name for name in unit.scene_ids if name in committed.scenes)
-        if unit.index in committed and len(good) < len(unit.scene_ids):
+        good = frozenset(name for name in unit.scene_ids if name in committed.scenes) - again
+        lacking = [name for name in unit.scene_ids if name in committed.failures and failed]
+        if unit.index in committed and (lacking or again.intersection(unit.scene_ids)):
             last = committed.sequences[unit.index]
             found.append(replace(unit, last_sequence=last, kept=good, supersedes=True))
     return found
@@ -176,6 +216,17 @@ def _counts(last: Record, unit: Unit) -> bool:
     """Say whether a unit's latest record makes writing it needless."""
     new = not unit.supersedes or last.sequence != unit.last_sequence
     return last.kind == "commit" and new
+
+
+def _sparing(unit: Unit, scenes: Scenes, last: Record) -> tuple[Unit, Scenes]:
+    """Return the unit so that good features are not replaced by a failure: they are kept."""
+    good = {scene.scene_id for scene in last.scenes if not scene.failure}
+    spared = {one.scene_id for one in scenes if isinstance(one, SceneFailure)} & good
+    if not spared:
+        return unit, scenes
+    _log.warning("%s: cannot be computed anew now; kept as they are", ", ".join(sorted(spared)))
+    rest = [scene for scene in scenes if scene.scene_id not in spared]
+    return replace(unit, kept=unit.kept | spared), rest
 
 
 def _told(unit: Unit, scenes: Scenes, last: Record | None) -> list[SceneRecord]:
@@ -218,6 +269,17 @@ def _put_shard(
     if not objects.create(key, parts) and _entry([objects.read(key)]) != entry:
         objects.replace(key, parts)  # damaged: whoever writes this name writes these bytes
     return key, entry
+
+
+def _restored(objects: Objects, key: str, shard: _Shard) -> tuple[str, ObjectRecord]:
+    """Write a shard that a commit named, and that was lost, under its name again."""
+    try:
+        is_there = _entry([objects.read(key)]) == shard.entry
+    except (FileNotFoundError, StoreError):
+        is_there = False
+    if not is_there:
+        objects.replace(key, shard.parts)
+    return key, shard.entry
 
 
 def _entry(parts: Sequence[bytes | memoryview]) -> ObjectRecord:

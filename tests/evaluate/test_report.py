@@ -541,14 +541,20 @@ def test_a_cluster_that_does_not_answer_is_wrong_usage(
             report([three], str(tmp_path), CONFIG, replace(HERE, dask_address=address))
 
 
-def test_a_bug_is_not_called_wrong_usage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_is_not_called_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ValueError("operands could not be broadcast")
 
     monkeypatch.setattr("vega3d.evaluate.report.report", broken)
     monkeypatch.setattr(sys, "argv", ["vega3d-consistency", "report", "store", "--out", "out"])
-    with pytest.raises(ValueError, match="operands could not"):
+    with pytest.raises(SystemExit) as stopped:
         main()
+    assert stopped.value.code == 1
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "ValueError: operands could not be broadcast" in told
 
 
 def test_the_ranking_is_by_above_chance_and_paired(three: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from synthetic_unit import TAPS, SyntheticWorker, make_worker
 from vega3d.pipeline.store.folder import FolderObjects
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.store.writer import uncommitted, with_failures
+from vega3d.pipeline.store.writer import to_supersede, uncommitted
 from vega3d.pipeline.worker import ComputedUnit
 
 
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     plan, worker = make_worker(url, 4)
     shifted = Shifted(worker.store, worker.num_views)
     shifted.shift = shift
-    units = [*uncommitted(worker.store, plan), *with_failures(worker.store, plan)]
+    units = [*uncommitted(worker.store, plan), *to_supersede(worker.store, plan)]
     slowly(delay_s)
     for unit in units:
         shifted(unit)

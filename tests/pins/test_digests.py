@@ -91,6 +91,7 @@ def import_features(folder: Path, out: Path) -> None:
 
 _ABOUT_THE_RUN = (
     "unit/runs",
+    "unit/notes",
     "unit/summary.json",
     "unit/config.toml",
     "unit/copy.json",

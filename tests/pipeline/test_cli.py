@@ -156,7 +156,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("run", ROOMS, "--out", "s", "--model", "/no/model"), "neither a folder nor a hub id"),
         (
             ("run", ROOMS, "--out", "s", "--preset", "siglip", "--timesteps", "3"),
-            "--timesteps goes with --backbone wan2.1-t2v, not with siglip",
+            "--timesteps goes with --backbone wan2.1-t2v or ",
         ),
         (("run", ROOMS, "--out", "s", "--device", "cuda"), "no GPU here"),
         (("run", ROOMS, "--out", "s", "--blocks", "99"), "--blocks must lie in -30..29"),
@@ -234,7 +234,7 @@ def test_a_model_of_another_encoder_is_told_its_name(
 ) -> None:
     for model, asked, right in (
         (tiny_siglip, "wan2.1-t2v", "siglip or siglip2"),
-        (tiny_wan, "siglip", "wan2.1-t2v"),
+        (tiny_wan, "siglip", "wan2.1-t2v or .*"),
     ):
         args = ["plan", ROOMS, "--backbone", asked, "--model", str(model)]
         with pytest.raises(CheckpointError, match=f"for --backbone {right}, not for {asked}"):
@@ -248,7 +248,7 @@ def test_backbones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     rows = {row["name"]: row for row in json.loads(told.out)["backbones"]}
     assert "--timesteps" in rows["wan2.1-t2v"]["options"]
     assert "--timesteps" not in rows["siglip"]["options"]
-    assert "google/siglip-so400m-patch14-384 (Apache-2.0)" in told.err
+    assert "| google/siglip-so400m-patch14-384 | Apache-2.0 |" in told.err
     assert rows["siglip"]["tokens"] == [27, 27]
     assert rows["siglip"]["bytes_per_view"] == 14 * 14 * 1152 * 2  # float16 on the common grid
     assert "tap k300_b20: 30 x 40 tokens of 1536 channels" in told.err

@@ -1,6 +1,6 @@
 import pytest
 
-from vega3d.pipeline.texts import fixed_text, printable, shown_url, without_secrets
+from vega3d.pipeline.texts import fixed_text, on_page, printable, shown_url, without_secrets
 
 SECRET = "http://user:p4ss@host:8000/data/a.tar?X-Amz-Signature=abc#x"
 
@@ -51,3 +51,7 @@ def test_what_a_user_needs_stays() -> None:
     assert fixed_text(told) == told
     assert fixed_text("/d/s/color/0.jpg must exist", ["/d"]) == "s/color/0.jpg must exist"
     assert fixed_text("a\nb\x1b[0m\udcff") == "a b\\x1b[0m\\udcff"
+
+
+def test_a_page_keeps_its_own_spaces_between_numbers_and_units() -> None:
+    assert on_page("5\N{NO-BREAK SPACE}cm\x1b") == "5\N{NO-BREAK SPACE}cm\\x1b"

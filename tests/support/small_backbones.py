@@ -15,7 +15,20 @@ from tiny_encoders import (
     write_vggt,
     write_vjepa2,
 )
-from tiny_generators import write_i2v, write_ti2v, write_vace, write_wan22, write_wan_vae
+from tiny_generators import (
+    write_cogvideox,
+    write_cosmos,
+    write_flux,
+    write_i2v,
+    write_ltx,
+    write_sd,
+    write_sd_vae,
+    write_svd,
+    write_ti2v,
+    write_vace,
+    write_wan22,
+    write_wan_vae,
+)
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.loading import load_backbone
@@ -38,6 +51,11 @@ class Small:
     unread: str = r".*(text_model|logit|_projection).*"
     """Tensors of the checkpoint that the encoder does not read, such as a text half."""
 
+    prompt: Mapping[str, tuple[int, ...]] = field(
+        default_factory=lambda: {"prompt_embeds": (1, 4096)}
+    )
+    """Shapes of the published model's prompt."""
+
     folds: bool = False
     """Rewrites its weights when loading, so that it holds fewer than its facts count."""
 
@@ -51,6 +69,19 @@ SMALL: dict[str, Small] = {
     "wan2.2-t2v": Small(write_wan22, {**WAN, "timesteps": (300, 900)}, folds=True),
     "wan2.2-ti2v": Small(write_ti2v, {"blocks": (1,), "resolution": (96, 128)}),
     "wan-vae": Small(write_wan_vae, {"resolution": (96, 128)}, folds=True),
+    "svd": Small(write_svd, {"blocks": (1,), "resolution": (128, 192)}),
+    "sd2.1": Small(
+        write_sd, {"blocks": (1,), "resolution": (128, 192)}, prompt={"prompt_embeds": (77, 1024)}
+    ),
+    "flux": Small(
+        write_flux,
+        {**WAN, "text_rows": 8},
+        prompt={"prompt_embeds": (256, 4096), "pooled_prompt_embeds": (768,)},
+    ),
+    "cogvideox": Small(write_cogvideox, WAN, prompt={"prompt_embeds": (226, 4096)}),
+    "ltx-video": Small(write_ltx, WAN),
+    "cosmos-predict2": Small(write_cosmos, WAN, prompt={"prompt_embeds": (1, 1024)}, folds=True),
+    "sd-vae": Small(write_sd_vae, {"resolution": (96, 128)}),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
     "siglip2": Small(write_siglip2, {"blocks": (1,)}),
     "dinov2": Small(write_dinov2, {"blocks": (1,)}),
@@ -58,7 +89,6 @@ SMALL: dict[str, Small] = {
     "clip": Small(write_clip, {"blocks": (1,)}),
     "vjepa2": Small(write_vjepa2, {"blocks": (1,)}),
     "qwen2.5-vl-vision": Small(
-        write_openvla,
         write_qwen,
         {"blocks": (1,), "resolution": (84, 112)},
         unread=r"(lm_head|model|language_model)\..*",

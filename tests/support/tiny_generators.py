@@ -73,11 +73,11 @@ def write_i2v(folder: Path) -> None:
     write_processor(folder / "image_processor")
 
 
-def write_clip_tower(folder: Path, *, projected: bool) -> None:
+def write_clip_tower(folder: Path, *, projected: bool, side: int = 28) -> None:
     """Write CLIP's vision tower."""
     from transformers import CLIPVisionConfig, CLIPVisionModel, CLIPVisionModelWithProjection
 
-    config = CLIPVisionConfig(**CLIP)
+    config = CLIPVisionConfig(**{**CLIP, "image_size": side})
     cls = CLIPVisionModelWithProjection if projected else CLIPVisionModel
     model = seeded(lambda: cls(config), 5)
     with quiet():
@@ -132,3 +132,202 @@ def write_ti2v(folder: Path) -> None:
         latents_std=(1 + torch.rand(48, generator=rng)).tolist(),
     )
     write_text_encoder(folder, 2)
+
+
+UNET = {
+    "in_channels": 4,
+    "block_out_channels": (32, 32, 64, 64),
+    "layers_per_block": 1,
+    "cross_attention_dim": 32,
+    "attention_head_dim": (2, 2, 4, 4),
+    "use_linear_projection": True,
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "sample_size": 8,
+}
+VAE = {
+    "block_out_channels": (32, 32, 32, 32),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+}
+
+
+def write_sd_vae(folder: Path) -> None:
+    """Write Stable Diffusion's VAE, small."""
+    from diffusers import AutoencoderKL
+
+    sizes = {**VAE, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    seeded(AutoencoderKL, 1, **sizes).save_pretrained(folder / "vae")
+
+
+def write_sd(folder: Path) -> None:
+    """Write Stable Diffusion 2.1 with a text tower and a tokenizer of letters."""
+    from diffusers import UNet2DConditionModel
+
+    seeded(UNet2DConditionModel, 0, **UNET).save_pretrained(folder / "unet")
+    write_sd_vae(folder)
+    write_clip_text(folder, "text_encoder", "tokenizer")
+
+
+def write_clip_text(folder: Path, text: str, tokenizer: str) -> None:
+    """Write CLIP's text tower and a tokenizer of letters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
+
+    config = CLIPTextConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=12, bos_token_id=1, eos_token_id=2,
+        pad_token_id=0,
+    )  # fmt: skip
+    with quiet():
+        seeded(lambda: CLIPTextModel(config), 3).save_pretrained(folder / text)
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3}
+    words |= {letter: 4 + k for k, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        unk_token="<unk>", model_max_length=12,
+    ).save_pretrained(folder / tokenizer)  # fmt: skip
+
+
+def write_svd(folder: Path) -> None:
+    """Write Stable Video Diffusion."""
+    from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
+
+    heads = UNET["attention_head_dim"]
+    differing = {"attention_head_dim", "use_linear_projection", "down_block_types"}
+    sizes = {k: v for k, v in UNET.items() if k not in {*differing, "up_block_types"}} | {
+        "in_channels": 8,
+        "num_attention_heads": heads,
+        "cross_attention_dim": CLIP["projection_dim"],
+        "addition_time_embed_dim": 16,
+        "projection_class_embeddings_input_dim": 48,
+    }
+    unet = seeded(UNetSpatioTemporalConditionModel, 0, **sizes)
+    unet.save_pretrained(folder / "unet")
+    seeded(AutoencoderKLTemporalDecoder, 1, **VAE).save_pretrained(folder / "vae")
+    write_clip_tower(folder / "image_encoder", projected=True, side=224)
+    write_processor(folder / "feature_extractor")
+
+
+def write_t5(folder: Path, text: str, tokenizer: str) -> None:
+    """Write T5's encoder and a tokenizer of letters."""
+    from tokenizers import Tokenizer, models, processors
+    from transformers import T5Config, T5EncoderModel, T5TokenizerFast
+
+    config = T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4)
+    encoder = seeded(lambda: T5EncoderModel(config), 6)
+    encoder.encoder.embed_tokens.weight = encoder.shared.weight
+    with quiet():
+        encoder.save_pretrained(folder / text)
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz"]
+    made = Tokenizer(models.Unigram(pieces, unk_id=2))
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    T5TokenizerFast(tokenizer_object=made, extra_ids=0).save_pretrained(folder / tokenizer)
+
+
+def write_flux(folder: Path, **sizes: object) -> None:
+    """Write FLUX with two double-stream and two single-stream blocks."""
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+
+    usual = {
+        "in_channels": 64,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "attention_head_dim": 24,
+        "num_attention_heads": 2,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "axes_dims_rope": (4, 10, 10),
+    }
+    dit = seeded(FluxTransformer2DModel, 0, **{**usual, **sizes})
+    dit.save_pretrained(folder / "transformer")
+    vae = {
+        **VAE,
+        "latent_channels": 16,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "scaling_factor": 0.3611,
+        "shift_factor": 0.1159,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+    seeded(AutoencoderKL, 1, **vae).save_pretrained(folder / "vae")
+    write_clip_text(folder, "text_encoder", "tokenizer")
+    write_t5(folder, "text_encoder_2", "tokenizer_2")
+
+
+def write_cogvideox(folder: Path, **sizes: object) -> None:
+    """Write CogVideoX, small."""
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
+
+    usual = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "in_channels": 16,
+        "num_layers": 4,
+        "text_embed_dim": 32,
+        "time_embed_dim": 32,
+        "sample_width": 12,
+        "sample_height": 8,
+    }
+    dit = seeded(CogVideoXTransformer3DModel, 0, **{**usual, **sizes})
+    dit.save_pretrained(folder / "transformer")
+    vae = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    made = seeded(AutoencoderKLCogVideoX, 1, **vae, scaling_factor=1.15)
+    made.save_pretrained(folder / "vae")
+    write_t5(folder, "text_encoder", "tokenizer")
+
+
+def write_ltx(folder: Path) -> None:
+    """Write LTX-Video, small."""
+    from diffusers import AutoencoderKLLTXVideo, LTXVideoTransformer3DModel
+
+    sizes = {
+        "in_channels": 16,
+        "out_channels": 16,
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "cross_attention_dim": 48,
+        "num_layers": 4,
+        "caption_channels": 32,
+    }
+    dit = seeded(LTXVideoTransformer3DModel, 0, **sizes)
+    dit.save_pretrained(folder / "transformer")
+    widths = (8, 16, 16, 16)
+    vae = seeded(
+        AutoencoderKLLTXVideo, 1, latent_channels=16, block_out_channels=widths,
+        decoder_block_out_channels=widths, layers_per_block=(1, 1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1, 1),
+    )  # fmt: skip
+    rng = torch.Generator().manual_seed(4)
+    vae.latents_mean.copy_(torch.randn(16, generator=rng))
+    vae.latents_std.copy_(1 + torch.rand(16, generator=rng))
+    vae.save_pretrained(folder / "vae")
+    write_t5(folder, "text_encoder", "tokenizer")
+
+
+def write_cosmos(folder: Path) -> None:
+    """Write Cosmos-Predict2, small."""
+    from diffusers import CosmosTransformer3DModel
+
+    sizes = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "num_layers": 4,
+        "text_embed_dim": 32,
+        "adaln_lora_dim": 8,
+        "max_size": (16, 240, 240),
+        "rope_scale": (1.0, 4.0, 4.0),
+        "extra_pos_embed_type": None,
+    }
+    seeded(CosmosTransformer3DModel, 0, **sizes).save_pretrained(folder / "transformer")
+    write_wan_vae(folder)
+    write_t5(folder, "text_encoder", "tokenizer")

@@ -12,6 +12,7 @@ from functools import partial
 from urllib.parse import parse_qsl
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.scenes.fingerprints import Fingerprint
 from vega3d.pipeline.scenes.rooms.film import Film, film_room
 from vega3d.pipeline.scenes.rooms.truth import phrases
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
@@ -71,6 +72,10 @@ class Rooms:
             for index, pose in enumerate(film.poses)
         ]
         return Scene(scene_id, tuple(views))
+
+    def fingerprint(self, scene_id: str) -> Fingerprint:
+        """Return what a room is drawn from: the same settings give the same room."""
+        return {"rooms": f"{self.seed} {scene_id} {self.views} {self.height} {self.width}"}
 
     def phrases(self, scene_id: str) -> list[list[str]]:
         """Return what every view of a room shows, in words; see `truth.phrases`."""

@@ -240,13 +240,27 @@ def test_a_stores_config_gives_the_settings_back(name: str) -> None:
     assert family(name).from_stored({"grid": [14, 14], **config.stored()}) == config
 
 
-@pytest.mark.parametrize("name", each(WITH_WEIGHTS))
+def every_published() -> list[Any]:
+    """Each model whose sizes are known; the defaults of some families are quick."""
+    return [
+        pytest.param(
+            name,
+            model,
+            id=f"{name}-{model}",
+            marks=() if name in QUICK and model == model_name(family(name)()) else pytest.mark.slow,
+        )
+        for name in WITH_WEIGHTS
+        for model in family(name).published
+    ]
+
+
+@pytest.mark.parametrize(("name", "model"), every_published())
 def test_the_published_sizes_are_the_real_classes(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Load the published config on the meta device: our own way in, at full size, no numbers."""
-    config = family(name)()
-    configs = config.published[model_name(config)]
+    config = family(name)(model=model)
+    configs = config.published[model]
     for part, held in configs.items():
         (tmp_path / part).mkdir(exist_ok=True)
         (tmp_path / part / "config.json").write_text(json.dumps(held))
@@ -256,7 +270,7 @@ def test_the_published_sizes_are_the_real_classes(
     facts = planned_facts(config)
     numerics = Numerics()
     object.__setattr__(numerics, "device", "meta")
-    text = {"prompt_embeds": np.zeros((1, 4096), np.float32)}
+    text = {key: np.zeros(shape, np.float32) for key, shape in SMALL[name].prompt.items()}
     before = parameters_alive()
     encoder = config.load(tmp_path, facts, numerics, text if name in GENERATORS else {})
     held = parameters_alive() - before

@@ -26,7 +26,7 @@ from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.shard import Place, read_shard, shard_parts
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.verify import verify
-from vega3d.pipeline.store.writer import uncommitted, with_failures
+from vega3d.pipeline.store.writer import to_supersede, uncommitted
 from vega3d.pipeline.worker import run_inline
 
 FAILS = "hall/002 \u00fc"
@@ -37,7 +37,7 @@ def write(url: str, count: int = 5, *, retry: bool = False, **faults: object) ->
     plan, worker = make_worker(url, count, **faults)
     units = uncommitted(worker.store, plan)
     if retry:
-        units += with_failures(worker.store, plan)
+        units += to_supersede(worker.store, plan)
     list(run_inline(worker, units))
     merge_commits(worker.store)
     return url
@@ -98,7 +98,7 @@ def test_a_shard_of_another_machine_is_taken_over(url: str) -> None:
 
 def test_retry_failed_computes_the_failed_scenes_alone(url: str, whole: str) -> None:
     plan, worker = make_worker(url, 5)
-    (unit,) = with_failures(worker.store, plan)
+    (unit,) = to_supersede(worker.store, plan)
     assert (unit.todo, unit.kept) == ((FAILS,), {"hall/003 \u00fc"})
     write(url, retry=True)
     assert open_store(url).digest() == open_store(whole).digest()
@@ -132,7 +132,7 @@ def test_a_retry_that_fails_again_changes_nothing(url: str) -> None:
 def test_the_old_commit_counts_until_the_new_one_is_there(url: str) -> None:
     """A retry killed before its commit leaves every good scene readable."""
     plan, worker = make_worker(url, 5)
-    (unit,) = with_failures(worker.store, plan)
+    (unit,) = to_supersede(worker.store, plan)
     create = FolderObjects.create
 
     def die(objects: FolderObjects, key: str, parts: list[bytes]) -> bool:
@@ -149,6 +149,32 @@ def test_the_old_commit_counts_until_the_new_one_is_there(url: str) -> None:
     assert verify(url).superseded > 0
     write(url, retry=True)
     assert not open_store(url).failures
+
+
+def test_verify_says_for_what_nothing_vouches(url: str) -> None:
+    before = verify(url)
+    assert all(name.startswith("unit/notes/") for name in before.unvouched)
+    logs = ["unit/config.toml", "unit/runs/20260101T000000Z-h-1.jsonl", "unit/summary.json"]
+    for name in (*logs, "notes.txt"):
+        Path(url, name).parent.mkdir(exist_ok=True)
+        Path(url, name).write_text("x")
+    assert set(verify(url).unvouched) - set(before.unvouched) == {*logs, "notes.txt"}
+    assert verify(url).faults == before.faults
+
+
+def test_moments_that_are_lost_are_computed_from_the_features(url: str) -> None:
+    """Without a run: a unit stays committed, and the shard is what it was."""
+    shard = Path(url, "moments", "c.1.0.0.0")
+    raw = shard.read_bytes()
+    shard.unlink()
+    done = verify(url, repair=True)
+    assert list(done.restored) == ["moments/c.1.0.0.0"]
+    assert not done.taken_back
+    assert shard.read_bytes() == raw
+    assert not verify(url).faults
+    Path(url, TAPS[0], "c.1.0.0.0.0").unlink()  # neither without the features
+    shard.unlink()
+    assert list(verify(url, repair=True).taken_back) == [1]
 
 
 def test_damage_is_not_carried_over(url: str) -> None:
@@ -185,7 +211,7 @@ def test_a_writer_that_is_overtaken_at_any_object_damages_nothing(
     plan, fast = make_worker(url, 2, fail_on=() if first else ("hall/000 \u00fc",))
     if not first:
         write(url, 2, fail_on=("hall/000 \u00fc",))
-        (unit,) = with_failures(fast.store, plan)
+        (unit,) = to_supersede(fast.store, plan)
         fast.fail_on = ()
     else:
         (unit,) = plan.units
