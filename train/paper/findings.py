@@ -62,12 +62,12 @@ def _of_fusions(fusions: Mapping[str, Any]) -> Iterator[Finding]:
     ):
         found = _between(fusions["differences"], "adaptive", other)
         yield _judged(claim, "adaptive", other, found)
-    best = fusions["rows"][0]
-    rank = [row["variant"] for row in fusions["rows"] if row["variant"] != ON_RANDOM]
+    rows = [row for row in fusions["rows"] if row["variant"] != ON_RANDOM]
+    rank = [row["variant"] for row in rows]
     yield Finding(
         "The adaptive gate is the best fusion.",
         CONFIRMED if rank[0] == "adaptive" else NOT,
-        f"By the mean of its tasks {best['variant']} is first ({best['score']['mean']:.3f}); the "
+        f"By the mean of its tasks {rank[0]} is first ({rows[0]['score']['mean']:.3f}); the "
         f"adaptive gate is number {rank.index('adaptive') + 1} of {len(rank)}.",
     )
 

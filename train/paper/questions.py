@@ -60,7 +60,7 @@ def read_rooms(scenes: str, url: str) -> Rooms:
     ids = sorted(store.scene_ids)
     xyz = np.stack([store.world_xyz(scene_id) for scene_id in ids]).astype(np.float32)
     poses = np.stack([store.world_from_camera(scene_id) for scene_id in ids]).astype(np.float32)
-    deep = np.isfinite(xyz).all(-1)
+    deep = np.asarray(np.isfinite(xyz).all(-1))
     moved = np.where(deep[..., None], xyz, 0) - poses[:, :, None, None, :3, 3]
     camera = np.einsum("svji,svhwj->svhwi", poses[..., :3, :3], moved)
     return Rooms(

@@ -79,7 +79,7 @@ def make_stores(
     extract_together(
         read_scenes(scenes),
         plans,
-        numerics=Numerics(threads=2),
+        numerics=Numerics(threads=1),
         run=partial(run_inline, config=RunConfig()),
     )
     return stores
