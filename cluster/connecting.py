@@ -72,10 +72,26 @@ def _started(config: RunConfig, options: Mapping[str, Any]) -> Iterator[None]:
     _log.info("Ray dashboard: %s", context.dashboard_url or "none")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
+    if config.address != "local":
+        _warn_where_open(config.address)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _warn_where_open(address: str) -> None:
+    """Say so where the cluster takes work from anybody who reaches it."""
+    if ray._raylet.get_authentication_mode() != ray._raylet.AuthenticationMode.DISABLED:
+        return
+    hosts = {str(node["NodeManagerAddress"]) for node in ray.nodes()}
+    beyond = sorted(host for host in hosts if not host.startswith("127."))
+    who = f"whoever reaches {beyond[0]}" if beyond else "every user of this machine"
+    _log.warning(
+        "the Ray at --address %s asks for no token: %s can run commands as you; start it with "
+        "RAY_AUTH_MODE=token (every file of `vega3d-extract submit` does)",
+        address, who,
+    )  # fmt: skip
 
 
 @contextmanager

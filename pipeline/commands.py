@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -101,6 +102,7 @@ def run_app(
 
     Whatever else ends it is a bug, and told with its traceback: safe as every other text.
     """
+    _warn_of_seen(sys.argv[1:] if arguments is None else arguments)
     try:
         check_one_origin()
         sys.exit(app(arguments, standalone_mode=False) or 0)
@@ -129,6 +131,14 @@ def run_app(
     except Exception:
         tell(traceback.format_exc().rstrip("\n"))
         sys.exit(BUG)
+
+
+def _warn_of_seen(arguments: Sequence[str]) -> None:
+    if any(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*@", one) for one in arguments):
+        tell(
+            "warning: everybody on this machine sees the user and password of a URL in the list of "
+            "processes, and a Ray cluster shows them as the job's command; put them into ~/.netrc"
+        )
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

@@ -60,4 +60,6 @@ def prepare_model(config: ExtractConfig, prompt_embeds: str = "") -> PreparedMod
         identity["prompt_sha256"] = prompt_sha256(prompt)
     if config.backbone.draws_noise:
         identity["noise_version"] = NOISE_VERSION
+    if arithmetic := config.backbone.arithmetic:
+        identity["arithmetic_version"] = arithmetic
     return PreparedModel(config, identity, facts, prompt)

@@ -10,13 +10,14 @@ and scripts/3d/preprocessing/extract_seva_vmem_offline_step1_features.py.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from vega3d.pipeline.backbones.backbone import Pooled
 from vega3d.pipeline.backbones.grid import TokenMap, plan_placement, pool_to_grid
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
@@ -105,20 +106,20 @@ class _Cached:
         placement = plan_placement(image_height, image_width, canvas, self._config.cached_fit)
         return placement.token_map(_PATCH)
 
-    def encode_pooled(
+    def begin_pooled(
         self,
         rgb: UInt8[np.ndarray, "V H W 3"],
         grid: tuple[int, int],
         *,
         scene_id: str,
         view_ids: Sequence[str],
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    ) -> Callable[[], Pooled]:
         del scene_id
         tokens = np.stack([self._by_view[name] for name in view_ids])
         height, width = rgb.shape[1:3]
         looks = self.token_map(height, width)
         pooled, coverage = pool_to_grid(tokens, looks, height, width, grid)
-        return {self.taps[0]: pooled}, coverage
+        return lambda: ({self.taps[0]: pooled}, coverage)
 
 
 @dataclass(frozen=True, slots=True)

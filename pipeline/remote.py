@@ -2,7 +2,8 @@
 
 obstore sends one request at a time for us (its own retries are off, for it never sends a PUT again
 that it is not sure of, and reads a 409 as 'exists'); what to do after an error is decided here.
-Credentials and endpoints come from the environment (AWS_...), an http password from the URL.
+Credentials and endpoints come from the environment (AWS_...), an http password from ~/.netrc or the
+URL.
 """
 
 import math
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from vega3d.pipeline.errors import TransientError
+from vega3d.pipeline.passwords import user_and_password
 from vega3d.pipeline.texts import shown_url, without_secrets
 from vega3d.pipeline.transient import retried
 
@@ -273,7 +275,7 @@ def connected(url: str, *, whole_s: float, silence_s: float, retries: int) -> An
     """Return obstore's handle on a URL.
 
     Args:
-        url: Its user and password, if any, are sent as the server's basic authentication.
+        url: Its user and password, or those of ~/.netrc, are sent as basic authentication.
         whole_s: Most seconds for a whole request with its body.
         silence_s: Most seconds between two pieces of an answer; 0 for no such limit, which a PUT
             needs, for it hears nothing while it sends.
@@ -292,9 +294,8 @@ def connected(url: str, *, whole_s: float, silence_s: float, retries: int) -> An
     if url.startswith("http"):
         parts = urlsplit(url)
         client["allow_http"] = url.startswith("http://")
-        if parts.username or parts.password:
-            pair = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-            basic = b64encode(pair.encode()).decode()
+        if who := user_and_password(parts):
+            basic = b64encode(":".join(who).encode()).decode()
             client["default_headers"] = {"authorization": f"Basic {basic}"}
             url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     elif url.startswith(("s3://", "s3a://")) and "AWS_CHECKSUM_ALGORITHM" not in os.environ:

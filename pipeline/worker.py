@@ -4,86 +4,36 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
 from vega3d.pipeline.prepared import PreparedModel
+from vega3d.pipeline.results import ComputedUnit as ComputedUnit
+from vega3d.pipeline.results import UnitResult as UnitResult
+from vega3d.pipeline.results import postponed as postponed
+from vega3d.pipeline.results import unit_result as unit_result
 from vega3d.pipeline.scenes.scene import SceneSource
-from vega3d.pipeline.store.notes import SceneNote
-from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import StoreWriter
-from vega3d.pipeline.texts import fixed_text, printable, without_secrets
+from vega3d.pipeline.texts import fixed_text, without_secrets
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
-    from vega3d.pipeline.features import Ahead, DecodedScene, Known
+    from vega3d.pipeline.features import Known
     from vega3d.pipeline.reading_ahead import ReadScene
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UnitResult:
-    """What comes back from a worker: a few numbers."""
-
-    unit: int
-    scenes: int
-    failures: Mapping[str, str]
-    views: int
-    dropped_views: int
-    stored_bytes: int
-    seconds: Mapping[str, float]
-    """Of decoding (overlapped), computing and storing."""
-
-    details: Mapping[str, str] = field(default_factory=dict)
-    """Of failures in this run, as libraries told them; for the run's log."""
-
-    postponed: str = ""
-    """Why the unit is left uncommitted, to a later run; its scenes are in `left`."""
-
-    left: Sequence[str] = ()
-
-    reprojection_m: Mapping[str, float] = field(default_factory=dict)
-    """Of scenes with depth and poses: median distance of depths between neighbouring views."""
-
-    misread: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Scenes whose depths do not agree, or lie where no room is, with what would mend them."""
-
-    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """What a person should know of scenes: what they lack, what was dropped, what is misread."""
-
-    parts: Mapping[str, "UnitResult"] = field(default_factory=dict)
-    """Where a unit is written to several stores: what became of it in each, by place."""
-
-
-@dataclass(slots=True)
-class ComputedUnit:
-    """A unit's scenes, computed and not yet stored."""
-
-    scenes: list[SceneArrays | SceneFailure] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "compute": 0.0})
-    details: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, SceneNote] = field(default_factory=dict)
-
-    def note(self, read: "ReadScene") -> None:
-        """Keep what reading a scene told, and the scene itself where that failed."""
-        self.seconds["decode"] += read.seconds
-        scene = read.scene
-        if isinstance(scene, SceneFailure):
-            self.scenes.append(scene)
-            self.details[scene.scene_id] = without_secrets(read.detail)
-            self.notes[scene.scene_id] = SceneNote(source=read.source)
-        else:
-            self.notes[scene.scene_id] = scene.note(read.source)
 
 
 @dataclass
@@ -124,11 +74,14 @@ class UnitWriter:
         from vega3d.pipeline.reading_ahead import read_ahead
 
         computed, config = ComputedUnit(), self.model.config
+        finish: Callable[[], None] = _nothing
         for read in read_ahead(self.source, unit.todo, config, limit_s=limit_s, beat=beat):
             with computing:
                 beat()
-                self.add(read, computed)
+                before, finish = finish, self._begin(read, computed)
+                before()  # a GPU works at this scene while the one before is taken from it
             beat()
+        finish()
         return computed
 
     def add(
@@ -142,11 +95,23 @@ class UnitWriter:
             geometry: Of the scene, where another encoder's tokens have been placed; taken where
                 they divide the image alike, else added to.
         """
+        self._begin(read, computed, geometry)()
+
+    def _begin(
+        self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None" = None
+    ) -> Callable[[], None]:
+        """Give a scene to the encoder, and return what puts it to the others of its unit."""
         start = time.monotonic()
         computed.note(read)
-        if not isinstance(read.scene, SceneFailure):
-            computed.scenes.append(self._encode(read.scene, read.ahead, geometry, computed))
+        begun = self._begun(read, geometry)
         computed.seconds["compute"] += time.monotonic() - start
+
+        def finish() -> None:
+            start = time.monotonic()
+            computed.scenes.append(self._guarded(read.scene.scene_id, begun, computed))
+            computed.seconds["compute"] += time.monotonic() - start
+
+        return finish
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
@@ -171,24 +136,45 @@ class UnitWriter:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
         return unit_result(self.store.write_failed_unit(unit, reason), {})
 
-    def _encode(
+    def _begun(
+        self, read: "ReadScene", geometry: "Known | None"
+    ) -> Callable[[], SceneArrays | SceneFailure]:
+        """Return what hands over a scene, which the encoder has begun with where it was read."""
+        from vega3d.pipeline.features import begin_scene
+
+        scene = read.scene
+        if isinstance(scene, SceneFailure):
+            return lambda: scene
+        try:
+            apply_numerics(self._numerics)  # of this store: another one's may have come between
+            return begin_scene(scene, self._backbone, self.model.config, read.ahead, geometry)
+        except SceneError as error:
+            told = error
+        except Exception as error:
+            error.add_note(f"while computing scene {scene.scene_id}")
+            raise
+
+        def fail() -> SceneArrays:
+            raise told
+
+        return fail
+
+    def _guarded(
         self,
-        decoded: "DecodedScene",
-        ahead: "Ahead",
-        geometry: "Known | None",
+        scene_id: str,
+        begun: Callable[[], SceneArrays | SceneFailure],
         computed: ComputedUnit,
     ) -> SceneArrays | SceneFailure:
-        from vega3d.pipeline.features import encode_scene
+        """Return a scene, or why it failed."""
         from vega3d.pipeline.reading_ahead import detail, places
 
         try:
-            apply_numerics(self._numerics)  # of this store: another one's may have come between
-            return encode_scene(decoded, self._backbone, self.model.config, ahead, geometry)
+            return begun()
         except SceneError as error:
-            computed.details[decoded.scene_id] = without_secrets(detail(error))
-            return SceneFailure(decoded.scene_id, fixed_text(str(error), places(self.source)))
+            computed.details[scene_id] = without_secrets(detail(error))
+            return SceneFailure(scene_id, fixed_text(str(error), places(self.source)))
         except Exception as error:
-            error.add_note(f"while computing scene {decoded.scene_id}")
+            error.add_note(f"while computing scene {scene_id}")
             raise
 
     @cached_property
@@ -228,9 +214,9 @@ class UnitWorker(Protocol):
     def compute(
         self,
         unit: Unit,
-        beat: Callable[[], None],
-        computing: AbstractContextManager[object],
-        limit_s: float,
+        beat: Callable[[], None] = ...,
+        computing: AbstractContextManager[object] = ...,
+        limit_s: float = ...,
     ) -> Any:  # noqa: ANN401 - what its own `commit` takes
         """Decode and encode the scenes of a unit."""
         ...
@@ -254,53 +240,54 @@ def run_inline(
 ) -> Iterator[UnitResult]:
     """Do the units one after the other in this process: the reference for every other runner.
 
-    A unit whose cause may pass is tried again after the others, and is postponed in the end.
+    A unit is stored while the next one is computed. One whose cause may pass is tried again after
+    the others, and is postponed in the end.
     """
     attempts = Attempts(config.attempts, config.unit_timeout_s)
     waiting = deque(units)
-    while waiting:
-        unit = waiting.popleft()
-        if attempts.exhausted:
-            yield postponed(unit, attempts.told(unit))
-            continue
-        try:
-            result = worker(unit, config.unit_timeout_s)
-        except TransientError as error:
-            again = attempts.failed(unit, without_secrets(str(error)))
-            _log.warning("unit %d: %s", unit.index, without_secrets(str(error)))
-            if not again:
+    storing: tuple[Unit, Future[UnitResult]] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside:
+        while waiting or storing:
+            unit = waiting.popleft() if waiting else None
+            before, storing = storing, None
+            if unit is not None and attempts.exhausted:
                 yield postponed(unit, attempts.told(unit))
-                continue
-            waiting.append(unit)
-            time.sleep(attempts.pause_s())
-        else:
-            attempts.succeeded()
-            yield result
+            elif unit is not None:
+                compute = partial(worker.compute, unit, limit_s=config.unit_timeout_s)
+                computed, again = _tried(unit, compute, attempts)
+                if computed is None:
+                    yield from _again(unit, again, waiting, attempts)
+                else:
+                    storing = unit, beside.submit(worker.commit, unit, computed)
+            if before is not None:
+                result, again = _tried(before[0], before[1].result, attempts)
+                if result is None:
+                    yield from _again(before[0], again, waiting, attempts)
+                else:
+                    attempts.succeeded()
+                    yield result
 
 
-def postponed(unit: Unit, reason: str) -> UnitResult:
-    """Return the result of a unit that is left to a later run."""
-    return UnitResult(
-        unit=unit.index,
-        scenes=len(unit.scene_ids),
-        failures={},
-        views=0,
-        dropped_views=0,
-        stored_bytes=0,
-        seconds={},
-        postponed=printable(reason),
-        left=unit.scene_ids,
-    )
+def _tried(unit: Unit, step: Callable[[], T], attempts: Attempts) -> tuple[T | None, bool]:
+    """Return what a step gives; None where its cause may pass, and whether to try again."""
+    try:
+        return step(), False
+    except TransientError as error:
+        told = without_secrets(str(error))
+        _log.warning("unit %d: %s", unit.index, told)
+        return None, attempts.failed(unit, told)
 
 
-def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:
-    """Return the few numbers of a commit record."""
-    return UnitResult(
-        unit=record.unit,
-        scenes=len(record.scenes),
-        failures={scene.scene_id: scene.failure for scene in record.scenes if scene.failure},
-        views=sum(len(scene.view_ids) for scene in record.scenes),
-        dropped_views=sum(scene.dropped_views for scene in record.scenes),
-        stored_bytes=record.stored_bytes,
-        seconds=seconds,
-    )
+def _again(
+    unit: Unit, again: bool, waiting: deque[Unit], attempts: Attempts
+) -> Iterator[UnitResult]:
+    """Put a unit behind the others, or yield it as postponed."""
+    if not again:
+        yield postponed(unit, attempts.told(unit))
+        return
+    waiting.append(unit)
+    time.sleep(attempts.pause_s())
+
+
+def _nothing() -> None:
+    """Finish what was never begun."""

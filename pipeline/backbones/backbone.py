@@ -5,7 +5,8 @@ checks the views, says where tokens look, cuts a scene into batches, and hands t
 the CPU. Letters: V views, h w the encoder's own token grid, C channels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,8 +17,11 @@ from vega3d.pipeline.backbones.encoder import Encoder, Views
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.grid import TokenMap, pool_to_grid, pooling_weights
 from vega3d.pipeline.backbones.numerics import Numerics, gpu_kernels
-from vega3d.pipeline.backbones.on_device import pool_on_device
+from vega3d.pipeline.backbones.on_device import pool_on_device, to_host
 from vega3d.pipeline.backbones.settings import Canvas, ModelFacts
+
+Pooled = tuple[dict[str, Float32[np.ndarray, "V gh gw C"]], Float32[np.ndarray, "gh gw"]]
+"""Each tap on the common grid, and the share of each cell that is seen."""
 
 
 class Backbone:
@@ -73,26 +77,36 @@ class Backbone:
         *,
         scene_id: str,
         view_ids: Sequence[str],
-    ) -> tuple[dict[str, Float32[np.ndarray, "V gh gw C"]], Float32[np.ndarray, "gh gw"]]:
-        """Return each tap's features on the common grid, and the share of each cell that is seen.
+    ) -> Pooled:
+        """Return each tap's features on the common grid, and the seen share of each cell."""
+        return self.begin_pooled(rgb, grid, scene_id=scene_id, view_ids=view_ids)()
 
-        On a GPU they are pooled there: a hundredth of the tokens' bytes come back.
+    def begin_pooled(
+        self,
+        rgb: UInt8[np.ndarray, "V H W 3"],
+        grid: tuple[int, int],
+        *,
+        scene_id: str,
+        view_ids: Sequence[str],
+    ) -> Callable[[], Pooled]:
+        """Give views to the model, and return what hands over the result of `encode_pooled`.
+
+        A GPU is given its work and not waited for: who begins the next views before asking for
+        these leaves it no pause. There tokens are pooled too, and a hundredth of their bytes comes
+        back. On a CPU what is returned pools, in whatever thread calls it.
         """
         height, width = rgb.shape[1:3]
         tokens_at = self.token_map(height, width)
         passes = self._passes(rgb, scene_id=scene_id, view_ids=view_ids)
         if self._numerics.device == "cpu" or tokens_at.pooling != "area":
             tokens = self._gathered(((tap, found.cpu()) for tap, found in passes))
-            pooled = {
-                tap: pool_to_grid(values.numpy(), tokens_at, height, width, grid)
-                for tap, values in tokens.items()
-            }
-            return {tap: found for tap, (found, _) in pooled.items()}, pooled[self.taps[0]][1]
+            return partial(_pooled, tokens, tokens_at, (height, width), grid)
         parts = self._gathered(
             (tap, pool_on_device(found, tokens_at, height, width, grid)) for tap, found in passes
         )
         _, _, coverage = pooling_weights(tokens_at, height, width, grid)
-        return {tap: values.cpu().numpy() for tap, values in parts.items()}, coverage
+        take = to_host(parts)
+        return lambda: (take(), coverage)
 
     def _passes(
         self,
@@ -149,6 +163,20 @@ class Backbone:
                 f"{self._config.name} gave {values.dtype} {list(values.shape)} for {tap}, "
                 f"its facts say float32 {list(expected)}"
             )
+
+
+def _pooled(
+    tokens: Mapping[str, Float32[Tensor, "V h w C"]],
+    tokens_at: TokenMap,
+    image_size: tuple[int, int],
+    grid: tuple[int, int],
+) -> Pooled:
+    found = {
+        tap: pool_to_grid(values.numpy(), tokens_at, *image_size, grid)
+        for tap, values in tokens.items()
+    }
+    first = next(iter(found))
+    return {tap: values for tap, (values, _) in found.items()}, found[first][1]
 
 
 def check_views(rgb: np.ndarray, view_ids: Sequence[str]) -> None:

@@ -129,6 +129,15 @@ class BackboneConfig(ABC):
         """Return the settings as a store's config keeps them."""
         return asdict(self)  # type: ignore[call-overload, no-any-return]
 
+    @property
+    def arithmetic(self) -> int:
+        """Version of the numbers that these settings give; 0 for those that never changed.
+
+        Raised where a rounding moves by more than a machine's own last bits, so that a store begun
+        before is told from one begun after.
+        """
+        return 0
+
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
         """Rebuild the settings from a store's config, whose other fields are of no concern here."""

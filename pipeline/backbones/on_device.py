@@ -7,6 +7,7 @@ the axes shrink unlike; pixels are then up to two levels apart.
 Letters: V views, H W the images, C channels.
 """
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -52,6 +53,24 @@ def pool_on_device(
     used = torch.where(is_used, features.double(), 0.0)  # 0 times inf would be NaN
     wide = (by_row @ used.flatten(2)).view(count, grid[0], cols, channels)
     return torch.where(is_seen, (by_col @ wide).float(), torch.nan)
+
+
+def to_host(parts: Mapping[str, Tensor]) -> Callable[[], dict[str, np.ndarray]]:
+    """Begin to copy tensors from a GPU, and return what waits for them alone."""
+    held = {
+        name: torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        for name, values in parts.items()
+    }
+    for name, values in parts.items():
+        held[name].copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's stubs
+    copied.record()
+
+    def take() -> dict[str, np.ndarray]:
+        copied.synchronize()
+        return {name: values.numpy() for name, values in held.items()}
+
+    return take
 
 
 @lru_cache(maxsize=16)  # an upload makes the host wait for all that the GPU still has to do

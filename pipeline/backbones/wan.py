@@ -119,6 +119,11 @@ class WanConfig(BackboneConfig):
             raise ValueError(f"the reference recipe crops: fit must be crop, got {self.fit!r}")
 
     @property
+    def arithmetic(self) -> int:
+        """1: the VAE of views alone is in bfloat16 too, which was float32 before."""
+        return int(self.recipe == "vega3d" and self.dtype in ("bfloat16", "float8"))
+
+    @property
     def encodes_alone(self) -> bool:
         """Say whether the VAE sees single frames, which a rewritten encoder takes."""
         return self.recipe == "vega3d" and self.context != "clip"

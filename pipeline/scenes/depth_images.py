@@ -7,6 +7,7 @@ integers: sensors, and tools that saturate, write it; as millimetres it would be
 """
 
 import io
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
@@ -130,6 +131,7 @@ def _read_exr(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
             f"{where}: depth is OpenEXR; pip install 'vega3d[exr]', or save it as .npy"
         ) from error
     try:
+        _check_exr(OpenEXR.File(io.BytesIO(data), header_only=True), where)
         with OpenEXR.File(io.BytesIO(data)) as file:
             channels = {name: channel.pixels for name, channel in file.channels().items()}
     except RuntimeError as error:
@@ -139,3 +141,17 @@ def _read_exr(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
         raise ValueError(f"an EXR without a channel Z, Y, V or R; it has {sorted(channels)}")
     pixels = np.asarray(channels[name], dtype=np.float32)
     return pixels[..., 0] if pixels.ndim == 3 else pixels
+
+
+def _check_exr(file: Any, where: str) -> None:  # noqa: ANN401 - OpenEXR's, without types
+    """Refuse a file by its header: a few bytes a row unpack to any width."""
+    with file:
+        header = file.header()
+        low, high = (np.asarray(corner, np.int64) for corner in header["dataWindow"])
+        cols, rows = (int(size) for size in high - low + 1)
+        channels = len(header["channels"])
+    if rows * cols * channels > MAX_PIXELS:
+        raise SceneError(
+            f"{where}: depth image of {cols}x{rows} pixels in {channels} channels is over the "
+            f"limit of {MAX_PIXELS}; scale it down"
+        )

@@ -26,28 +26,19 @@ from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
 from vega3d.pipeline.scenes.files import Folder, read_file
 from vega3d.pipeline.scenes.scene import Scene
 
+_CORES = ("numpy.core", "numpy._core")  # before numpy 2, and since
+_MULTIARRAY = {f"{core}.multiarray" for core in _CORES}
 _KNOWN = (
     {
         (module, name)
         for module in ("builtins", "__builtin__")  # the latter in older protocols
-        for name in ("set", "frozenset", "complex", "bytearray", "range", "slice")
+        for name in ("set", "frozenset")
     }
-    | {
-        (f"numpy.{core}.{module}", name)
-        for core in ("core", "_core")
-        for module, name in (
-            ("multiarray", "_reconstruct"),
-            ("multiarray", "scalar"),
-            ("numeric", "_frombuffer"),
-        )
-    }
-    | {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("collections", "OrderedDict"),
-        ("_codecs", "encode"),  # how older protocols write bytes
-    }
+    | {(f"{core}.numeric", "_frombuffer") for core in _CORES}
+    | {("numpy", "dtype"), ("collections", "OrderedDict")}
 )
+MAX_INFO_BYTES = 4 << 30
+"""Largest info file; the published ones have 0.7 GB at most."""
 
 
 class EmbodiedScan:
@@ -91,12 +82,43 @@ class EmbodiedScan:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Knows containers and arrays; whatever else a pickle names is refused before it is made."""
+    """Knows containers and arrays; whatever else a pickle names is refused before it is made.
+
+    What would make much of few bytes (a range, bytes or an array of a stated size) is refused too.
+    """
 
     def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - as in the standard library
+        if (module, name) == ("numpy", "ndarray"):
+            return _NDARRAY
+        if module in _MULTIARRAY and name in ("_reconstruct", "scalar"):
+            return _empty_array if name == "_reconstruct" else _scalar
+        if (module, name) == ("_codecs", "encode"):
+            return _encoded
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no info file needs")
         return super().find_class(module, name)
+
+
+_NDARRAY = "numpy.ndarray"
+"""Stands for the class where a pickle names it, so that nothing but `_reconstruct` can use it."""
+
+
+def _empty_array(kind: object, shape: object, _code: object) -> np.ndarray:
+    """Return the empty array that a pickle fills in next."""
+    if kind != _NDARRAY or shape != (0,):
+        raise pickle.UnpicklingError("an array that is not empty before its bytes come")
+    return np.ndarray((0,), "b")
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> Any:  # noqa: ANN401 - of any type
+    return np.frombuffer(data, dtype, 1)[0]
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    """Return bytes as protocols before 3 write them; other codecs are not looked up."""
+    if encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"bytes in {encoding!r}")
+    return text.encode("latin-1")
 
 
 def _scenes(path: str) -> dict[str, Mapping[str, Any]]:
@@ -105,8 +127,10 @@ def _scenes(path: str) -> dict[str, Mapping[str, Any]]:
 
 
 @lru_cache(maxsize=2)
-def _parsed(path: str, _mtime_ns: int, _size: int) -> dict[str, Mapping[str, Any]]:
+def _parsed(path: str, _mtime_ns: int, size: int) -> dict[str, Mapping[str, Any]]:
     try:
+        if size > MAX_INFO_BYTES:
+            raise ValueError(f"over the limit of {MAX_INFO_BYTES} bytes")
         with open_plain(path) as file:
             listed = _PlainUnpickler(file).load()["data_list"]
         scenes = {str(scene["sample_idx"]): scene for scene in listed}

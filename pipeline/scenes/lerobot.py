@@ -19,11 +19,12 @@ from typing import Any
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.captures import Place
-from vega3d.pipeline.scenes.files import Folder, read_text
+from vega3d.pipeline.scenes.files import MAX_TABLE_BYTES, Folder, read_text
 from vega3d.pipeline.scenes.scene import Scene, View
 from vega3d.pipeline.scenes.video_frames import TimedFrames
 
 _INFO = "meta/info.json"
+_MAX_EPISODES = 10_000_000
 
 
 class LeRobot:
@@ -160,6 +161,7 @@ def _episode_rows(root: str) -> list[dict[str, Any]]:
         ) from error
     rows: list[dict[str, Any]] = []
     for path in sorted(glob(f"{escape(root)}/meta/episodes/**/*.parquet", recursive=True)):
+        _check_size(path, parquet.read_metadata(path))
         names = [
             name
             for name in parquet.read_schema(path).names
@@ -167,6 +169,17 @@ def _episode_rows(root: str) -> list[dict[str, Any]]:
         ]
         rows += parquet.read_table(path, columns=names).to_pylist()
     return sorted(rows, key=lambda row: int(row["episode_index"]))
+
+
+def _check_size(path: str, metadata: Any) -> None:  # noqa: ANN401 - pyarrow's, without types
+    """Refuse a table that is small on disk and large when it is read."""
+    groups = range(metadata.num_row_groups)
+    size_bytes = sum(metadata.row_group(index).total_byte_size for index in groups)
+    if metadata.num_rows > _MAX_EPISODES or size_bytes > MAX_TABLE_BYTES:
+        raise ValueError(
+            f"{path} has {metadata.num_rows} rows and {size_bytes} bytes, over the limit of "
+            f"{_MAX_EPISODES} and {MAX_TABLE_BYTES}"
+        )
 
 
 def _episode(

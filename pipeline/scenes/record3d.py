@@ -24,6 +24,7 @@ from vega3d.pipeline.scenes.cameras import check_intrinsics, check_pose, pinhole
 from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
 from vega3d.pipeline.scenes.files import Folder
+from vega3d.pipeline.scenes.lzfse_blocks import sizes_bytes
 from vega3d.pipeline.scenes.poses import opencv_from_opengl_pose, pose_from_quaternion
 from vega3d.pipeline.scenes.scene import Scene, natural_key
 
@@ -155,13 +156,13 @@ def _depth(
     data = _member(archive, f"rgbd/{number}.depth", where)
     rows, cols = metadata["dh"], metadata["dw"]
     if len(data) != 4 * rows * cols:
-        data = _decompressed(data, where)
+        data = _decompressed(data, 4 * rows * cols, where)
     if len(data) != 4 * rows * cols:
         raise SceneError(f"{where}: depth has {len(data)} bytes, must have {4 * rows * cols}")
     return np.frombuffer(data, dtype="<f4").reshape(rows, cols).astype(np.float32)
 
 
-def _decompressed(data: bytes, where: str) -> bytes:
+def _decompressed(data: bytes, size_bytes: int, where: str) -> bytes:
     try:
         import lzfse
     except ImportError as error:
@@ -169,6 +170,9 @@ def _decompressed(data: bytes, where: str) -> bytes:
             f"{where}: depth is compressed with LZFSE; pip install 'vega3d[record3d]'"
         ) from error
     try:
-        return bytes(lzfse.decompress(data))
+        stated, most = sizes_bytes(data)
+        if stated == size_bytes and most <= MAX_FILE_BYTES:
+            return bytes(lzfse.decompress(data))
     except (lzfse.error, MemoryError, ValueError) as error:
         raise SceneError(f"{where}: depth is damaged; export it again") from error
+    raise SceneError(f"{where}: depth has {stated} bytes, must have {size_bytes}")

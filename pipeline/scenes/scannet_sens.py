@@ -180,10 +180,14 @@ def _depth(
     data = read_range(path, start, size_bytes)
     rows, cols = header.depth_size
     if header.depth == "zlib_ushort":
+        # One byte more than there must be: a bomb is not unpacked, and is too long.
+        unpacker = zlib.decompressobj()
         try:
-            data = zlib.decompress(data, bufsize=2 * rows * cols)
+            data = unpacker.decompress(data, 2 * rows * cols + 1)
         except zlib.error as error:
             raise SceneError(f"{where}: depth is damaged ({error}); fetch it again") from error
+        if len(data) == 2 * rows * cols and not unpacker.eof:
+            raise SceneError(f"{where}: depth is damaged (it is cut short); fetch it again")
     if len(data) != 2 * rows * cols:
         raise SceneError(f"{where}: depth has {len(data)} bytes, must have {2 * rows * cols}")
     return np.frombuffer(data, dtype="<u2").reshape(rows, cols).astype(np.uint16)

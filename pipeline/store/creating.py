@@ -114,6 +114,12 @@ def _check_same(url: str, root: Root, theirs: Mapping[str, Any], objects: Object
     ours = root.ours
     if ours["config_digest"] != theirs["config_digest"]:
         fields = differing_fields(ours["identity"], theirs["identity"])
+        if all(one.startswith("arithmetic_version") for one in fields):
+            raise StoreError(
+                f"{url} was begun by a vega3d that computes this dtype in another way "
+                f"({'; '.join(fields)}), and one store never mixes two; finish it with the version "
+                "that began it, or write to another --out"
+            )
         raise StoreError(
             f"{url} was made with another config: {theirs['config_digest'][:12]} there, "
             f"{ours['config_digest'][:12]} asked for. Differing: {'; '.join(fields[:8])}. "

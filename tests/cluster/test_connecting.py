@@ -25,15 +25,20 @@ LOCAL = RunConfig(runner="ray", cpus_per_worker=0.5)
 @pytest.fixture(scope="module")
 def ports() -> Iterator[set[int]]:
     """Start Ray as `--runner ray` does, and return every port that it listens on."""
+    before = listening({os.getpid()})  # of other tests' servers
     with connection(LOCAL, num_cpus=2):
         ray.get(ray.remote(lambda: 1).remote())  # a worker listens as well
         me = psutil.Process()
         family = {me.pid, *(child.pid for child in me.children(recursive=True))}
-        yield {
-            found.laddr.port
-            for found in psutil.net_connections("tcp")
-            if found.status == psutil.CONN_LISTEN and found.pid in family
-        }
+        yield listening(family) - before
+
+
+def listening(processes: set[int]) -> set[int]:
+    return {
+        found.laddr.port
+        for found in psutil.net_connections("tcp")
+        if found.status == psutil.CONN_LISTEN and found.pid in processes
+    }
 
 
 def other_addresses() -> list[str]:
@@ -92,6 +97,18 @@ def test_a_job_posted_by_another_user_of_this_machine_is_refused(
 def test_the_token_is_not_left_behind(ports: set[int]) -> None:
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+
+
+@pytest.mark.slow
+def test_no_process_shows_the_token_in_its_command(ports: set[int]) -> None:
+    """Other users see the list of processes, and not their environment."""
+    me = psutil.Process()
+    shown = {child.pid: child.cmdline() for child in me.children(recursive=True)}
+    assert any("raylet" in word for words in shown.values() for word in words)
+    token = os.environ["RAY_AUTH_TOKEN"]
+    assert [words for words in shown.values() if any(token in word for word in words)] == []
+    for pid in shown:
+        assert Path(f"/proc/{pid}/environ").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow

@@ -131,6 +131,8 @@ def test_nodes_without_vega3d_are_told_with_the_actors_own_reason(
             done.stdout
         ), done.stderr[-1500:]
         assert "--wheel" in done.stdout
+        assert f"the Ray at --address 127.0.0.1:{port} asks for no token" in done.stderr
+        assert "can run commands as you; start it with RAY_AUTH_MODE=token" in done.stderr
     finally:
         family = [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]
         for process in family:

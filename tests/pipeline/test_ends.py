@@ -182,17 +182,36 @@ class Sick(SyntheticWorker):
         super().__init__(worker.store, worker.num_views)
         self.times, self.order = dict(times), []
 
-    def __call__(self, unit: Unit, limit_s: float = 0.0) -> object:
+    def compute(self, unit: Unit, **settings: object) -> ComputedUnit:
         self.order.append(unit.index)
         if self.times.get(unit.index, 0) > 0:
             self.times[unit.index] -= 1
             raise TransientError(f"http://u:p@h/{unit.index}.tar: does not answer")
-        return super().__call__(unit, limit_s)
+        return super().compute(unit, **settings)
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attempts, "FIRST_PAUSE_S", 0.001)
+
+
+class Slow(SyntheticWorker):
+    """Stores as slowly as it computes."""
+
+    def commit(self, unit: Unit, computed: ComputedUnit) -> object:
+        time.sleep(self.delay_s)
+        return super().commit(unit, computed)
+
+
+def test_a_unit_is_stored_while_the_next_one_is_computed(tmp_path: Path) -> None:
+    plan, worker = make_worker(str(tmp_path / "s"), 12)
+    slow = Slow(worker.store, worker.num_views, delay_s=0.1)
+    start = time.monotonic()
+    results = list(run_inline(slow, plan.units))
+    wall_s, num_scenes = time.monotonic() - start, sum(result.scenes for result in results)
+    assert [result.unit for result in results] == list(range(len(plan.units)))
+    in_turn_s = 0.1 * (num_scenes + len(plan.units))
+    assert wall_s < in_turn_s - 0.05 * len(plan.units)
 
 
 def test_a_unit_that_recovers_is_tried_again_after_the_others(tmp_path: Path) -> None:

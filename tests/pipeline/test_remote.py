@@ -4,12 +4,15 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from fault_proxy import Fault, FaultProxy, Request, chaos
 
 from vega3d.pipeline import remote, transient
-from vega3d.pipeline.errors import StoreError, TransientError
+from vega3d.pipeline.errors import StoreError, TransientError, UsageError
+from vega3d.pipeline.passwords import user_and_password
 from vega3d.pipeline.remote import RefusedError, Remote
 from vega3d.pipeline.scenes.byte_ranges import list_names, open_file, read_all, read_range
 from vega3d.pipeline.store.objects import Objects, open_objects
@@ -252,3 +255,25 @@ def test_a_web_servers_password_is_sent_and_never_told(proxy: FaultProxy, bucket
     with pytest.raises(TransientError) as away:
         Remote(place).read("x.tar")
     assert "p4ss" not in str(away.value)
+
+
+@pytest.mark.slow
+def test_a_web_servers_password_may_stand_in_netrc(
+    proxy: FaultProxy, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no list of processes shows it."""
+    kept = tmp_path / "netrc"
+    kept.write_text("machine 127.0.0.1 login me password p4ss!\ndefault login a password b\n")
+    kept.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(kept))
+    proxy.fault = lambda _request: Fault(status=403)
+    with pytest.raises(RefusedError, match="look at the URL's user and password"):
+        read_all(f"{proxy.url}/stores/y.tar")
+    assert proxy.seen[-1][0].headers["authorization"] == "Basic bWU6cDRzcyE="
+    assert user_and_password(urlsplit("http://elsewhere.invalid/x")) is None
+    kept.chmod(0o644)
+    with pytest.raises(UsageError, match="others may read the passwords in it; chmod 600"):
+        user_and_password(urlsplit("http://127.0.0.1/x"))
+    kept.write_text("machine")
+    with pytest.raises(UsageError, match="is no netrc file"):
+        user_and_password(urlsplit("http://127.0.0.1/x"))
