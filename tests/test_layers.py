@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "pipeline/store",
     },
     "train": {"train", "train/tasks", "pipeline", "pipeline/scenes", "pipeline/store"},
+    "train/annotations": {"train/annotations", "evaluate/benchmarks"},
     "train/pretrain": {
         "train",
         "train/pretrain",
