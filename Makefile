@@ -2,15 +2,24 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-output
+PAPER ?= desk-paper
 JOBS ?= auto
 RUNS ?= 300
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+<<<<<<< HEAD
 .PHONY: demo test lint types tests faults clean
+=======
+.PHONY: demo paper test lint types tests clean
+>>>>>>> main
 
 demo: $(INSTALLED)
 	$(BIN)/vega3d-extract demo --out $(OUT)
+
+# The paper's questions on the models of the package; the same command goes on.
+paper: $(INSTALLED)
+	$(BIN)/vega3d-benchmark desk --out $(PAPER)
 
 test: lint types tests
 
@@ -35,4 +44,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OUT) $(PAPER) .mypy_cache .ruff_cache .pytest_cache

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import psutil
 import ray
@@ -24,6 +25,7 @@ from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.writer import uncommitted
 
+T = TypeVar("T")
 CONFIG = RunConfig(runner="ray", address="auto", workers=2, attempts=20, unit_timeout_s=3)
 DELAY_S = 0.05
 
@@ -31,11 +33,10 @@ DELAY_S = 0.05
 class Nodes:
     """A head without a place for actors, and two nodes with one each; nodes that die come back."""
 
-    def __init__(self) -> None:
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False},
-        )
+    def __init__(self, *, gpus: bool = False) -> None:
+        self.each = {"num_cpus": 1, "num_gpus": int(gpus)}
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self.cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         self.nodes: list[Node] = []
         self.fill()
 
@@ -43,12 +44,23 @@ class Nodes:
         """Bring the nodes back to two."""
         self.nodes = [node for node in self.nodes if self._lives(node)]
         while len(self.nodes) < 2:
-            self.nodes.append(self.cluster.add_node(num_cpus=1, wait=True))
+            self.nodes.append(patiently(lambda: self.cluster.add_node(**self.each)))
 
     def _lives(self, node: Node) -> bool:
         if psutil.pid_exists(pid := raylet(node)):
             return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         return False
+
+
+def patiently(start: Callable[[], T]) -> T:
+    """Start a part of Ray, which gives up after 30 s on a machine that is busy."""
+    for _ in range(5):
+        try:
+            return start()
+        except Exception as error:  # Ray raises no other type
+            if "timed out during startup" not in str(error):
+                raise
+    return start()
 
 
 def raylet(node: Node) -> int:
@@ -65,12 +77,12 @@ def actors(node: Node) -> list[psutil.Process]:
 
 
 @contextmanager
-def several_nodes() -> Iterator[Nodes]:
-    """Start Ray with three nodes on this machine, and connect."""
+def several_nodes(*, gpus: bool = False) -> Iterator[Nodes]:
+    """Start Ray with three nodes on this machine, and connect; two have a GPU that is none."""
     before = os.environ.get("RAY_AUTH_MODE")
     os.environ["RAY_AUTH_MODE"] = "disabled"
     ray_runner.POLL_S = 0.5
-    nodes = Nodes()
+    nodes = Nodes(gpus=gpus)
     ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level="ERROR")
     cloudpickle.register_pickle_by_value(synthetic_unit)
     try:
