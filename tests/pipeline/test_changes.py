@@ -1,29 +1,26 @@
 """Stale work is not called done: what changed in a source is listed, and --refresh mends it."""
 
-import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_captures import CONFIG, SCENES, VIEWS, run, write_captures
+from small_captures import CONFIG, SCENES, VIEWS, move_poses, run, write_captures
 
 from vega3d.pipeline import changes, open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import preset
 from vega3d.pipeline.cli import app
-from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.extract import Summary, extract
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry
 from vega3d.pipeline.scenes.tars import pack
 from vega3d.pipeline.together import StorePlan, extract_together
-from vega3d.pipeline.worker import Runner, run_inline
+from vega3d.pipeline.worker import run_inline
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +33,6 @@ def captures(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "captures"))
 
 
-def move_poses(captures: Path, scene_id: str, metres: float = 10.0) -> None:
-    for path in (captures / scene_id / "pose").iterdir():
-        pose = np.loadtxt(path)
-        pose[0, 3] += metres
-        np.savetxt(path, pose)
-
-
 def check_refreshed(captures: Path | str, out: Path | str, whole: Path | str) -> None:
     """Assert that a store is what a run from scratch over the captures of now would make it."""
     fresh = run(captures, whole)
@@ -52,26 +42,8 @@ def check_refreshed(captures: Path | str, out: Path | str, whole: Path | str) ->
         np.testing.assert_array_equal(store.world_xyz(scene_id), expected.world_xyz(scene_id))
 
 
-@pytest.mark.parametrize(
-    "runner", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
-)
 def test_poses_that_moved_by_ten_metres_are_no_longer_called_done(
-    captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, runner: str
-) -> None:
-    with contextlib.ExitStack() as stack:
-        how: Runner = run_inline
-        if runner == "ray":
-            from vega3d.cluster.connecting import connection
-            from vega3d.cluster.ray_runner import run_ray
-
-            config = RunConfig(runner="ray", cpus_per_worker=0.5)
-            stack.enter_context(connection(config, num_cpus=1))
-            how = partial(run_ray, config=config)
-        _check_moved_poses(captures, tmp_path, caplog, how)
-
-
-def _check_moved_poses(
-    captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: Runner
+    captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "s"
     first = run(captures, out)
@@ -87,7 +59,7 @@ def _check_moved_poses(
     assert "b: its source has changed since it was computed: poses (by up to 10.00 m)" in (
         caplog.text
     )
-    third = run(captures, out, refresh=True, runner=how)
+    third = run(captures, out, refresh=True)
     assert (third.changed, third.committed, third.units_this_run) == ({}, 3, 2)
     for name in SCENES:
         moved = open_store(str(out)).world_xyz(name) - before[name]
