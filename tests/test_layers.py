@@ -46,6 +46,17 @@ MAY_IMPORT = {
         "pipeline/backbones",
         "pipeline/store",
     },
+    "train/paper": {  # the one room that sees all stages
+        "evaluate",
+        "evaluate/probes",
+        "pipeline",
+        "pipeline/scenes",
+        "pipeline/backbones",
+        "pipeline/store",
+        "train",
+        "train/paper",
+        "train/pretrain",
+    },
     "train/tasks": {"train/tasks", "train/batch.py", "train/config.py", "train/randomness.py"},
     "cluster": {"cluster", "pipeline", "pipeline/backbones", "pipeline/store"},
 }
