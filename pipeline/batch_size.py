@@ -5,13 +5,14 @@ it takes of a GPU is given back.
 """
 
 import logging
-import multiprocessing
 import os
+import pickle
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,9 +56,11 @@ def with_batch_size(numerics: Numerics, model: PreparedModel) -> Numerics:
     if numerics.device == "cuda" and not _gpu_is_here():
         _log.info("no GPU here to search the batch size on: %d", UNSEARCHED)
         return replace(numerics, batch_size=UNSEARCHED)
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as alone:
-        found = alone.submit(search_here, model, numerics).result()
+    # Not multiprocessing's: that runs a script anew which has no guard around its main part.
+    command = [sys.executable, "-P", "-c", f"from {__name__} import _answer; _answer()"]
+    asked = pickle.dumps((model, numerics))
+    done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, check=True)
+    found = int(done.stdout.split()[-1])
     _log.info("batch size %d is the best of this device", found)
     return replace(numerics, batch_size=found)
 
@@ -87,6 +90,12 @@ def best_size(measure: Callable[[int], Pass], limit_bytes: int) -> int:
         if found.seconds_per_view < fastest * (1 - WORTH):
             best, fastest = size, found.seconds_per_view
     return best
+
+
+def _answer() -> None:
+    """Print what the search finds for what comes on stdin, from `with_batch_size`."""
+    model, numerics = pickle.loads(sys.stdin.buffer.read())
+    sys.stdout.write(f"\n{search_here(model, numerics)}\n")
 
 
 def _measuring(model: PreparedModel, numerics: Numerics) -> tuple[int, Callable[[int], Pass]]:
