@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.cli_running import by_device, check_device, estimated, runner, tell_summary
+from vega3d.pipeline.cli_running import (
+    by_device,
+    check_device,
+    estimated,
+    runner,
+    tell_estimate,
+    tell_summary,
+)
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
-from vega3d.pipeline.cli_together import SEVERAL
+from vega3d.pipeline.cli_together import SEVERAL, SEVERAL_PLANS
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
@@ -62,20 +69,11 @@ def run(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command(fill=by_device)
+@app.command(fill=by_device, several=SEVERAL_PLANS)
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
     found = estimated(scenes, config, rates)
-    if refused := found["refused_scenes"]:
-        tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
-    tell(
-        f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
-        f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
-        f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
-        f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
-        f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
-        f"measures yours)\n{found['break_even']['verdict']}"
-    )
+    tell_estimate(found, rates)
     print_result(found)
 
 

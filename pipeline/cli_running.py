@@ -129,3 +129,17 @@ def tell_summary(summary: dict[str, Any]) -> None:
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)"
     )
+
+
+def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
+    """Tell a person what a run would do and cost."""
+    if refused := found["refused_scenes"]:
+        tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
+    tell(
+        f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
+        f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
+        f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
+        f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
+        f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
+        f"measures yours)\n{found['break_even']['verdict']}"
+    )

@@ -50,7 +50,7 @@ def estimate(
         "views": views,
         "units": len(plan.units),
         "scenes_per_shard": plan.scenes_per_shard,
-        "files": len(shards) + len(plan.units),
+        "files": layout.num_files(),
         "source_bytes": source_bytes,
         "stored_bytes": stored,
         "tflop": flops / 1e12,

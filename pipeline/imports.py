@@ -16,6 +16,7 @@ import numpy as np
 
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import SceneError, StoreError
+from vega3d.pipeline.local_files import check_fetched
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.scenes.scene import SceneEntry
 from vega3d.pipeline.store.creating import create_or_resume
@@ -137,16 +138,14 @@ def read_scene_arrays(path: str) -> SceneArrays:
     """Read one scene from a safetensors file; its name without the ending is the scene's id.
 
     Raises:
-        SceneError: The file holds a tensor of a name that is not known, no features, or no view
-            ids: numbered ones would match the views of any other store.
+        SceneError: The file cannot be read, holds a tensor of a name that is not known, no
+            features, or no view ids: numbered ones would match the views of any other store.
     """
-    from safetensors import safe_open
-    from safetensors.numpy import load_file
-
+    tensors, metadata = _read_tensors(path)
     names = {field.name for field in fields(SceneArrays)} - {"scene_id", "features", "view_ids"}
     features: dict[str, np.ndarray] = {}
     others: dict[str, Any] = {}
-    for name, values in load_file(path).items():
+    for name, values in tensors.items():
         if name.startswith("features."):
             whole = values.dtype.kind in "iu"  # float32 would round large ones before any check
             dtype = np.float64 if whole else np.float32
@@ -159,9 +158,28 @@ def read_scene_arrays(path: str) -> SceneArrays:
             )
     if not features:
         raise SceneError(f"{path}: no tensor named features.<tap>")
-    with safe_open(path, framework="numpy") as opened:
-        view_ids = _view_ids(path, (opened.metadata() or {}).get("view_ids", ""))
+    view_ids = _view_ids(path, metadata.get("view_ids", ""))
     return SceneArrays(scene_id=Path(path).stem, features=features, view_ids=view_ids, **others)
+
+
+def _read_tensors(path: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return a file's tensors, those that numpy has no type for as float32, and its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        check_fetched(path)
+        with safe_open(path, framework="pt") as opened:  # numpy has no bfloat16 and no float8
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            metadata = dict(opened.metadata() or {})
+    except (OSError, SafetensorError, AttributeError, TypeError) as error:
+        raise SceneError(
+            f"{path}: is no safetensors file that can be read ({error}); fetch or write it again"
+        ) from error
+    known = {
+        name: tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+        for name, tensor in found.items()
+    }
+    return {name: tensor.numpy() for name, tensor in known.items()}, metadata
 
 
 def _view_ids(path: str, text: str) -> tuple[str, ...]:

@@ -7,9 +7,14 @@ file of a terabyte; and a disk or mount that is not well is asked again.
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BufferedReader
 
 from vega3d.pipeline.transient import retried_io
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file starts that Git LFS left unfetched. Source: git-lfs, docs/spec.md."""
 
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read as a whole. An image over the limit of pixels is smaller."""
@@ -42,6 +47,32 @@ def read_plain(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
             return file.read()
 
     return retried_io(path, read)
+
+
+@contextmanager
+def told_if_unfetched(path: str) -> Iterator[None]:
+    """Say so where a file is not there because a link leads nowhere, as in a hub's cache."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if os.path.islink(path):
+            error.strerror = (
+                "is a link to a file that is not there; fetch the file, as with hf download"
+            )
+        raise
+
+
+def check_no_pointer(data: bytes, path: str) -> None:
+    """Raise OSError where a file's first bytes are those of a pointer that Git LFS left there."""
+    if data.startswith(_LFS_POINTER):
+        told = "is a Git LFS pointer; fetch the file with git lfs pull"
+        raise OSError(errno.EINVAL, told, path)
+
+
+def check_fetched(path: str) -> None:
+    """Raise OSError where a file was never fetched, for a library that opens the path itself."""
+    with told_if_unfetched(path), open_plain(path) as file:
+        check_no_pointer(file.read(len(_LFS_POINTER)), path)
 
 
 def check_plain(path: str) -> None:

@@ -38,7 +38,7 @@ def test_blocks_run_in_order(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "('scene', 'view', 'row', 'col', 'channel')" in done.stdout
-    assert "{'k300_b10': (2, 6, 8, 48), 'k300_b20': (2, 6, 8, 48)}" in done.stdout
+    assert "{'k300_b1': (2, 6, 8, 128), 'k300_b3': (2, 6, 8, 128)}" in done.stdout
     assert len(list((tmp_path / "demo-output" / "pictures").glob("*.png"))) == 3
 
 

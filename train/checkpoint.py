@@ -44,6 +44,10 @@ class State:
     average: dict[str, Tensor] | None
 
 
+_UNSEALED = "checkpoint.pt"
+"""What the first versions kept: one file, unpickled, without a hash or the run it is of."""
+
+
 def save_state(run_dir: Path, state: State, identity: dict[str, Any]) -> None:
     """Write a checkpoint, and keep the one before it; older ones go.
 
@@ -97,6 +101,13 @@ def load_state(run_dir: Path, identity: dict[str, Any]) -> State | None:
         raise UsageError(
             f"{run_dir}: no checkpoint is whole ({', '.join(damaged)}); remove them to start the "
             "run over, or restore one from a copy"
+        )
+    if (old := run_dir / _UNSEALED).exists():
+        _log.warning(
+            "%s was saved by an older vega3d and vouches for nothing: it is not read, and the run "
+            "begins at its first step. To go on from it, repeat the command with the version that "
+            "wrote it; else remove it",
+            old,
         )
     return None
 

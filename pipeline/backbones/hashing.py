@@ -14,7 +14,9 @@ from typing import Any
 
 from vega3d.pipeline.backbones.checkpoints import KINDS, cache_dir, model_folder
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.errors import CheckpointError
 from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.local_files import check_fetched
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,10 @@ def _hashes(path: Path) -> dict[str, str]:
     The time of the last change of the inode cannot be set back, as the file's own time can; a file
     that was copied into its place has another inode.
     """
+    try:
+        check_fetched(str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror}") from error
     real = path.resolve()
     stat = real.stat()
     key = [path.name, str(real), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns,

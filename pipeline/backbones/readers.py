@@ -16,10 +16,26 @@ def naming_the_encoder(config: BackboneConfig) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
+        if _reads(config, model_name(config)):
+            raise  # what is wrong is not which encoder the model is for
         if others := _readers(model_name(config), besides=config.name):
             told = f"it is a model for --backbone {' or '.join(others)}, not for {config.name}"
             raise CheckpointError(f"{error}; {told}") from error
         raise
+
+
+def _reads(config: BackboneConfig, model: str) -> bool:
+    """Say whether an encoder understands the configs of a model's folder."""
+    folder = Path(model).expanduser()
+    if not config.parts or not folder.is_dir():
+        return False
+    try:
+        describe(config, model, read_configs(folder, config.parts))
+    except CheckpointError:
+        return False
+    except UsageError:
+        pass  # it has no such block: it is read all the same
+    return True
 
 
 def _readers(model: str, besides: str) -> list[str]:
@@ -29,14 +45,6 @@ def _readers(model: str, besides: str) -> list[str]:
         other = family(name)()
         if name == besides or not other.parts:
             continue
-        if model in (model_name(other), *other.published):
-            found.append(name)
-        elif (folder := Path(model).expanduser()).is_dir():
-            try:
-                describe(other, model, read_configs(folder, other.parts))
-            except CheckpointError:
-                continue
-            except UsageError:
-                pass  # it has no such block: it is read all the same
+        if model in (model_name(other), *other.published) or _reads(other, model):
             found.append(name)
     return found

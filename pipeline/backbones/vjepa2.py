@@ -57,7 +57,7 @@ class Vjepa2Config(TowerConfig):
 
     name: ClassVar[str] = "vjepa2"
     classes: ClassVar[str] = "VJEPA2Model"
-    licence: ClassVar[str] = "MIT"
+    licence: ClassVar[str] = "MIT"  # the two ViT-g that were not trained on are Apache-2.0
     parts: ClassVar[tuple[str, ...]] = (".",)
     published: ClassVar[Mapping[str, Configs]] = {
         "facebook/vjepa2-vitl-fpc64-256": _published(1024, 24, 4096, 16, 256),

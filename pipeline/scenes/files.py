@@ -1,20 +1,21 @@
 """Files and folders of captures: listing, reading, and in plain words why that cannot be done."""
 
 import codecs
-import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vega3d.pipeline.local_files import MAX_FILE_BYTES, read_plain
+from vega3d.pipeline.local_files import (
+    MAX_FILE_BYTES,
+    check_no_pointer,
+    read_plain,
+    told_if_unfetched,
+)
 from vega3d.pipeline.scenes.scene import natural_key
 
 MAX_MATRIX_BYTES = 1 << 20
 MAX_TABLE_BYTES = 1 << 28
 """Of text files that hold one matrix, or one line a view."""
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a file starts that Git LFS left unfetched. Source: git-lfs, docs/spec.md."""
 
 _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -90,16 +91,9 @@ def read_file(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
             or is a pointer that Git LFS left in its place.
         TransientError: The disk or mount did not answer.
     """
-    try:
+    with told_if_unfetched(path):
         data = read_plain(path, limit_bytes)
-    except FileNotFoundError as error:
-        if os.path.islink(path):
-            error.strerror = (
-                "is a link to a file that is not there; fetch the file, as with hf download"
-            )
-        raise
-    if data.startswith(_LFS_POINTER):
-        raise OSError(errno.EINVAL, "is a Git LFS pointer; fetch the file with git lfs pull", path)
+    check_no_pointer(data, path)
     return data
 
 

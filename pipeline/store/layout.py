@@ -47,6 +47,12 @@ _COLUMNS: Mapping[str, Index] = {
 _SCENES_A_FILE = 65_536
 """Of a small array with one value a scene."""
 
+_RECORD_BYTES_A_VIEW = 300
+"""Base64 of 25 float64, a size and an id, in JSON: measured 286."""
+
+_BESIDE = 6
+"""Rows, copy and index; settings, summary and one log."""
+
 _VIEWS_A_CHUNK = 32
 _FILE_BYTES = 2**28
 """Of a small array with values a view, were every view real."""
@@ -207,8 +213,25 @@ class Layout:
                 most = self.chunk_counts(spec, [scene.num_views for scene in scenes])[-1]
                 yield spec, unit.index, spec.shard_bytes(most)
 
+    def num_files(self) -> int:
+        """Return how many files the store will have: a run's log, settings and summary with them.
+
+        A unit has its shards, its record and its notes; the rest does not grow with the units, but
+        for a file of each small array a 65,536 scenes or 256 MiB.
+        """
+        small = (*self.merged_arrays, *self.fixed_arrays)
+        each = [-(-spec.shape[0] // (spec.shard or spec.chunk)[0]) for spec in small]
+        metadata = len(self.unit_arrays) + len(small) + 1
+        return len(self.plan.units) * (len(self.unit_arrays) + 2) + sum(each) + metadata + _BESIDE
+
     def check_sizes(self) -> None:
-        """Raise StoreError where a shard would be larger than one PUT to a bucket may be."""
+        """Raise StoreError where an object would be larger than one PUT to a bucket may be."""
+        views = sum(scene.num_views for scene in self.plan.scenes)
+        if (size := views * _RECORD_BYTES_A_VIEW) > MAX_PUT_BYTES:
+            raise StoreError(
+                f"the index of {views} views would take about {size / 2**30:.1f} GiB, and one PUT "
+                "takes 5; extract into several stores, which open_store([a, b]) reads as one"
+            )
         for spec, unit, size in self.planned_bytes():
             if size > MAX_PUT_BYTES:
                 raise StoreError(

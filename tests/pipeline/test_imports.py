@@ -1,6 +1,7 @@
 """Features of others: what is content, what is refused, and what is not covered."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,3 +119,52 @@ def test_whole_ids_with_a_mask_are_kept_and_unseen_is_nan(tmp_path: Path) -> Non
     found = import_arrays(str(tmp_path / "s"), [given], model="m").features("a")
     assert np.isnan(found[:, 0]).all()
     assert (found[:, 1:] == 2047).all()
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float16", "float8_e4m3fn"])
+def test_short_floats_are_read_exactly(tmp_path: Path, name: str) -> None:
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    values = torch.linspace(-2, 2, VIEWS * ROWS * COLS * 6).reshape(VIEWS, ROWS, COLS, 6)
+    short = values.to(getattr(torch, name))
+    path = tmp_path / "a.safetensors"
+    save_torch({"features.b0": short}, path, metadata={"view_ids": json.dumps(["x", "y", "z"])})
+    store = import_arrays(str(tmp_path / "s"), [read_scene_arrays(str(path))], model="m")
+    np.testing.assert_array_equal(store.features("a"), short.float().numpy())
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def pointer(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+
+
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent / "blobs" / "none")
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (cut, "incomplete metadata"),
+        (pointer, "is a Git LFS pointer; fetch the file with git lfs pull"),
+        (dangling, "No such file"),
+        (empty, "header too small"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_reason(
+    tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file({"features.b0": scene().features["b0"]}, path, metadata={"view_ids": '["x"]'})
+    damage(path)
+    with pytest.raises(SceneError, match=f"a.safetensors: is no safetensors file.*{told}"):
+        read_scene_arrays(str(path))

@@ -157,3 +157,18 @@ def test_a_damaged_line_of_the_log_is_named(run_dir: Path, line: str) -> None:
     path.write_bytes(line.encode(errors="surrogateescape") + b"\n" + path.read_bytes())
     with pytest.raises(UsageError, match=r"metrics\.jsonl, line 1: is damaged"):
         read_metrics(run_dir)
+
+
+def test_an_unsealed_checkpoint_of_an_older_version_is_named_and_not_read(
+    finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity = read_record(finished)["identity"]
+    old = tmp_path / "checkpoint.pt"
+    old.write_bytes(b"\x80\x05cposix\nsystem\n.")  # whoever unpickles this runs a command
+    assert load_state(tmp_path, identity) is None
+    assert f"{old} was saved by an older vega3d" in caplog.text
+    assert "repeat the command with the version that wrote it; else remove it" in caplog.text
+    caplog.clear()
+    shutil.copy(finished / NEWEST, tmp_path)
+    assert load_state(tmp_path, identity).done == 6
+    assert not caplog.records

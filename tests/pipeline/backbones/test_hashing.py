@@ -3,13 +3,18 @@
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vega3d.pipeline.backbones.hashing import weights_sha256
+from vega3d.pipeline.backbones.hashing import model_sha256, weights_sha256
+from vega3d.pipeline.backbones.readers import naming_the_encoder
+from vega3d.pipeline.backbones.siglip import SiglipConfig
+from vega3d.pipeline.backbones.tiny import write_tiny_siglip
+from vega3d.pipeline.errors import CheckpointError
 
 PARTS = ("transformer", "vae")
 
@@ -139,3 +144,31 @@ def test_many_writers_agree(model: Path, cache: Path) -> None:
     assert len(found) == 16
     assert len(set(found)) == 1
     assert not list((cache / "hashes").glob(".tmp-*"))
+
+
+def unfetched(path: Path) -> None:
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n")
+
+
+def dangling(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent / "blobs" / "none")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (unfetched, "is a Git LFS pointer; fetch the file with git lfs pull"),
+        (dangling, "is a link to a file that is not there; fetch the file, as with hf download"),
+    ],
+)
+def test_weights_that_were_never_fetched_say_how(
+    tmp_path: Path, damage: Callable[[Path], None], told: str
+) -> None:
+    """And nobody is told to try another encoder, which reads the same config.json."""
+    write_tiny_siglip(tmp_path / "model")
+    damage(tmp_path / "model" / "model.safetensors")
+    config = SiglipConfig(model=str(tmp_path / "model"))
+    with pytest.raises(CheckpointError) as caught, naming_the_encoder(config):
+        model_sha256(config)
+    assert str(caught.value) == f"{tmp_path}/model/model.safetensors: {told}"

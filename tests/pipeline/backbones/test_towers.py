@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from tiny_encoders import write_clip, write_dinov2, write_dinov2_registers, write_dinov3
 from torch import Tensor
 from transformers import (
+    AutoConfig,
+    AutoModel,
     CLIPVisionModel,
     Dinov2Model,
     Dinov2WithRegistersModel,
@@ -19,8 +21,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from vega3d.pipeline.backbones.checkpoints import planned_facts
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.preprocessing import IMAGENET, OPENAI
+from vega3d.pipeline.backbones.registry import family
 from vega3d.pipeline.errors import CheckpointError
 
 RNG = np.random.default_rng(0)
@@ -112,3 +116,49 @@ def test_without_a_processor_s_file_the_family_s_numbers_are_taken(tmp_path: Pat
     known = encode("dinov3", tmp_path, rgb)
     (tmp_path / "preprocessor_config.json").unlink()
     torch.testing.assert_close(encode("dinov3", tmp_path, rgb), known, rtol=0, atol=0)
+
+
+DOCUMENTED = {
+    # Source: facebookresearch/dinov2, MODEL_CARD.md; facebookresearch/dinov3 and
+    # facebookresearch/vjepa2, README.md.
+    ("dinov2", "facebook/dinov2-small"): 21,
+    ("dinov2", "facebook/dinov2-base"): 86,
+    ("dinov2", "facebook/dinov2-large"): 300,
+    ("dinov2", "facebook/dinov2-giant"): 1100,
+    ("dinov3", "facebook/dinov3-vits16-pretrain-lvd1689m"): 21,
+    ("dinov3", "facebook/dinov3-vits16plus-pretrain-lvd1689m"): 29,
+    ("dinov3", "facebook/dinov3-vitb16-pretrain-lvd1689m"): 86,
+    ("dinov3", "facebook/dinov3-vitl16-pretrain-lvd1689m"): 300,
+    ("dinov3", "facebook/dinov3-vith16plus-pretrain-lvd1689m"): 840,
+    ("dinov3", "facebook/dinov3-vit7b16-pretrain-lvd1689m"): 6716,
+    ("vjepa2", "facebook/vjepa2-vitl-fpc64-256"): 300,
+    ("vjepa2", "facebook/vjepa2-vith-fpc64-256"): 600,
+    ("vjepa2", "facebook/vjepa2-vitg-fpc64-384"): 1000,
+}
+"""Millions of parameters that the publishers tell, to one or two digits."""
+
+
+@pytest.mark.parametrize(("name", "model"), DOCUMENTED)
+def test_published_sizes_have_the_documented_number_of_parameters(name: str, model: str) -> None:
+    found = planned_facts(family(name)(model=model)).parameters / 1e6
+    assert found == pytest.approx(DOCUMENTED[name, model], rel=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dinov2", "dinov3", "clip", "siglip", "vjepa2"])
+def test_every_published_size_is_the_real_class_s(name: str) -> None:
+    """The class, made of each published config on the meta device, holds what planning counts."""
+    for model, configs in family(name).published.items():
+        facts = planned_facts(family(name)(model=model, blocks=(-1,)))
+        given = dict(configs["."])
+        config = AutoConfig.for_model(given.pop("model_type"), **given)
+        with torch.device("meta"):
+            whole = AutoModel.from_config(config)
+        counted = {part: v.numel() for part, v in whole.named_parameters() if not _idle(part)}
+        assert sum(counted.values()) == facts.parameters, model
+
+
+def _idle(part: str) -> bool:
+    """Say whether an encoder has no use for a part: another half, a head, what training needs."""
+    other = ("text_model", "logit", "_projection.weight", "vision_model.head", "post_layernorm")
+    return any(word in part for word in (*other, "mask_token", "predictor"))
