@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,13 @@ from small_captures import CONFIG, SCENES, VIEWS, run, write_captures
 
 from vega3d.pipeline import changes, open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import preset
 from vega3d.pipeline.cli import app
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.extract import Summary, extract
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry
 from vega3d.pipeline.scenes.tars import pack
+from vega3d.pipeline.together import StorePlan, extract_together
 from vega3d.pipeline.worker import Runner, run_inline
 
 
@@ -289,3 +292,22 @@ def test_the_command_lists_it_exits_3_and_refresh_exits_0(
     assert "1 scenes have another source now; run with --refresh" in told
     code, found, _ = command("--refresh")
     assert (code, found["changed"], found["units_this_run"]) == (0, {}, 1)
+
+
+def test_several_stores_of_one_pass_are_refreshed_each(captures: Path, tmp_path: Path) -> None:
+    def go(refresh: bool = False) -> list[Summary]:
+        plans = [
+            StorePlan(out=str(tmp_path / name), config=replace(CONFIG, backbone=backbone))
+            for name, backbone in (("rgb", CONFIG.backbone), ("random", preset("random")))
+        ]
+        return extract_together(
+            read_scenes(str(captures)), plans, numerics=Numerics(threads=1), run=run_inline,
+            refresh=refresh,
+        )  # fmt: skip
+
+    assert [one.committed for one in go()] == [3, 3]
+    move_poses(captures, "b")
+    assert [list(one.changed) for one in go()] == [["b"], ["b"]]
+    assert [(one.units_this_run, one.changed) for one in go(refresh=True)] == [(1, {}), (1, {})]
+    check_refreshed(captures, tmp_path / "rgb", tmp_path / "whole")
+    assert [one.changed for one in go()] == [{}, {}]
