@@ -3,6 +3,7 @@
 Standard library only.
 """
 
+import os
 from pathlib import Path
 
 
@@ -16,3 +17,8 @@ def below(source: object) -> tuple[str, ...]:
     root = getattr(source, "root", "")
     tars = {str(one.url).rpartition("/")[0] for one in getattr(source, "scenes", ())}
     return tuple(sorted(filter(None, {str(root), *tars})))
+
+
+def cache_dir() -> Path:
+    """Return the folder of small remembered things: VEGA3D_CACHE, else ~/.cache/vega3d."""
+    return Path(os.environ.get("VEGA3D_CACHE") or Path.home() / ".cache" / "vega3d")
