@@ -29,6 +29,7 @@ from vega3d.train.cli import main as train
 
 REPO = Path(__file__).parents[2]
 USER, PASSWORD, TOKEN, ESCAPE = "nobody17", "p4ssw0rd", "t0k3n", "\x1b[2J"
+pytestmark = pytest.mark.slow
 SPOKEN = [REPO / "pipeline" / name for name in ("texts.py", "commands.py")]
 """The modules that may write to a stream."""
 
