@@ -5,16 +5,68 @@ Standard library and typer only, until one is called.
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import DEFAULT, unchanged
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import tell
+from vega3d.pipeline.commands import check_out, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.settings import settings
+
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""One of these is there where a GPU is: of NVIDIA's driver, in WSL, of AMD's."""
 
 if TYPE_CHECKING:
     from vega3d.pipeline.worker import Runner
+
+
+def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that follow from the device: a CPU is slow, so its units are small.
+
+    A store that is there keeps its own precision and number of scenes a shard, whatever the device.
+    """
+    device, out = asked.get("device", "auto"), asked.get("out")
+    if device == "auto":
+        if asked.get("runner") == "ray" and asked.get("address", "local") != "local":
+            raise UsageError(
+                "--device auto looks at this machine, not at the cluster's; "
+                "say --device cuda or cpu"
+            )
+        device = "cuda" if gpu_is_here() else "cpu"
+    stored = _stored_config(out) if out else {}
+    on_gpu = device == "cuda"
+    found = {"device": device}
+    if "gpus_per_worker" not in asked:
+        found["gpus_per_worker"] = 1.0 if on_gpu else 0.0
+    if "scenes_per_shard" not in asked:
+        found["scenes_per_shard"] = stored.get("scenes_per_shard", 8 if on_gpu else 1)
+    if "batch_size" not in asked and on_gpu:
+        found["batch_size"] = 0
+    if asked.get("dtype", "auto") == "auto" and (usual := usual_dtype(asked, on_gpu)):
+        found["dtype"] = stored.get("dtype", usual)
+    return found
+
+
+def usual_dtype(asked: Mapping[str, Any], on_gpu: bool) -> str:
+    """Return the precision that an encoder has where none is asked for; "" where it has none."""
+    config = unchanged(asked.get("backbone", DEFAULT), asked)
+    follows = [one for one in settings(config) if one.key == "dtype" and "auto" in one.metavar]
+    if not follows:
+        return ""
+    own = str(getattr(config, "dtype"))  # noqa: B009 - not every family has it
+    return "bfloat16" if on_gpu and own == "float32" else own
+
+
+def _stored_config(out: str) -> dict[str, Any]:
+    """Return the settings of a store that is there; {} where there is none."""
+    from vega3d.pipeline.store.store import stored_attributes
+
+    check_out(out)
+    attributes = stored_attributes(out)
+    return {} if attributes is None else dict(attributes["identity"]["config"])
 
 
 def check_device(numerics: Numerics, run: RunConfig) -> None:
@@ -24,7 +76,9 @@ def check_device(numerics: Numerics, run: RunConfig) -> None:
 
 
 def gpu_is_here() -> bool:
-    """Return whether torch sees a GPU in this process; loads torch."""
+    """Return whether torch sees a GPU in this process; loads torch where there may be one."""
+    if not any(Path(device).exists() for device in _GPU_DEVICES):
+        return False
     import torch
 
     return torch.cuda.is_available()

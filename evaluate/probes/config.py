@@ -21,8 +21,8 @@ class ProbeConfig:
 
     strengths: tuple[float, ...] = (1e-4, 1e-2, 1.0, 100.0)
     """Of the ridge, in shares of the standardised channels' variance (the last reads little more
-    than the mean); chosen on scenes that are
-    fitted, never on those scored."""
+    than the mean); chosen on scenes that are fitted,
+    never on those scored."""
 
     mlp_hidden: int = 128
     """Width of the small MLP's one hidden layer; 0 leaves the MLP out."""
