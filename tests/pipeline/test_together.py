@@ -165,6 +165,7 @@ def hindered(folder: Path, source: SceneSource) -> tuple[TogetherWriter, list[Un
     return TogetherWriter(source, writers, todo), list(rows.units)
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_tried_again_and_the_others_are_not(
     tmp_path: Path,
 ) -> None:
@@ -181,6 +182,7 @@ def test_a_store_that_does_not_answer_is_tried_again_and_the_others_are_not(
         assert found[name].digest == alone(tmp_path / "alone" / name, backbone).digest
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_between_two_stores_goes_on_where_each_is(tmp_path: Path) -> None:
     HINDRANCES[:] = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
