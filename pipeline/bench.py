@@ -82,10 +82,10 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
     return found
 
 
-def save(found: dict[str, Any], config: ExtractConfig, numerics: Numerics, out: str) -> str:
-    """Write the table, to where `plan` finds it unless told another place; returns the place."""
+def save(found: dict[str, Any], config: ExtractConfig, numerics: Numerics) -> str:
+    """Write the table to where `plan` finds it; returns the place."""
     dtype = str(getattr(config.backbone, "dtype", "float32"))
-    file = Path(out) if out else bench_file(config.backbone.name, numerics.device, dtype)
+    file = bench_file(config.backbone.name, numerics.device, dtype)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, (json.dumps(found, indent=1) + "\n").encode())
     return str(file)

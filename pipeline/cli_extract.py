@@ -102,18 +102,15 @@ def bench(
         bool, typer.Option("--full", help="All blocks of the 1.3B sizes (8 GB), not two, scaled.")
     ] = False,
     repeats: Annotated[int, typer.Option(help="Measured passes after one warm-up.")] = 2,
-    out: Annotated[
-        str, typer.Option(help="File for the table, JSON; below VEGA3D_CACHE where left out.")
-    ] = "",
 ) -> None:
-    """Measure this machine stage by stage, beside diffusers' own way; `plan` goes by it."""
+    """Measure this machine, stage by stage, beside diffusers' own way; `plan` goes by the table."""
     from vega3d.pipeline.bench import bench as measure
     from vega3d.pipeline.bench import save, table
 
     found = measure(config, numerics, full=full, repeats=repeats)
     for line in table(found):
         tell(line)
-    print_result({**found, "saved": save(found, config, numerics, out)})
+    print_result({**found, "saved": save(found, config, numerics)})
 
 
 def extract_to(
