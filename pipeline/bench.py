@@ -27,7 +27,7 @@ from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environ
 from vega3d.pipeline.backbones.settings import size_text
 from vega3d.pipeline.backbones.tiny import write_random_wan
 from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
-from vega3d.pipeline.bench_naive import Naive
+from vega3d.pipeline.backbones.wan_naive import Naive
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.files import write_whole
