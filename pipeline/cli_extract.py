@@ -12,8 +12,10 @@ import typer
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.cli_running import (
     by_device,
+    by_machine,
     check_device,
     estimated,
+    rates_here,
     runner,
     tell_estimate,
     tell_summary,
@@ -58,7 +60,7 @@ def run(
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
-        print_result(estimated(scenes, config, Rates(workers=run.workers)))
+        print_result(estimated(scenes, config, rates_here(config, numerics, run.workers), numerics))
         return
     summary = extract_to(
         scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
@@ -69,10 +71,10 @@ def run(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command(fill=by_device, several=SEVERAL_PLANS)
+@app.command(fill=by_machine, several=SEVERAL_PLANS)
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
-    found = estimated(scenes, config, rates)
+    found = estimated(scenes, config, rates, numerics)
     tell_estimate(found, rates)
     print_result(found)
 
@@ -154,5 +156,6 @@ def extract_to(
         except BaseException as error:
             log.close(None, error)
             raise
+    summary = log.with_figures(summary)
     log.close(summary)
     return asdict(summary)
