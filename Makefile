@@ -2,14 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-output
+PAPER ?= desk-paper
 JOBS ?= auto
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types tests clean
+.PHONY: demo paper test lint types tests clean
 
 demo: $(INSTALLED)
 	$(BIN)/vega3d-extract demo --out $(OUT)
+
+# The paper's questions on the models of the package; the same command goes on.
+paper: $(INSTALLED)
+	$(BIN)/vega3d-benchmark desk --out $(PAPER)
 
 test: lint types tests
 
@@ -31,4 +36,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OUT) $(PAPER) .mypy_cache .ruff_cache .pytest_cache

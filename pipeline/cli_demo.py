@@ -22,7 +22,7 @@ def demo(
     out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "demo-output",
     dry_run: DryRun = False,
 ) -> None:
-    """Extract, score and train on procedural rooms with tiny checkpoints; needs no download."""
+    """Extract, score and train on procedural rooms with the desk models; needs no download."""
     check_out(out)
     from vega3d.cluster.connecting import connection
     from vega3d.pipeline.demo import SCENES, run_demo
@@ -34,7 +34,8 @@ def demo(
         made = run_demo(out, partial(extract_to, run=run))
     made |= _score_and_train(made, out)
     tell(
-        f"\nprior features:     {made['prior']}\nsemantic features:  {made['semantic']}\n"
+        f"\nprior features:     {made['prior']}\nits random twin's:  {made['random']}\n"
+        f"semantic features:  {made['semantic']}\n"
         f"Now look at\n"
         f"  pictures of them   {made['pictures'][0]} and its neighbours\n"
         f"  consistency        {made['consistency']}\n"
@@ -49,8 +50,9 @@ def _score_and_train(made: dict[str, Any], out: str) -> dict[str, str]:
     from vega3d.train.config import TrainConfig
     from vega3d.train.fitting import fit
 
-    stores = [f"{name}={made[name]}" for name in ("prior", "semantic")]
+    stores = [f"{name}={made[name]}" for name in ("prior", "random", "semantic")]
     scored = report(stores, f"{out}/consistency")
-    config, run = TrainConfig(steps=80, hidden_dim=64), TrainRun(eval_every=10, log_every=5)
+    config = TrainConfig(tasks=("depth", "matching"), steps=120, hidden_dim=64, batch_size=8)
+    run = TrainRun(eval_every=20, log_every=5)
     fit(made["prior"], made["semantic"], f"{out}/fusion", config, run)
     return {"consistency": str(scored.html), "fusion": f"{out}/fusion/report.html"}

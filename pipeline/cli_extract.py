@@ -3,16 +3,25 @@
 Standard library and typer only, until one runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.cli_running import check_device, estimated, gpu_is_here, runner, tell_summary
+from vega3d.pipeline.cli_running import (
+    by_device,
+    by_machine,
+    check_device,
+    estimated,
+    rates_here,
+    runner,
+    tell_estimate,
+    tell_summary,
+)
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
-from vega3d.pipeline.cli_together import SEVERAL
+from vega3d.pipeline.cli_together import SEVERAL, SEVERAL_PLANS
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
@@ -24,28 +33,6 @@ if TYPE_CHECKING:
     from vega3d.pipeline.worker import UnitResult
 
 app = Program()
-
-
-def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that follow from the device: a CPU is slow, so its units are small.
-
-    A store that is there keeps its own number of scenes a shard, whatever the device.
-    """
-    device, out = asked.get("device", "auto"), asked.get("out")
-    if device == "auto":
-        if asked.get("runner") == "ray" and asked.get("address", "local") != "local":
-            raise UsageError(
-                "--device auto looks at this machine, not at the cluster's; "
-                "say --device cuda or cpu"
-            )
-        device = "cuda" if gpu_is_here() else "cpu"
-    found = {"device": device}
-    if "gpus_per_worker" not in asked:
-        found["gpus_per_worker"] = 1.0 if device == "cuda" else 0.0
-    if "scenes_per_shard" not in asked:
-        usual = 8 if device == "cuda" else 1
-        found["scenes_per_shard"] = (out and _stored_scenes_per_shard(out)) or usual
-    return found
 
 
 _PromptEmbeds = Annotated[
@@ -73,7 +60,7 @@ def run(
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
-        print_result(estimated(scenes, config, Rates(workers=run.workers)))
+        print_result(estimated(scenes, config, rates_here(config, numerics, run.workers), numerics))
         return
     summary = extract_to(
         scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
@@ -84,20 +71,11 @@ def run(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command(fill=by_device)
+@app.command(fill=by_machine, several=SEVERAL_PLANS)
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
-    found = estimated(scenes, config, rates)
-    if refused := found["refused_scenes"]:
-        tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
-    tell(
-        f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
-        f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
-        f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
-        f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
-        f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
-        f"measures yours)\n{found['break_even']['verdict']}"
-    )
+    found = estimated(scenes, config, rates, numerics)
+    tell_estimate(found, rates)
     print_result(found)
 
 
@@ -180,13 +158,3 @@ def extract_to(
             raise
     log.close(summary)
     return asdict(summary)
-
-
-def _stored_scenes_per_shard(out: str) -> int | None:
-    from vega3d.pipeline.store.store import stored_attributes
-
-    check_out(out)
-    attributes = stored_attributes(out)
-    if attributes is None:
-        return None
-    return int(attributes["identity"]["config"].get("scenes_per_shard", 1))

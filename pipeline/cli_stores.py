@@ -59,7 +59,10 @@ def verify(
     ] = None,
     sample: Annotated[int, typer.Option(help="Scenes that --deep computes anew.")] = 2,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Take damaged units back; the next run redoes them.")
+        bool,
+        typer.Option(
+            "--repair", help="Write again what is known, take back what is lost: a run redoes it."
+        ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before repairing.")] = False,
 ) -> None:

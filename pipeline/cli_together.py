@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vega3d.pipeline.backbones.family import BackboneConfig
-from vega3d.pipeline.cli_running import check_device, estimated, runner, tell_summary
+from vega3d.pipeline.cli_running import (
+    check_device,
+    estimated,
+    rates_here,
+    runner,
+    tell_estimate,
+    tell_summary,
+)
 from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
-from vega3d.pipeline.config import Rates
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.settings import as_toml
 from vega3d.pipeline.several import Several
@@ -34,9 +40,14 @@ def run_together(stores: Mapping[str, Given]) -> None:
     """
     first = next(iter(stores.values()))
     if first["dry_run"]:
-        rates = Rates(workers=first["run"].workers)
         found = {
-            name: estimated(one["scenes"], one["config"], rates) for name, one in stores.items()
+            name: estimated(
+                one["scenes"],
+                one["config"],
+                rates_here(one["config"], one["numerics"], one["run"].workers),
+                one["numerics"],
+            )
+            for name, one in stores.items()
         }
         print_result({"stores": found})
         return
@@ -52,6 +63,20 @@ def run_together(stores: Mapping[str, Given]) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
+def plan_together(stores: Mapping[str, Given]) -> None:
+    """Say what a run with several encoders would do and cost, a store after the other.
+
+    Args:
+        stores: What `plan` would be given for each of them, by the store's name.
+    """
+    found = {}
+    for name, one in stores.items():
+        found[name] = estimated(one["scenes"], one["config"], one["rates"], one["numerics"])
+        tell(f"{name}:")
+        tell_estimate(found[name], one["rates"])
+    print_result({"stores": found})
+
+
 def _own_place(args: Sequence[str], name: str) -> list[str]:
     """Return the place of one of several stores: below what --out names."""
     found = ""
@@ -65,6 +90,7 @@ def _own_place(args: Sequence[str], name: str) -> list[str]:
 
 
 SEVERAL = Several(run=run_together, own=_own_place)
+SEVERAL_PLANS = Several(run=plan_together, own=lambda _args, _name: [])
 
 
 def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":

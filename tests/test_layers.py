@@ -55,6 +55,17 @@ MAY_IMPORT = {
         "pipeline/backbones",
         "pipeline/store",
     },
+    "train/paper": {  # the one room that sees all stages
+        "evaluate",
+        "evaluate/probes",
+        "pipeline",
+        "pipeline/scenes",
+        "pipeline/backbones",
+        "pipeline/store",
+        "train",
+        "train/paper",
+        "train/pretrain",
+    },
     "train/tasks": {
         "train/tasks",
         "train/asked.py",

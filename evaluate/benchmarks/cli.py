@@ -14,13 +14,15 @@ from vega3d.pipeline.commands import (
     check_out,
     exit_on_sigterm,
     print_result,
+    resumable,
     run_app,
     start_logging,
     tell,
 )
 from vega3d.pipeline.files import write_whole
-from vega3d.pipeline.options import Program
+from vega3d.pipeline.options import DryRun, Program
 from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.train.paper.config import PaperConfig
 
 app = Program(
     "vega3d-benchmark",
@@ -70,6 +72,26 @@ def score(
     if out and not dry_run:
         result |= page.write(scored, between, differences, out, worst=config.worst)
         write_whole(Path(out) / FILE, as_toml(config).encode())
+    print_result(result)
+
+
+@app.command()
+def desk(
+    out: Annotated[str, typer.Option(help="Folder of paper.html, paper.json and all behind them.")],
+    config: PaperConfig,
+    dry_run: DryRun = False,
+) -> None:
+    """Ask the paper's questions of the desk models; run the same command again to go on."""
+    check_out(out)
+    start_logging(logging.INFO, "%(message)s")
+    if dry_run:
+        sized = config.sized()
+        print_result({"out": out, "scenes": sized.scenes(), "maps": sized.scenes(maps=True)})
+        return
+    from vega3d.train.paper.paper import write_paper
+
+    with resumable():
+        result = write_paper(out, config)
     print_result(result)
 
 

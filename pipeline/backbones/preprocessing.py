@@ -35,8 +35,7 @@ def image_statistics(
     Raises:
         CheckpointError: The file holds no such numbers, or pixels are not brought to [0, 1].
     """
-    path = next((p for p in (folder / name for name in FILES) if p.is_file()), folder / FILES[0])
-    config = read_config(folder, ".", path.name) if path.is_file() else {}
+    path, config = _processor(folder)
     _check_scale(path, config.get("rescale_factor", 1 / 255))
     if config.get("do_normalize") is False:
         return [0.0] * 3, [1.0] * 3
@@ -59,6 +58,20 @@ def checked_statistics(path: Path, *given: Any) -> tuple[list[float], list[float
             f"{path}: image_mean and image_std: three each, got {list(given)}"
         ) from error
     return mean, std
+
+
+def check_steps(folder: Path, **known: int) -> None:
+    """Check that a checkpoint's processor cuts images as its class does; raises CheckpointError."""
+    path, config = _processor(folder)
+    for name, step in known.items():
+        if config.get(name, step) != step:
+            raise CheckpointError(f"{path}: {name} must be {step}, found {config[name]!r}")
+
+
+def _processor(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Return the processor's file and what it holds; {} where there is none."""
+    path = next((p for p in (folder / name for name in FILES) if p.is_file()), folder / FILES[0])
+    return path, read_config(folder, ".", path.name) if path.is_file() else {}
 
 
 def _check_scale(path: Path, factor: Any) -> None:  # noqa: ANN401 - plain JSON

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
-from vega3d.pipeline.backbones.preprocessing import OPENAI, image_statistics
+from vega3d.pipeline.backbones.preprocessing import OPENAI, check_steps, image_statistics
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
@@ -31,7 +31,7 @@ from vega3d.pipeline.backbones.towers import (
     layer_parameters,
     round_products,
 )
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -55,9 +55,9 @@ _AUTO_CELLS = 391
 def _published(out: int) -> Configs:
     """Return a published config.json; models differ in the width of their language model.
 
-    Source: Qwen/Qwen2.5-VL-7B-Instruct, config.json, vision_config; technical report, arXiv
-    2502.13923, table 1 (1280 wide, 32 layers, 16 heads, MLP 3456 with the 3B to 72B: 3420 in the
-    files, windows of 112 px, full attention in layers 7, 15, 23, 31).
+    Source: Qwen/Qwen2.5-VL-7B-Instruct and -3B-Instruct, config.json, vision_config; technical
+    report, arXiv 2502.13923, table 1 (1280 wide, 32 layers, 16 heads, windows of 112 px, full
+    attention in layers 7, 15, 23, 31; its MLP is 3456 wide, the files' 3420).
     """
     vision = {
         "depth": 32,
@@ -85,8 +85,6 @@ class QwenVisionConfig(TowerConfig):
     published: ClassVar[Mapping[str, Configs]] = {
         "Qwen/Qwen2.5-VL-7B-Instruct": _published(3584),
         "Qwen/Qwen2.5-VL-3B-Instruct": _published(2048),
-        "Qwen/Qwen2.5-VL-32B-Instruct": _published(5120),
-        "Qwen/Qwen2.5-VL-72B-Instruct": _published(8192),
     }
 
     model: str = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -104,8 +102,6 @@ class QwenVisionConfig(TowerConfig):
         """Check every field once."""
         TowerConfig.__post_init__(self)
         check_resolution(self.resolution, words=("auto",), multiple=_MERGED)
-        if self.merger == "after" and self.blocks != (-1,):
-            raise ValueError(f"merger after reads the last layer alone, got blocks {self.blocks}")
 
     def sizes(self, config: Mapping[str, Any]) -> TowerSizes:
         """Return the sizes that a config.json gives."""
@@ -135,6 +131,8 @@ class QwenVisionConfig(TowerConfig):
         facts = TowerConfig.describe(self, configs)
         if self.merger == "before":
             return replace(facts, auto_tokens=4 * _AUTO_CELLS)
+        if facts.blocks != (facts.num_blocks - 1,):
+            raise UsageError(f"merger after reads the last layer alone, got blocks {self.blocks}")
         out = int(_vision(configs["."]).get("out_hidden_size", 3584))
         merged = 4 * facts.channels
         return replace(
@@ -208,6 +206,7 @@ class QwenVisionEncoder:
             round_products(self._tower)
         self._config, self._facts, self._device = config, facts, numerics.device
         self._statistics = image_statistics(folder, OPENAI)
+        check_steps(folder, patch_size=14, merge_size=2, temporal_patch_size=_FRAMES)
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'n h w C']]]":
         """Yield the output of each tapped layer, or the merged tokens."""

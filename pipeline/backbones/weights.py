@@ -79,15 +79,17 @@ def quiet() -> Iterator[None]:
     from diffusers.utils import logging as diffusers_chatter
     from transformers.utils import logging as chatter
 
-    logger = logging.getLogger("transformers")
-    level, bars = logger.level, chatter.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("transformers", "diffusers")]
+    levels, bars = [one.level for one in loggers], chatter.is_progress_bar_enabled()
+    for one in loggers:
+        one.setLevel(logging.ERROR)
     chatter.disable_progress_bar()
     diffusers_chatter.disable_progress_bar()
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
         diffusers_chatter.enable_progress_bar()
         if bars:
             chatter.enable_progress_bar()

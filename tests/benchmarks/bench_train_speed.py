@@ -7,7 +7,7 @@
 
 As a plain test, on tiny sizes: `pytest tests/benchmarks/bench_train_speed.py`. For numbers:
 `OMP_NUM_THREADS=1 python tests/benchmarks/bench_train_speed.py [full]`; `full` encodes with a
-backbone of the published size (see `bench_train_steps.py`), else it is the demo's tiny one.
+backbone of the published size (see `bench_train_steps.py`), else it is a tiny one.
 """
 
 import json

@@ -1,8 +1,8 @@
 """What a training step costs: fed from the store, from RAM, and with features computed online.
 
 As a plain test, on tiny sizes: `pytest tests/benchmarks/bench_train_steps.py`. For numbers:
-`OMP_NUM_THREADS=1 python tests/benchmarks/bench_train_steps.py [full]`. The backbone is the tiny
-random checkpoint of the demo, far smaller than the real one; with `full` it is
+`OMP_NUM_THREADS=1 python tests/benchmarks/bench_train_steps.py [full]`. The backbone is a tiny
+random checkpoint, far smaller than the real one; with `full` it is
 Wan2.1-T2V-1.3B at its published size with random weights (8 GB of disk, 7 GB of RAM, and on a CPU
 a minute or two for each of the epoch's views).
 """

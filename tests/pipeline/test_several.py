@@ -66,6 +66,18 @@ def test_a_file_lists_stores_and_what_it_says_of_one_wins(
         "random", "64x48", "stretch", 3]  # fmt: skip
 
 
+def test_a_plan_of_several_counts_each(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ("--backbone", "dinov3", "--backbone", "rgb", "--views", "2")
+    code, out, told = command(capsys, monkeypatch, "plan", ROOMS, *args)
+    assert code == 0
+    found = json.loads(out.splitlines()[-1])["stores"]
+    assert {name: one["views"] for name, one in found.items()} == {"dinov3": 4, "rgb": 4}
+    assert found["dinov3"]["tflop"] > 1000 * found["rgb"]["tflop"]
+    assert told.index("dinov3:") < told.index("rgb:")
+
+
 @pytest.mark.parametrize(
     ("args", "table", "told"),
     [
@@ -82,7 +94,11 @@ def test_a_file_lists_stores_and_what_it_says_of_one_wins(
             "--merger goes with --backbone qwen2.5-vl-vision, not with rgb",
         ),
         (("run", "--backbone", "rgb", "--backbone", "random", "--show-config"), "", "takes one"),
-        (("plan", "--backbone", "rgb", "--backbone", "random"), "", "plan takes one --backbone"),
+        (
+            ("submit", "--backbone", "rgb", "--backbone", "random"),
+            "",
+            "submit takes one --backbone",
+        ),
         (("run",), "[stores.a]\nbackbone='rgb'\nblocks=[1]", "rgb has no setting 'blocks'"),
         (("run", "--backbone", "rgb"), "[stores.rgb]", "leave --backbone out"),
         (("run",), "[other.rgb]", "[other] is a table"),
@@ -100,7 +116,9 @@ def test_what_cannot_be_meant_is_refused(
     if table:
         (tmp_path / "f.toml").write_text(table)
         args = (*args, "--config", str(tmp_path / "f.toml"))
-    if args[0] == "run":
+    if args[0] == "submit":
+        args = (*args, "--to", "ray")
+    if args[0] in ("run", "submit"):
         args = (*args, "--out", str(tmp_path / "out"))
     code, _, found = command(capsys, monkeypatch, args[0], ROOMS, *args[1:])
     assert code == 2

@@ -84,22 +84,28 @@ def _features(url: str, location: str) -> Tensor:
 
 def _score(parts: Sequence[Tensor], answers: Answers, config: TableConfig) -> Scores:
     """Return each scored room's scores of a stream (of position alone where there is no part)."""
-    shape = answers.label.shape
-    position = torch.eye(shape[2] * shape[3]).reshape(shape[2], shape[3], -1)
-    inputs = [*parts, position.expand(*shape[:2], -1, -1, -1)]
-    x = torch.cat([_standard(part, config.fitted) for part in inputs], -1)
-    found = [_fit_and_score(x, answers, config, seed) for seed in config.seeds]
+    x = with_position(parts, answers, config.fitted)
+    found = [fit_and_score(x, answers, config, seed) for seed in config.seeds]
     return {name: np.mean([scores[name] for scores in found], axis=0) for name in BETTER}
 
 
-def _standard(values: Tensor, fitted: int) -> Tensor:
+def with_position(parts: Sequence[Tensor], answers: Answers, fitted: int) -> Tensor:
+    """Return what a probe sees: standardised features and the cell's place, [S, V, h, w, C]."""
+    shape = answers.label.shape
+    position = torch.eye(shape[2] * shape[3]).reshape(shape[2], shape[3], -1)
+    inputs = [*parts, position.expand(*shape[:2], -1, -1, -1)]
+    return torch.cat([standard(part, fitted) for part in inputs], -1)
+
+
+def standard(values: Tensor, fitted: int) -> Tensor:
     """Standardise channels by the fitted scenes; one that is constant there tells nothing."""
     known = values[:fitted].flatten(0, -2)
     spread = known.std(0)
     return (values - known.mean(0)) / torch.where(spread > 1e-4, spread, torch.inf)
 
 
-def _fit_and_score(x: Tensor, answers: Answers, config: TableConfig, seed: int) -> Scores:
+def fit_and_score(x: Tensor, answers: Answers, config: TableConfig, seed: int) -> Scores:
+    """Fit one probe on the first rooms, and return every other room's scores."""
     known = slice(0, config.fitted)
     depth = answers.log_depth[known]
     middle, spread = depth.mean(), depth.std()

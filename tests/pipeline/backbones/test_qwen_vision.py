@@ -1,5 +1,7 @@
 """Qwen2.5-VL's tower against a plain use of the whole model and its own processor's patches."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.vision_utils import get_vision_window_index
 
+from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.qwen_vision import QwenVisionConfig
+from vega3d.pipeline.errors import CheckpointError
 
 RGB = np.random.default_rng(0).integers(0, 256, (2, 140, 196, 3), dtype=np.uint8)  # 5 x 7 cells
 
@@ -82,6 +87,23 @@ def test_sizes_and_blocks_that_the_merger_does_not_take_are_refused(folder: Path
         encode(folder, resolution=(480, 640))
     with pytest.raises(ValueError, match="merger after reads the last layer alone"):
         encode(folder, merger="after", blocks=(2,))
+
+
+@pytest.mark.slow
+def test_a_processor_that_cuts_otherwise_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "m"))
+    path = copy / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "merge_size": 4}))
+    with pytest.raises(CheckpointError, match="merge_size must be 2, found 4"):
+        load_backbone("qwen2.5-vl-vision", model=str(copy))
+
+
+def test_a_store_of_merged_tokens_can_be_made_again_from_its_config(folder: Path) -> None:
+    config = QwenVisionConfig(model=str(folder), merger="after")
+    facts = model_facts(config)
+    resolved = config.resolved(facts)
+    assert resolved.blocks == (3,)
+    assert model_facts(resolved) == facts
 
 
 def test_auto_is_the_processor_s_size_for_640x480(folder: Path) -> None:

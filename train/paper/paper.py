@@ -1,0 +1,100 @@
+"""The paper's questions on the desk models: rooms in, one page and its numbers out."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from vega3d.evaluate.config import digest_of
+from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.store.store import open_store
+from vega3d.pipeline.texts import safe_values
+from vega3d.train.paper.compared import compare_streams
+from vega3d.train.paper.config import PaperConfig
+from vega3d.train.paper.findings import find
+from vega3d.train.paper.fusions import compare_fusions
+from vega3d.train.paper.maps import map_blocks
+from vega3d.train.paper.page import write_page
+from vega3d.train.paper.relating import relate_scores
+from vega3d.train.paper.streams import make_stores, stream_backbones
+
+VERSION = 1
+"""Counts changes of the arithmetic: parts of another are made anew."""
+
+_log = logging.getLogger(__name__)
+
+
+def write_paper(out: str, config: PaperConfig | None = None) -> dict[str, Any]:
+    """Answer every question, and leave paper.html and paper.json in `out`.
+
+    Repeat the call to go on: stores, fusions and parts that are whole are not made again.
+
+    Args:
+        out: Folder for all of it: models/ (twins), stores/, fusions/, maps/, relations/, parts/.
+        config: Sizes and seeds.
+
+    Returns:
+        Where the page is, and the findings.
+    """
+    config = (config or PaperConfig()).sized()
+    folder = Path(out)
+    begun, cpu_s = time.monotonic(), time.process_time()
+    scenes = config.scenes()
+    _log.info("features of %s", scenes)
+    stores = make_stores(scenes, stream_backbones(config, folder / "models"), folder / "stores")
+    _log.info("stores: CPU %.0f s", time.process_time() - cpu_s)
+    kept = _Parts(folder / "parts", config, stores)
+    parts: dict[str, Any] = {}
+    parts["streams"] = kept("streams", lambda: compare_streams(scenes, stores, config))
+    parts["maps"] = kept("maps", lambda: map_blocks(folder / "maps", config))
+    parts["relations"] = kept(
+        "relations",
+        lambda: relate_scores(stores, parts["streams"], folder / "relations", config),
+    )
+    parts["fusions"] = kept("fusions", lambda: compare_fusions(stores, folder / "fusions", config))
+    paper = {
+        "version": VERSION,
+        "config": asdict(config),
+        "stores": kept.digests,
+        "findings": find(parts),
+        **parts,
+    }
+    plain, html = folder / "paper.json", folder / "paper.html"
+    write_whole(plain, (json.dumps(safe_values(paper), indent=1) + "\n").encode())
+    write_whole(html, write_page(paper).encode())
+    _log.info("%s, %.0f s", html, time.monotonic() - begun)
+    return {
+        "paper": str(html),
+        "json": str(plain),
+        "wall_s": round(time.monotonic() - begun, 1),
+        "findings": {one["claim"]: one["verdict"] for one in paper["findings"]},
+    }
+
+
+class _Parts:
+    """Parts of a paper on disk, each with the digest of what it follows from."""
+
+    def __init__(self, folder: Path, config: PaperConfig, stores: Mapping[str, str]) -> None:
+        self._folder = folder
+        self.digests = {name: open_store(url).digest() for name, url in stores.items()}
+        self._key = digest_of(
+            {"version": VERSION, "config": asdict(config), "stores": self.digests}
+        )
+
+    def __call__(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a part: as it was kept, or made and kept."""
+        path = self._folder / f"{name}.json"
+        if path.exists():
+            held = json.loads(path.read_text())
+            if held["key"] == self._key:
+                part: dict[str, Any] = held["part"]
+                return part
+        begun, cpu_s = time.monotonic(), time.process_time()
+        made = json.loads(json.dumps(make()))  # as it will be read again
+        write_whole(path, json.dumps({"key": self._key, "part": made}).encode())
+        spent_s = time.monotonic() - begun, time.process_time() - cpu_s
+        _log.info("%s: %.0f s, CPU %.0f s", name, *spent_s)
+        return made  # type: ignore[no-any-return]
