@@ -44,6 +44,13 @@ MAY_IMPORT = {
         "pipeline/scenes",
         "pipeline/store",
     },
+    "train/hosts": {
+        "train",
+        "train/hosts",
+        "pipeline/backbones/backbone.py",
+        "pipeline/backbones/grid.py",
+        "pipeline/store",
+    },
     "train/annotations": {"train/annotations", "evaluate/benchmarks"},
     "train/pretrain": {
         "train",
