@@ -4,10 +4,15 @@ VENV ?= .venv
 OUT ?= demo-output
 PAPER ?= desk-paper
 JOBS ?= auto
+RUNS ?= 300
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+<<<<<<< HEAD
+.PHONY: demo test lint types tests faults clean
+=======
 .PHONY: demo paper test lint types tests clean
+>>>>>>> main
 
 demo: $(INSTALLED)
 	$(BIN)/vega3d-extract demo --out $(OUT)
@@ -27,6 +32,9 @@ types: $(INSTALLED)
 
 tests: $(INSTALLED)
 	$(BIN)/pytest -q -n $(JOBS) --dist loadgroup --no-loadscope-reorder --durations=15
+
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults/seeded.py $(RUNS)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): about 2.4 GB, some minutes"

@@ -26,6 +26,7 @@ from vega3d.cluster.connecting import connection
 from vega3d.cluster.member import UNITS_IN_FLIGHT, Member
 from vega3d.cluster.room import MEMORY, Waiting, check_room, start_reason
 from vega3d.cluster.seen import seen_here
+from vega3d.cluster.stragglers import Stragglers
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import StoreError, TransientError, UsageError
@@ -46,6 +47,8 @@ _LOST = (
     RayActorError,
     WorkerCrashedError,
 )
+
+_ENDED = (RayTaskError, *_LOST)
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +87,7 @@ class _Loop:
     attempts: Attempts = field(init=False)
     waiting: Waiting = field(init=False)
     rest_until_s: float = 0.0
+    stragglers: Stragglers = field(default_factory=Stragglers)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.config.attempts, self.config.unit_timeout_s)
@@ -98,8 +102,11 @@ class _Loop:
             while self.attempts.exhausted and fresh:
                 unit = fresh.popleft()
                 yield postponed(unit, self.attempts.told(unit))
+            if not (fresh or suspects):
+                self._repeat()
             running = [ref for member in self.team for ref in member.running]
-            if not (running or fresh or suspects):
+            if not (self._missing() or fresh or suspects):
+                self._tell_waste()
                 return
             polls = [member.poll for member in self.team if member.poll is not None]
             if not (running or polls) or (not running and time.monotonic() < self.rest_until_s):
@@ -113,20 +120,67 @@ class _Loop:
                 unit = member.running.pop(ref)
                 try:
                     result = ray.get(ref)
-                except RayTaskError as error:
-                    cause = _original(error, unit)
-                    if not isinstance(cause, TransientError | StoreError):
-                        raise cause from None
-                    yield from self._passing(unit, cause, fresh)
-                except _LOST as error:
-                    member.up = False
-                    if not isinstance(error, ActorUnavailableError):
-                        member.died()
-                    yield from self._lost(unit, error, suspects)
+                except _ENDED as error:
+                    if self.stragglers.ended(ref, unit, well=False) or self._runs(unit):
+                        self._note_loss(member, error)
+                        continue  # done, or being done, by somebody else
+                    yield from self._failed(member, unit, error, fresh, suspects)
                 else:
                     member.heard = time.monotonic()
                     self.attempts.succeeded()
-                    yield result
+                    if not self.stragglers.ended(ref, unit, well=True):
+                        yield result
+
+    def _failed(
+        self,
+        member: Member,
+        unit: Unit,
+        error: Exception,
+        fresh: deque[Unit],
+        suspects: deque[Unit],
+    ) -> Iterator[UnitResult]:
+        """Sort out why a call ended badly: a bug, a cause that may pass, or a lost worker."""
+        self._note_loss(member, error)
+        if not isinstance(error, RayTaskError):
+            yield from self._lost(unit, error, suspects)
+            return
+        cause = _original(error, unit)
+        if not isinstance(cause, TransientError | StoreError):
+            raise cause from None
+        yield from self._passing(unit, cause, fresh)
+
+    def _note_loss(self, member: Member, error: Exception) -> None:
+        if isinstance(error, RayTaskError):
+            return
+        member.up = False
+        if not isinstance(error, ActorUnavailableError):
+            member.died()
+
+    def _runs(self, unit: Unit) -> bool:
+        return any(unit in member.running.values() for member in self.team)
+
+    def _missing(self) -> bool:
+        """Say whether a unit is under way that nobody has done."""
+        done = self.stragglers.done
+        return any(u.index not in done for member in self.team for u in member.running.values())
+
+    def _repeat(self) -> None:
+        """Start a straggler's unit a second time on each worker that has nothing to do."""
+        for member in self.team:
+            if member.up and not member.running and (unit := self.stragglers.to_repeat(self.team)):
+                _log.info(
+                    "unit %d: takes long; started a second time on an idle worker",
+                    unit.index, extra={"unit": unit.index},
+                )  # fmt: skip
+                member.submit(unit)
+                self.stragglers.begun(member)
+
+    def _tell_waste(self) -> None:
+        if copies := len(self.stragglers.copies):
+            _log.info(
+                "%d unit%s started twice near the end; %.1f s of work were not needed",
+                copies, " was" if copies == 1 else "s were", self.stragglers.abandoned_s(),
+            )  # fmt: skip
 
     def _fill(self, member: Member, fresh: deque[Unit], suspects: deque[Unit]) -> None:
         if not member.up or time.monotonic() < self.rest_until_s:
@@ -134,18 +188,20 @@ class _Loop:
         alone = any(self.tries[unit.index] for unit in member.running.values())
         if suspects and not member.running:
             member.submit(suspects.popleft())
+            self.stragglers.begun(member)
             return
         # Leave this actor's second place free while suspects wait for an idle one.
         room = 1 if suspects else UNITS_IN_FLIGHT
         while fresh and not alone and len(member.running) < room:
             member.submit(fresh.popleft())
+        self.stragglers.begun(member)
 
     def _passing(
         self, unit: Unit, error: TransientError | StoreError, fresh: deque[Unit]
     ) -> Iterator[UnitResult]:
         """Try a unit again later; a store's error may be that of one worker's node alone."""
         told = without_secrets(str(error))
-        _log.warning("unit %d: %s", unit.index, told)
+        _log.warning("unit %d: %s", unit.index, told, extra={"unit": unit.index})
         if self.attempts.failed(unit, told):
             fresh.append(unit)
             self.rest_until_s = time.monotonic() + self.attempts.pause_s()
@@ -160,6 +216,7 @@ class _Loop:
         _log.warning(
             "unit %d: lost its worker (%s), attempt %d of %d",
             unit.index, reason, self.tries[unit.index], self.config.attempts,
+            extra={"unit": unit.index},
         )  # fmt: skip
         if self.tries[unit.index] < self.config.attempts:
             suspects.append(unit)

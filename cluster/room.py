@@ -29,14 +29,15 @@ def check_room(config: RunConfig) -> None:
     for kind, amount in _wanted(config, config.workers).items():
         if amount <= there.get(kind, 0):
             continue
-        told = (
-            f"{config.workers} workers want {amount:g} {kind}s and Ray has "
-            f"{there.get(kind, 0):g}; use fewer --workers or a smaller "
-            f"--{kind.lower()}s-per-worker (a fraction is allowed)"
+        wanted = (
+            f"{config.workers} workers want {amount:g} {kind}s and Ray has {there.get(kind, 0):g}"
         )
         if config.address == "local":
-            raise UsageError(told)
-        _log.warning("%s; waiting for the cluster to grow", told)
+            raise UsageError(
+                f"{wanted}; use fewer --workers or a smaller --{kind.lower()}s-per-worker (a "
+                "fraction is allowed)"
+            )
+        _log.warning("%s: the run begins with what there is, and takes what comes", wanted)
 
 
 def start_reason(error: Exception) -> str:

@@ -50,7 +50,7 @@ def measures(summary: Summary) -> dict[str, str]:
         "centred_above_chance": "centred, above chance",
         "auroc": "AUROC of matching pairs",
         "centred_auroc": "AUROC, centred",
-        f"recall_{middle}": f"recall within {middle}",
+        f"recall_{middle}": f"recall within {middle.replace('cm', ' cm')}",
     }
     return {metric: told for metric, told in offered.items() if metric in summary.metrics}
 

@@ -2,7 +2,7 @@
 
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
@@ -10,6 +10,7 @@ import typer
 from vega3d.cluster.config import SubmitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import preset
+from vega3d.pipeline.cli_running import usual_dtype
 from vega3d.pipeline.cli_scenes import Scenes
 from vega3d.pipeline.commands import print_result
 from vega3d.pipeline.config import ExtractConfig, RunConfig
@@ -22,7 +23,22 @@ _FOLLOWS = ("device", "runner", "address", "workers", "gpus_per_worker", "wheel"
 """Settings of a run that its place on the cluster decides."""
 
 
-@app.command(without=set(_FOLLOWS) - {"workers"})
+_ASKED_OF_GPUS = ("dtype", "batch_size")
+"""Settings that `run` has another usual value for on a GPU: said in any case."""
+
+
+def _by_machine(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that follow from the machines, as `run` does from its device."""
+    on_gpu = bool(asked.get("gpu", SubmitConfig().gpu))
+    found: dict[str, Any] = {}
+    if asked.get("dtype", "auto") == "auto" and (usual := usual_dtype(asked, on_gpu)):
+        found["dtype"] = usual
+    if "batch_size" not in asked and on_gpu:
+        found["batch_size"] = 0
+    return found
+
+
+@app.command(without=set(_FOLLOWS) - {"workers"}, fill=_by_machine)
 def submit(
     scenes: Scenes,
     out: Annotated[str, typer.Option(help="Folder or URL that every node sees, for the store.")],
@@ -45,7 +61,8 @@ def submit(
     options = [absolute_location(scenes), "--out", absolute(out)]
     options += ["--backbone", config.backbone.name]
     for chosen, default in ((config, usual), (numerics, Numerics()), (run, RunConfig())):
-        options += _changed(as_toml(chosen), as_toml(default))
+        always = _ASKED_OF_GPUS if machines.gpu else ()
+        options += _changed(as_toml(chosen), as_toml(default), always)
     text = render(to, options, run, machines)
     if not go:
         sys.stdout.write(text)
@@ -53,11 +70,11 @@ def submit(
     print_result({"submitted": to, "told": hand_over(to, text)})
 
 
-def _changed(chosen: str, default: str) -> Iterator[str]:
-    """Yield the options that turn one file of settings into another."""
+def _changed(chosen: str, default: str, always: Collection[str]) -> Iterator[str]:
+    """Yield the options that turn one file of settings into another, and some that may not."""
     usual: Mapping[str, Any] = tomllib.loads(default)
     for key, value in tomllib.loads(chosen).items():
-        if value == usual.get(key) or key in ("backbone", *_FOLLOWS):
+        if key in ("backbone", *_FOLLOWS) or (value == usual.get(key) and key not in always):
             continue
         flag = key.replace("_", "-")
         if isinstance(value, bool):

@@ -3,7 +3,7 @@
 Standard library and typer only, until one runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +11,11 @@ import typer
 
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.cli_running import (
+    by_device,
+    by_machine,
     check_device,
     estimated,
-    gpu_is_here,
+    rates_here,
     runner,
     tell_estimate,
     tell_summary,
@@ -31,28 +33,6 @@ if TYPE_CHECKING:
     from vega3d.pipeline.worker import UnitResult
 
 app = Program()
-
-
-def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that follow from the device: a CPU is slow, so its units are small.
-
-    A store that is there keeps its own number of scenes a shard, whatever the device.
-    """
-    device, out = asked.get("device", "auto"), asked.get("out")
-    if device == "auto":
-        if asked.get("runner") == "ray" and asked.get("address", "local") != "local":
-            raise UsageError(
-                "--device auto looks at this machine, not at the cluster's; "
-                "say --device cuda or cpu"
-            )
-        device = "cuda" if gpu_is_here() else "cpu"
-    found = {"device": device}
-    if "gpus_per_worker" not in asked:
-        found["gpus_per_worker"] = 1.0 if device == "cuda" else 0.0
-    if "scenes_per_shard" not in asked:
-        usual = 8 if device == "cuda" else 1
-        found["scenes_per_shard"] = (out and _stored_scenes_per_shard(out)) or usual
-    return found
 
 
 _PromptEmbeds = Annotated[
@@ -80,7 +60,7 @@ def run(
 ) -> None:
     """Extract the features of every scene; run the same command again to resume."""
     if dry_run:
-        print_result(estimated(scenes, config, Rates(workers=run.workers)))
+        print_result(estimated(scenes, config, rates_here(config, numerics, run.workers), numerics))
         return
     summary = extract_to(
         scenes, out, config, numerics, run, retry_failed, prompt_embeds, refresh=refresh
@@ -91,10 +71,10 @@ def run(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command(fill=by_device, several=SEVERAL_PLANS)
+@app.command(fill=by_machine, several=SEVERAL_PLANS)
 def plan(scenes: Scenes, config: ExtractConfig, numerics: Numerics, rates: Rates) -> None:
     """Say what a run would do and cost, without touching a pixel or writing a file."""
-    found = estimated(scenes, config, rates)
+    found = estimated(scenes, config, rates, numerics)
     tell_estimate(found, rates)
     print_result(found)
 
@@ -176,15 +156,6 @@ def extract_to(
         except BaseException as error:
             log.close(None, error)
             raise
+    summary = log.with_figures(summary)
     log.close(summary)
     return asdict(summary)
-
-
-def _stored_scenes_per_shard(out: str) -> int | None:
-    from vega3d.pipeline.store.store import stored_attributes
-
-    check_out(out)
-    attributes = stored_attributes(out)
-    if attributes is None:
-        return None
-    return int(attributes["identity"]["config"].get("scenes_per_shard", 1))

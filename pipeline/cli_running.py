@@ -5,16 +5,94 @@ Standard library and typer only, until one is called.
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import DEFAULT, unchanged
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import tell
+from vega3d.pipeline.commands import check_out, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.machines import Machine, stated_tflops
+from vega3d.pipeline.settings import settings
+from vega3d.pipeline.units_of_measure import size_text, span_text
+
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""One of these is there where a GPU is: of NVIDIA's driver, in WSL, of AMD's."""
 
 if TYPE_CHECKING:
     from vega3d.pipeline.worker import Runner
+
+
+def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that follow from the device: a CPU is slow, so its units are small.
+
+    A store that is there keeps its own precision and number of scenes a shard, whatever the device.
+    """
+    device, out = asked.get("device", "auto"), asked.get("out")
+    if device == "auto":
+        if asked.get("runner") == "ray" and asked.get("address", "local") != "local":
+            raise UsageError(
+                "--device auto looks at this machine, not at the cluster's; "
+                "say --device cuda or cpu"
+            )
+        device = "cuda" if gpu_is_here() else "cpu"
+    stored = _stored_config(out) if out else {}
+    on_gpu = device == "cuda"
+    found = {"device": device}
+    if "gpus_per_worker" not in asked:
+        found["gpus_per_worker"] = 1.0 if on_gpu else 0.0
+    if "scenes_per_shard" not in asked:
+        found["scenes_per_shard"] = stored.get("scenes_per_shard", 8 if on_gpu else 1)
+    if "batch_size" not in asked and on_gpu:
+        found["batch_size"] = 0
+    if asked.get("dtype", "auto") == "auto" and (usual := usual_dtype(asked, on_gpu)):
+        found["dtype"] = stored.get("dtype", usual)
+    return found
+
+
+def by_machine(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a plan that follow from its machines, or from what is here."""
+    gpu = asked.get("gpu")
+    device = asked.get("device", "auto")
+    if gpu is not None and device == "auto":
+        device = "cpu" if gpu == "cpu" else "cuda"
+    found = by_device({**asked, "device": device})
+    here = "H100" if found["device"] == "cuda" else "cpu"
+    found["gpu"] = gpu or here
+    if "tflops" not in asked:
+        dtype = found.get("dtype", asked.get("dtype", "float32"))
+        cores = asked.get("threads", Numerics().threads)
+        found["tflops"] = stated_tflops(found["gpu"], dtype, cores)
+    return found
+
+
+def rates_here(config: ExtractConfig, numerics: Numerics, workers: int) -> Rates:
+    """Return what a run's estimate goes by."""
+    machine: Machine = "H100" if numerics.device == "cuda" else "cpu"
+    dtype = getattr(config.backbone, "dtype", "float32")
+    tflops = stated_tflops(machine, dtype, numerics.threads)
+    return Rates(workers=workers, gpu=machine, tflops_per_worker=tflops)
+
+
+def usual_dtype(asked: Mapping[str, Any], on_gpu: bool) -> str:
+    """Return the precision that an encoder has where none is asked for; "" where it has none."""
+    config = unchanged(asked.get("backbone", DEFAULT), asked)
+    follows = [one for one in settings(config) if one.key == "dtype" and "auto" in one.metavar]
+    if not follows:
+        return ""
+    own = str(getattr(config, "dtype"))  # noqa: B009 - not every family has it
+    return "bfloat16" if on_gpu and own == "float32" else own
+
+
+def _stored_config(out: str) -> dict[str, Any]:
+    """Return the settings of a store that is there; {} where there is none."""
+    from vega3d.pipeline.store.store import stored_attributes
+
+    check_out(out)
+    attributes = stored_attributes(out)
+    return {} if attributes is None else dict(attributes["identity"]["config"])
 
 
 def check_device(numerics: Numerics, run: RunConfig) -> None:
@@ -24,7 +102,9 @@ def check_device(numerics: Numerics, run: RunConfig) -> None:
 
 
 def gpu_is_here() -> bool:
-    """Return whether torch sees a GPU in this process; loads torch."""
+    """Return whether torch sees a GPU in this process; loads torch where there may be one."""
+    if not any(Path(device).exists() for device in _GPU_DEVICES):
+        return False
     import torch
 
     return torch.cuda.is_available()
@@ -41,7 +121,9 @@ def runner(run: RunConfig) -> "Runner":
     return partial(run_ray, config=run)
 
 
-def estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any]:
+def estimated(
+    scenes: str, config: ExtractConfig, rates: Rates, numerics: Numerics
+) -> dict[str, Any]:
     """Return what a run would do and cost."""
     from vega3d.pipeline.backbones.checkpoints import planned_facts
     from vega3d.pipeline.backbones.readers import naming_the_encoder
@@ -55,7 +137,7 @@ def estimated(scenes: str, config: ExtractConfig, rates: Rates) -> dict[str, Any
     size_bytes = sum(entry.size_bytes for entry in entries)
     with naming_the_encoder(config.backbone):
         facts = planned_facts(config.backbone)
-    return estimate(planned, config, facts, rates, source_bytes=size_bytes)
+    return estimate(planned, config, facts, rates, numerics, source_bytes=size_bytes)
 
 
 def tell_summary(summary: dict[str, Any]) -> None:
@@ -81,11 +163,22 @@ def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
     """Tell a person what a run would do and cost."""
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
+    stages = ", ".join(f"{name} {1000 * s:.3g} ms" for name, s in found["stages_s"].items())
+    workers = f"{found['workers_busy']} of {rates.workers} workers ({rates.gpu})"
     tell(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
-        f"{found['stored_bytes'] / 1e9:.3g} GB in {found['files']} files\n"
-        f"{found['tflop']:.3g} TFLOP: {found['wall_hours']:.3g} hours and {found['price']:.3g} "
-        f"{rates.currency}, on {rates.workers} workers at {rates.tflops_per_worker:g} TFLOP/s and "
-        f"{rates.price_per_worker_hour:g} {rates.currency} an hour each (--tflops: `bench` "
-        f"measures yours)\n{found['break_even']['verdict']}"
+        f"{size_text(found['stored_bytes'])} in {found['files']} files\n"
+        f"{found['tflop']:.3g} TFLOP; a view keeps a worker at {rates.tflops_per_worker:.3g} "
+        f"TFLOP/s busy: {stages}; {found['bound_by']} decides\n"
+        f"{span_text(found['wall_s'])} on {workers}, {span_text(found['load_s'])} of it before the "
+        f"first view; {found['price']:.3g} {rates.currency} at {rates.price_per_worker_hour:g} "
+        f"{rates.currency} an hour each (--tflops: `bench` measures yours)\n"
+        f"each takes {found['cores_per_worker']:.1f} CPU cores, "
+        f"{size_text(found['host_memory_bytes'])} of memory"
+        + (
+            f" and {size_text(found['gpu_memory_bytes'])} of the GPU's"
+            if rates.gpu != "cpu"
+            else ""
+        )
+        + f"\n{found['break_even']['verdict']}"
     )

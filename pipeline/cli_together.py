@@ -10,13 +10,13 @@ from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.cli_running import (
     check_device,
     estimated,
+    rates_here,
     runner,
     tell_estimate,
     tell_summary,
 )
 from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
-from vega3d.pipeline.config import Rates
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.settings import as_toml
 from vega3d.pipeline.several import Several
@@ -40,9 +40,14 @@ def run_together(stores: Mapping[str, Given]) -> None:
     """
     first = next(iter(stores.values()))
     if first["dry_run"]:
-        rates = Rates(workers=first["run"].workers)
         found = {
-            name: estimated(one["scenes"], one["config"], rates) for name, one in stores.items()
+            name: estimated(
+                one["scenes"],
+                one["config"],
+                rates_here(one["config"], one["numerics"], one["run"].workers),
+                one["numerics"],
+            )
+            for name, one in stores.items()
         }
         print_result({"stores": found})
         return
@@ -66,7 +71,7 @@ def plan_together(stores: Mapping[str, Given]) -> None:
     """
     found = {}
     for name, one in stores.items():
-        found[name] = estimated(one["scenes"], one["config"], one["rates"])
+        found[name] = estimated(one["scenes"], one["config"], one["rates"], one["numerics"])
         tell(f"{name}:")
         tell_estimate(found[name], one["rates"])
     print_result({"stores": found})
@@ -137,6 +142,7 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
             if isinstance(error, KeyboardInterrupt):
                 raise interrupted() from None
             raise
+    summaries = [logs[summary.store].with_figures(summary) for summary in summaries]
     for summary in summaries:
         logs[summary.store].close(summary)
     return summaries

@@ -18,6 +18,7 @@ from vega3d.pipeline.backbones.registry import (
     unchanged,
 )
 from vega3d.pipeline.backbones.settings import Fit, check_choices, size_text
+from vega3d.pipeline.machines import Machine
 from vega3d.pipeline.scenes.settings import ReadConfig
 from vega3d.pipeline.settings import Choice
 
@@ -147,9 +148,15 @@ class Rates:
     workers: int = 1
     """GPUs, or CPU workers."""
 
-    tflops_per_worker: float = field(default=400.0, metadata={"option": "--tflops"})
-    """Dense TFLOP/s that a worker keeps up. 400 is an H100 in bfloat16 at 40 % of its peak
-    (published Wan runs reach 37 to 54 %); `bench` measures yours."""
+    gpu: Machine = field(default="H100", metadata={"usual": "what is here"})
+    """What a worker is: one of these GPUs, or `cpu` with --threads cores."""
+
+    tflops_per_worker: float = field(
+        default=441.6, metadata={"option": "--tflops", "usual": "what --gpu reaches at --dtype"}
+    )
+    """TFLOP/s that a worker keeps up, all of the model together. An H200 was measured at 442 in
+    bfloat16, 137 in tf32, 37 in float32; other GPUs are taken to reach the same share of their
+    published peak; `bench` measures yours."""
 
     price_per_worker_hour: float = field(default=3.0, metadata={"option": "--price-per-hour"})
     """Of one worker, in `currency`."""

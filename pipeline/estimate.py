@@ -1,13 +1,25 @@
 """What a run will take before it starts: bytes, FLOPs, hours, money, and whether caching pays."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.config import ExtractConfig, Rates
+from vega3d.pipeline.machines import COMPILE_S, cpu_cores, gpu_memory_bytes, pace
 from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
+
+HELD_BYTES = 1 << 30
+"""Decoded pixels of a scene that are held (`scenes/pixels.py`), and of the one ahead."""
+
+_LOAD_BYTES_PER_S = 1e9
+_SEARCHED_AT_MOST = 16
+_SCANNET_VIEW_BYTES = 1296 * 968 * 3 + 640 * 480 * 4
+_PROCESS_BYTES = 1_500_000_000
+"""Of Python, torch and their libraries."""
 
 
 def estimate(
@@ -15,6 +27,7 @@ def estimate(
     config: ExtractConfig,
     facts: ModelFacts,
     rates: Rates,
+    numerics: Numerics = Numerics(),  # noqa: B008 - frozen
     *,
     source_bytes: int = 0,
     image_size: tuple[int, int] = (480, 640),
@@ -26,6 +39,7 @@ def estimate(
         config: Its resolution decides the tokens a view; `auto` is taken for `image_size`.
         facts: Of the model.
         rates: Assumptions on machines and prices.
+        numerics: Batch size and threads; memory and cores go by them.
         source_bytes: What the source holds, compressed.
         image_size: Height and width of the images, px.
     """
@@ -41,7 +55,9 @@ def estimate(
     views = sum(scene.num_views for scene in plan.scenes)
     flops = view_flops(config, facts, image_size) * views
     refused = refused_scenes(plan, config, facts, image_size)
+    took = _took(plan, config, facts, rates, numerics, stored, image_size)
     worker_hours = flops / (rates.tflops_per_worker * 1e12) / 3600
+    paid_hours = took["wall_s"] / 3600 * took["workers_busy"]
     return {
         "scenes": len(plan.scenes),
         "empty_scenes": sum(scene.num_views == 0 for scene in plan.scenes),
@@ -55,10 +71,54 @@ def estimate(
         "stored_bytes": stored,
         "tflop": flops / 1e12,
         "worker_hours": worker_hours,
-        "wall_hours": worker_hours / rates.workers,
-        "price": worker_hours * rates.price_per_worker_hour,
-        "break_even": break_even(worker_hours, stored, rates),
+        **took,
+        "wall_hours": took["wall_s"] / 3600,
+        "price": paid_hours * rates.price_per_worker_hour,
+        "break_even": break_even(paid_hours, stored, rates),
         "assumed": asdict(rates),
+    }
+
+
+def _took(
+    plan: Plan,
+    config: ExtractConfig,
+    facts: ModelFacts,
+    rates: Rates,
+    numerics: Numerics,
+    stored_bytes: int,
+    image_size: tuple[int, int],
+) -> dict[str, Any]:
+    """Return the time that overlapped stages take, and what a worker must have."""
+    views = sum(scene.num_views for scene in plan.scenes)
+    a_view = stored_bytes / max(views, 1)
+    on_cpu = rates.gpu == "cpu"
+    paced = pace(view_flops(config, facts, image_size), rates.tflops_per_worker, a_view, on_cpu)
+    busy = max(1, min(rates.workers, len(plan.units)))
+    # A unit is one worker's: the last ones leave the others idle.
+    a_unit_s = paced.seconds_per_view * views / max(len(plan.units), 1)
+    rounds = math.ceil(len(plan.units) / busy)
+    weights_bytes = 4 * facts.parameters
+    load_s = weights_bytes / _LOAD_BYTES_PER_S + (0 if on_cpu else COMPILE_S * bool(weights_bytes))
+    ends_s = (paced.decode_s + paced.store_s) * views / max(len(plan.scenes), 1)
+    largest = max((scene.num_views for scene in plan.scenes), default=0)
+    rows, cols = config.backbone.canvas(facts, *image_size)
+    dtype = getattr(config.backbone, "dtype", "float32")
+    batch = min(numerics.batch_size or _SEARCHED_AT_MOST, max(largest, 1))
+    gpu_bytes = gpu_memory_bytes(facts.parameters, dtype, batch, rows * cols)
+    unit_bytes = 2 * a_view * largest * plan.scenes_per_shard  # as float32
+    pixels_bytes = min(HELD_BYTES, largest * _SCANNET_VIEW_BYTES)
+    held = int(2 * pixels_bytes + 3 * unit_bytes + _PROCESS_BYTES)
+    return {
+        "stages_s": paced.stages,
+        "bound_by": paced.slowest,
+        "load_s": load_s,
+        "wall_s": load_s + ends_s + rounds * a_unit_s,
+        "workers_busy": busy,
+        "cores_per_worker": float(numerics.threads)
+        if on_cpu
+        else cpu_cores(a_view, 1 / paced.seconds_per_view),
+        "gpu_memory_bytes": 0 if on_cpu else gpu_bytes,
+        "host_memory_bytes": held + (gpu_bytes if on_cpu else 0),
     }
 
 

@@ -4,11 +4,13 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.batch_size import with_batch_size
 from vega3d.pipeline.changes import SourceChanges, find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
@@ -18,7 +20,7 @@ from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.record import Record, SceneRecord, unpack_matrices
-from vega3d.pipeline.store.store import Store
+from vega3d.pipeline.store.store import Store, stored_attributes
 from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter, to_supersede, uncommitted
 from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
@@ -70,6 +72,10 @@ class Summary:
 
     unwatched: int
     """Committed scenes of which nothing says how their source looked."""
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Of this run: throughput over time, stage shares, failures by reason, slowest units,
+    efficiency; see `figures.py`."""
 
 
 def extract(
@@ -134,8 +140,10 @@ def open_for(
     model = prepare_model(config, prompt_embeds)
     for remark in remarks_on(model.identity["config"]):
         _log.warning("%s: %s", out, remark)
-    store = create_or_resume(out, plan, model.identity, asdict(numerics))
-    if store.numerics != asdict(numerics):
+    if stored_attributes(out) is None:
+        numerics = with_batch_size(numerics, model)
+    store = create_or_resume(out, plan, model.identity, numerics.stored())
+    if store.numerics != numerics.stored():
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)
     return plan, model, store
 

@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.features import Ahead, DecodedScene, Part, decode_scene
+from vega3d.pipeline.places import below
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, View
 from vega3d.pipeline.store.scene_arrays import SceneFailure
@@ -79,13 +80,6 @@ def read_ahead(
             yield reading.take(scene_id, limit_s)
     finally:
         reading.stop()
-
-
-def places(source: SceneSource | None) -> tuple[str, ...]:
-    """Return the folders and URLs below which a source's files lie."""
-    root = getattr(source, "root", "")
-    tars = {str(one.url).rpartition("/")[0] for one in getattr(source, "scenes", ())}
-    return tuple(sorted(filter(None, {str(root), *tars})))
 
 
 @dataclass
@@ -157,7 +151,7 @@ class _Reader:
 
     def scenes(self, scene_ids: Sequence[str]) -> Iterator[ReadScene]:
         """Read the scenes one after the other."""
-        roots = places(self.source)
+        roots = below(self.source)
         for scene_id in scene_ids:
             try:
                 yield self._read(scene_id, roots)

@@ -15,7 +15,7 @@ from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
-from vega3d.pipeline.prepared import PreparedModel
+from vega3d.pipeline.places import below
 from vega3d.pipeline.results import ComputedUnit as ComputedUnit
 from vega3d.pipeline.results import UnitResult as UnitResult
 from vega3d.pipeline.results import postponed as postponed
@@ -31,6 +31,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
     from vega3d.pipeline.features import Known
+    from vega3d.pipeline.prepared import PreparedModel
     from vega3d.pipeline.reading_ahead import ReadScene
 
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class UnitWriter:
     """Turns units into committed shards; picklable, loads the backbone on first use."""
 
     source: SceneSource
-    model: PreparedModel
+    model: "PreparedModel"
     store: StoreWriter
 
     def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
@@ -166,13 +167,13 @@ class UnitWriter:
         computed: ComputedUnit,
     ) -> SceneArrays | SceneFailure:
         """Return a scene, or why it failed."""
-        from vega3d.pipeline.reading_ahead import detail, places
+        from vega3d.pipeline.reading_ahead import detail
 
         try:
             return begun()
         except SceneError as error:
             computed.details[scene_id] = without_secrets(detail(error))
-            return SceneFailure(scene_id, fixed_text(str(error), places(self.source)))
+            return SceneFailure(scene_id, fixed_text(str(error), below(self.source)))
         except Exception as error:
             error.add_note(f"while computing scene {scene_id}")
             raise

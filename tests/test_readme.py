@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from vega3d.pipeline import cli
+from vega3d.pipeline.backbone_table import backbone_rows, backbone_table
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
@@ -50,9 +51,16 @@ def test_the_table_of_encoders_is_the_command_s(
     with pytest.raises(SystemExit):
         cli.main()
     told = capsys.readouterr().err.splitlines()
+    first, last = table_lines()
+    shown = README.read_text().splitlines()[first:last]
+    assert shown == told, "python tests/test_readme.py writes the table anew"
+
+
+def table_lines() -> tuple[int, int]:
+    """Return the lines of the README between which the table of encoders stands."""
     text = README.read_text().splitlines()
-    start = text.index(told[0])
-    assert text[start : start + len(told) + 1] == [*told, ""]
+    first = next(i for i, line in enumerate(text) if line.startswith("| `--backbone` |"))
+    return first, text.index("", first)
 
 
 @pytest.mark.slow
@@ -73,3 +81,10 @@ def test_options_exist() -> None:
         ).stdout
         missing = {option for option in options if option not in shown}
         assert not missing, f"{script} {command}: {missing}"
+
+
+if __name__ == "__main__":
+    first, last = table_lines()
+    text = README.read_text().splitlines()
+    text[first:last] = backbone_table(backbone_rows())
+    README.write_text("\n".join(text) + "\n")

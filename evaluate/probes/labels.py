@@ -28,7 +28,17 @@ def open_labels(location: str) -> Labels:
     if location.startswith("rooms:"):
         source = read_scenes(location)
         assert isinstance(source, Rooms)
-        return lambda scene_id, views, grid: _of_room(source, scene_id, views, grid)
+        seen: dict[tuple[object, ...], np.ndarray] = {}  # casting takes longer than probing
+
+        def of_room(
+            scene_id: str, views: Sequence[str], grid: tuple[int, int]
+        ) -> Int[np.ndarray, "V h w"]:
+            key = scene_id, tuple(views), grid
+            if key not in seen:
+                seen[key] = _of_room(source, scene_id, views, grid)
+            return seen[key]
+
+        return of_room
     store = open_store(location)
     if len(store.taps) != 1 or store.num_channels(store.taps[0]) != 1:
         raise UsageError(

@@ -5,6 +5,7 @@ Letters: n tokens (or pairs), S scenes, D numbers asked for, K sums, B resamples
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -132,9 +133,15 @@ def resampled(
     seed: int,
 ) -> Resampled:
     """Return a number of pooled sums over all scenes and over resamples of them."""
-    weights = np.stack(list(resamples(len(sums), samples, seed)))
+    weights = _weights(len(sums), samples, seed)
     value = float(number(sums.sum(axis=0)))
     return Resampled(value, number(weights @ sums), int((sums[:, 0] > 0).sum()))
+
+
+@lru_cache(maxsize=4)
+def _weights(num_scenes: int, samples: int, seed: int) -> Int[np.ndarray, "B S"]:
+    """Return how often each resample draws each scene: one table for all numbers of a page."""
+    return np.stack(list(resamples(num_scenes, samples, seed)))
 
 
 def relative_error(said: np.ndarray, true: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ SentencePiece and safetensors files are ever fetched or read: nothing here unpic
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.local_files import read_plain
+from vega3d.pipeline.places import cache_dir as cache_dir
 
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_LAYERS = 1000
@@ -98,11 +98,6 @@ def announce(model: str, parts: Sequence[str], hint: str = "") -> None:
     if size > _WORTH_SAYING_BYTES:
         told = ("%s: %.1f GB are fetched from the Hugging Face hub, once: %s%s", model)
         logger.warning(*told, size / 1e9, ", ".join(parts), hint)
-
-
-def cache_dir() -> Path:
-    """Return the folder of small remembered things: VEGA3D_CACHE, else ~/.cache/vega3d."""
-    return Path(os.environ.get("VEGA3D_CACHE") or Path.home() / ".cache" / "vega3d")
 
 
 def resolve_model(

@@ -22,7 +22,7 @@ from vega3d.pipeline.backbones.settings import (
     Prompt,
     resolve_blocks,
 )
-from vega3d.pipeline.backbones.tally import Tally
+from vega3d.pipeline.backbones.tally import Tally, count_streams
 from vega3d.pipeline.backbones.unet_sizes import Config, encoder_tally
 from vega3d.pipeline.errors import UsageError
 
@@ -142,21 +142,5 @@ def dit_tally(dit: Config, last: int, tokens: int, text: int) -> Tally:
         tally.linear(c, c, 1)
     tally.linear(int(dit["pooled_projection_dim"]), c, 1)
     tally.linear(c, c, 1)
-    double = int(dit["num_layers"])
-    for block in range(last + 1):
-        streams = (tokens, text) if block < double else (tokens + text,)
-        for positions in streams:
-            for _ in range(3):
-                tally.linear(c, c, positions)
-            tally.norm(2 * head, bias=False)
-            if block < double:
-                tally.linear(c, 6 * c, 1)
-                tally.linear(c, c, positions)
-                tally.linear(c, 4 * c, positions)
-                tally.linear(4 * c, c, positions)
-            else:
-                tally.linear(c, 3 * c, 1)
-                tally.linear(c, 4 * c, positions)
-                tally.linear(5 * c, c, positions)
-        tally.scores(tokens + text, tokens + text, c)
+    count_streams(tally, c, head, int(dit["num_layers"]), last, tokens, text)
     return tally

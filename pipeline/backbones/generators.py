@@ -3,11 +3,12 @@
 Standard library only. `wan.py` has settings of its own, whose digests stand in stores.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import (
+    BY_DEVICE,
     Dtype,
     Fit,
     check_blocks,
@@ -43,7 +44,7 @@ class GeneratorConfig(BackboneConfig):
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
 
-    dtype: Dtype = "float32"
+    dtype: Dtype = field(default="float32", metadata=BY_DEVICE)
     """Precision of the matrix products."""
 
     noise_seed: int = 0

@@ -14,7 +14,7 @@ huggingface/pytorch-image-models, timm/models/vision_transformer.py.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,6 +23,7 @@ from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.preprocessing import HALVES, Statistics, checked_statistics
 from vega3d.pipeline.backbones.settings import (
+    BY_DEVICE,
     Canvas,
     Configs,
     Dtype,
@@ -100,7 +101,7 @@ class OpenvlaVisionConfig(BackboneConfig):
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
 
-    dtype: Dtype = "float32"
+    dtype: Dtype = field(default="float32", metadata=BY_DEVICE)
     """Precision of the matrix products; norms and the residual stay float32."""
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ from vega3d.pipeline.backbones.towers import (
     layer_parameters,
     round_products,
 )
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     from jaxtyping import Float32
@@ -102,8 +102,6 @@ class QwenVisionConfig(TowerConfig):
         """Check every field once."""
         TowerConfig.__post_init__(self)
         check_resolution(self.resolution, words=("auto",), multiple=_MERGED)
-        if self.merger == "after" and self.blocks != (-1,):
-            raise ValueError(f"merger after reads the last layer alone, got blocks {self.blocks}")
 
     def sizes(self, config: Mapping[str, Any]) -> TowerSizes:
         """Return the sizes that a config.json gives."""
@@ -133,6 +131,8 @@ class QwenVisionConfig(TowerConfig):
         facts = TowerConfig.describe(self, configs)
         if self.merger == "before":
             return replace(facts, auto_tokens=4 * _AUTO_CELLS)
+        if facts.blocks != (facts.num_blocks - 1,):
+            raise UsageError(f"merger after reads the last layer alone, got blocks {self.blocks}")
         out = int(_vision(configs["."]).get("out_hidden_size", 3584))
         merged = 4 * facts.channels
         return replace(

@@ -29,6 +29,7 @@ _OURS = {
     "sd-vae": "sd:SdVaeConfig",
     "flux": "flux:FluxConfig",
     "cogvideox": "cogvideox:CogVideoXConfig",
+    "hunyuan-video": "hunyuan:HunyuanConfig",
     "ltx-video": "ltx:LtxConfig",
     "cosmos-predict2": "cosmos:CosmosConfig",
     "siglip": "siglip:SiglipConfig",

@@ -15,6 +15,9 @@ Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["float32", "tf32", "bfloat16", "float8"]
 """Of matrix products: `tf32` and `float8` are a GPU's, the latter of linear layers alone."""
 
+BY_DEVICE = {"also": ("auto",), "usual": "bfloat16 on a GPU, float32 on a CPU"}
+"""Of a field `dtype`: what a command takes where nothing is said, and keeps in the store."""
+
 Canvas = tuple[int, int]
 """Rows and columns of an encoder's input, px."""
 

@@ -9,7 +9,7 @@ layer deleted, the rest read without a norm); transformers 5, SiglipVisionModel,
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.preprocessing import image_statistics
 from vega3d.pipeline.backbones.settings import (
+    BY_DEVICE,
     Canvas,
     Configs,
     Dtype,
@@ -85,7 +86,7 @@ class SiglipConfig(BackboneConfig):
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
 
-    dtype: Dtype = "float32"
+    dtype: Dtype = field(default="float32", metadata=BY_DEVICE)
     """Precision of the matrix products; norms and the residual stay float32."""
 
     def __post_init__(self) -> None:

@@ -34,3 +34,36 @@ class Tally:
     def table(self, values: int) -> None:
         """Count weights that are only added or multiplied."""
         self.parameters += values
+
+
+def count_streams(
+    tally: Tally, c: int, head: int, double: int, last: int, tokens: int, text: int
+) -> None:
+    """Count blocks of two streams, each with weights of its own, then of one, up to a block.
+
+    Args:
+        tally: Counts.
+        c: Width.
+        head: Width of a head.
+        double: Blocks of two streams.
+        last: The last block that runs, from 0.
+        tokens: Of the picture.
+        text: Rows of the prompt.
+
+    Source: diffusers, transformer_flux.py, transformer_hunyuan_video.py.
+    """
+    for block in range(last + 1):
+        for positions in (tokens, text) if block < double else (tokens + text,):
+            for _ in range(3):
+                tally.linear(c, c, positions)
+            tally.norm(2 * head, bias=False)
+            if block < double:
+                tally.linear(c, 6 * c, 1)
+                tally.linear(c, c, positions)
+                tally.linear(c, 4 * c, positions)
+                tally.linear(4 * c, c, positions)
+            else:
+                tally.linear(c, 3 * c, 1)
+                tally.linear(c, 4 * c, positions)
+                tally.linear(5 * c, c, positions)
+        tally.scores(tokens + text, tokens + text, c)

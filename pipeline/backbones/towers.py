@@ -7,13 +7,14 @@ dropped. Letters: n views, h w tokens, N tokens with those in front, C channels.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.preprocessing import Statistics
 from vega3d.pipeline.backbones.settings import (
+    BY_DEVICE,
     Canvas,
     Configs,
     Dtype,
@@ -79,7 +80,7 @@ class TowerConfig(BackboneConfig):
     fit: Fit = "pad"
     """How an image of another aspect gets there: pad (all of it is seen), crop, stretch."""
 
-    dtype: Dtype = "float32"
+    dtype: Dtype = field(default="float32", metadata=BY_DEVICE)
     """Precision of the matrix products; norms and the residual stay float32."""
 
     def __post_init__(self) -> None:

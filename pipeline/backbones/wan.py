@@ -11,7 +11,7 @@ latent ceil(i / 4), and a latent's noise is that of the first view it holds.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,6 +19,7 @@ from vega3d.pipeline.backbones.checkpoints import check_class
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics, autocast
 from vega3d.pipeline.backbones.settings import (
+    BY_DEVICE,
     Canvas,
     Configs,
     Fit,
@@ -96,7 +97,7 @@ class WanConfig(BackboneConfig):
     recipe: Recipe = "vega3d"
     """`reference` repeats the released pipeline step by step, its squash and crop included."""
 
-    dtype: Precision = "float32"
+    dtype: Precision = field(default="float32", metadata=BY_DEVICE)
     """Precision of the matrix products; norms, modulation and the residual stay float32."""
 
     noise_seed: int = 0
@@ -238,7 +239,7 @@ class WanEncoder:
         with torch.inference_mode():
             self._text = self._taken_in(text_rows)
             self._levels = {k: self._noise_level(k) for k in config.timesteps}
-        if numerics.device == "cuda" and config.recipe == "vega3d":
+        if numerics.device == "cuda" and numerics.compiled and config.recipe == "vega3d":
             self._vae.compile()
             self._dit.compile()
 

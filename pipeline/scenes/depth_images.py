@@ -7,6 +7,7 @@ integers: sensors, and tools that saturate, write it; as millimetres it would be
 """
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def _read_npy(data: bytes) -> Shaped[np.ndarray, "..."]:
     if version != (1, 0):
         raise ValueError(f"an .npy file of version {version}, where depth needs 1.0")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if dtype.hasobject or np.prod(shape, dtype=np.int64) > MAX_PIXELS:
+    if dtype.kind not in "uif" or math.prod(shape) > MAX_PIXELS:  # before anything is allocated
         raise ValueError(f"an .npy file of {dtype} and shape {shape}")
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
 

@@ -49,7 +49,7 @@ def list_folder(path: str) -> Folder:
         for entry in found:
             if entry.name.startswith("."):
                 continue
-            (folders if _is_folder(entry) else files).append(entry.name)
+            (folders if is_folder(entry) else files).append(entry.name)
     return Folder(
         path, tuple(sorted(files, key=natural_key)), tuple(sorted(folders, key=natural_key))
     )
@@ -77,7 +77,7 @@ def size_bytes(paths: Iterable[str]) -> int:
     for path in paths:
         if os.path.isdir(path):
             with os.scandir(path) as found:
-                total += sum(_size(entry.path) for entry in found if not _is_folder(entry))
+                total += sum(_size(entry.path) for entry in found if not is_folder(entry))
         else:
             total += _size(path)
     return total
@@ -110,7 +110,8 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Say whether an entry is a folder, or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads to itself; reading it says so

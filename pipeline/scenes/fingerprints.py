@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import basename, relpath, splitext
 
 from vega3d.pipeline.remote import Remote
-from vega3d.pipeline.scenes.files import printable
+from vega3d.pipeline.scenes.files import is_folder, printable
 from vega3d.pipeline.scenes.scene import SceneSource
 
 Fingerprint = Mapping[str, str]
@@ -45,9 +45,11 @@ def of_files(paths: Sequence[str], root: str) -> Fingerprint:
         if not os.path.isdir(path):
             found.setdefault(relpath(path, root), set()).add(_look(path))
             continue
-        for file in _files(path, deep=os.path.abspath(path) != os.path.abspath(root)):
-            kind = f"{relpath(os.path.dirname(file), root)}/*{splitext(file)[1].lower()}"
-            found.setdefault(kind.removeprefix("./"), set()).add(_look(file))
+        for folder, looks in _folders(path, deep=os.path.abspath(path) != os.path.abspath(root)):
+            below = relpath(folder, root)
+            for name, look in looks:
+                kind = f"{below}/*{splitext(name)[1].lower()}".removeprefix("./")
+                found.setdefault(kind, set()).add(look)
     return {kind: _hash(lines) for kind, lines in sorted(found.items())}
 
 
@@ -66,31 +68,38 @@ def differing(before: Fingerprint, now: Fingerprint) -> list[str]:
     return sorted(kind for kind in {*before, *now} if before.get(kind) != now.get(kind))
 
 
-def _files(folder: str, *, deep: bool, within: tuple[str, ...] = ()) -> Iterator[str]:
+def _folders(
+    folder: str, *, deep: bool, within: tuple[str, ...] = ()
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Yield a folder, and those below it, with the name and the look of each of its files."""
     real = os.path.realpath(folder)
     if real in within:
         return  # a link that leads back
+    inner: list[str] = []
+    looks: list[tuple[str, str]] = []
     try:
         with os.scandir(folder) as entries:
-            found = sorted((entry for entry in entries if not entry.name.startswith(".")),
-                           key=lambda entry: entry.name)  # fmt: skip
-    except OSError:
-        yield folder  # looking at it says that it is gone
-        return
-    for entry in found:
-        if os.path.isdir(entry.path):
-            if deep:
-                yield from _files(entry.path, deep=True, within=(*within, real))
-        else:
-            yield entry.path
-
-
-def _look(path: str) -> str:
-    try:
-        seen = os.stat(path)
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if is_folder(entry):
+                    inner.append(entry.path)
+                else:
+                    looks.append((entry.name, _look(entry)))
     except OSError as error:
-        return f"{basename(path)}: {error.strerror}"
-    return f"{basename(path)}: {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
+        looks.append(("", f"{basename(folder)}: {error.strerror}"))
+    yield folder, looks
+    for path in sorted(inner) if deep else ():
+        yield from _folders(path, deep=True, within=(*within, real))
+
+
+def _look(file: "str | os.DirEntry[str]") -> str:
+    name = basename(file) if isinstance(file, str) else file.name
+    try:
+        seen = os.stat(file) if isinstance(file, str) else file.stat()
+    except OSError as error:
+        return f"{name}: {error.strerror}"
+    return f"{name}: {seen.st_size} {seen.st_mtime_ns} {seen.st_ctime_ns}"
 
 
 def _hash(lines: Iterable[str]) -> str:

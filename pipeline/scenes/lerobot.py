@@ -20,6 +20,7 @@ from typing import Any
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.files import MAX_TABLE_BYTES, Folder, read_text
+from vega3d.pipeline.scenes.fingerprints import of_files
 from vega3d.pipeline.scenes.scene import Scene, View
 from vega3d.pipeline.scenes.video_frames import TimedFrames
 
@@ -100,8 +101,13 @@ def _name(episode: _Episode, group: tuple[str, ...]) -> str:
     return "/".join([f"episode_{episode.index:06d}", *group])
 
 
-@lru_cache(maxsize=2)
 def _dataset(root: str) -> _Dataset:
+    """Return a data set as its metadata describe it now."""
+    return _parsed(root, tuple(of_files([f"{root}/meta"], root).values()))
+
+
+@lru_cache(maxsize=2)
+def _parsed(root: str, _looks: tuple[str, ...]) -> _Dataset:
     try:
         info = json.loads(read_text(f"{root}/{_INFO}"))
         version = str(info["codebase_version"])

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def pack(
         for number, first in enumerate(range(0, len(entries), scenes_per_tar)):
             scene_ids = [entry.scene_id for entry in entries[first : first + scenes_per_tar]]
             path = folder / f"scenes-{number:05d}.tar"
-            packed = _read(source, scene_ids, reading, failed, notes)
+            packed = _read(source, scene_ids, reading, failed, notes, folder)
             if (one := next(packed, None)) is not None:
                 tars.append(_write_tar(chain([one], packed), path))
         index = {"format": INDEX_FORMAT, "tars": tars}
@@ -83,13 +84,30 @@ def pack(
     }
 
 
+HELD_BYTES = 1 << 28
+"""Of a scene's files in memory; a scene is written when all of them are known to be good."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Packed:
     """A scene as the members of a tar."""
 
     scene_id: str
-    samples: list[dict[str, bytes]]
-    """Its cameras, then each view's files."""
+    cameras: bytes
+    views: list[dict[str, tuple[int, int]]]
+    """Of each view's files, where they begin and end in `held`."""
+
+    held: "SpooledTemporaryFile[bytes]"
+
+    def samples(self) -> Iterator[dict[str, bytes]]:
+        """Yield its cameras, then each view's files."""
+        yield {"cameras.json": self.cameras}
+        for view in self.views:
+            yield {name: self._bytes(*place) for name, place in view.items()}
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        self.held.seek(start)
+        return self.held.read(end - start)
 
 
 def _read(
@@ -98,20 +116,25 @@ def _read(
     reading: ReadConfig,
     failed: list[dict[str, str]],
     notes: dict[str, list[str]],
+    folder: Path,
 ) -> Iterator[_Packed]:
-    """Yield the scenes that can be read; fill in the others and what is to say of these."""
+    """Yield the scenes that can be read; fill in the others and what is to say of these.
+
+    Each holds its files until the next one is asked for: in memory up to HELD_BYTES, else in
+    `folder`.
+    """
     for scene_id in scene_ids:
         try:
             scene = as_meant(
                 source.read(scene_id), poses=reading.poses, depth_scale=reading.depth_scale
             )
-            samples, bad = _samples(scene, reading.bad_views)
+            with SpooledTemporaryFile(HELD_BYTES, dir=str(folder)) as held:
+                packed, bad = _packed(scene, reading.bad_views, held)
+                if lines := [*scene.notes, *([name_bad_views(bad)] if bad else [])]:
+                    notes[scene_id] = lines
+                yield packed
         except SceneError as error:
             failed.append({"scene_id": scene_id, "reason": str(error)})
-            continue
-        if lines := [*scene.notes, *([name_bad_views(bad)] if bad else [])]:
-            notes[scene_id] = lines
-        yield _Packed(scene_id, samples)
 
 
 def _write_tar(packed: Iterator[_Packed], path: Path) -> dict[str, Any]:
@@ -129,12 +152,12 @@ def _write_tar(packed: Iterator[_Packed], path: Path) -> dict[str, Any]:
     ):
         for scene in packed:
             start = writer.tarstream.offset
-            for sample in scene.samples:
+            for sample in scene.samples():
                 writer.write({"__key__": encode_id(scene.scene_id), **sample})
             scenes.append(
                 {
                     "scene_id": scene.scene_id,
-                    "num_views": len(scene.samples) - 1,
+                    "num_views": len(scene.views),
                     "start": start,
                     "size_bytes": writer.tarstream.offset - start,
                 }
@@ -143,26 +166,32 @@ def _write_tar(packed: Iterator[_Packed], path: Path) -> dict[str, Any]:
     return {"name": path.name, "size_bytes": size, "scenes": scenes}
 
 
-def _samples(scene: Scene, policy: BadViews) -> tuple[list[dict[str, bytes]], list[BadView]]:
-    """Return the cameras, then each view's files, and the views that are left out.
+def _packed(
+    scene: Scene, policy: BadViews, held: "SpooledTemporaryFile[bytes]"
+) -> tuple[_Packed, list[BadView]]:
+    """Return the scene with its files in `held`, and the views that are left out.
 
     Raises:
         SceneError: Too many views cannot be read.
     """
     bad = list(scene.bad_views)
     cameras: list[dict[str, Any]] = []
-    files: list[dict[str, bytes]] = []
+    views: list[dict[str, tuple[int, int]]] = []
     for view in scene.views:
         try:
-            files.append(_view_files(scene, view))
-            cameras.append(_camera(view))
+            files, camera = _view_files(scene, view), _camera(view)
         except SceneError as error:
             bad.append(BadView(view.view_id, str(error)))
-    check_bad_views(scene.scene_id, bad, len(files) + len(bad), policy)
-    if not files:
+            continue
+        views.append({})
+        for name, data in files.items():
+            views[-1][name] = (held.tell(), held.tell() + held.write(data))
+        cameras.append(camera)
+    check_bad_views(scene.scene_id, bad, len(views) + len(bad), policy)
+    if not views:
         raise SceneError(f"{scene.scene_id}: has no views")
     text = json.dumps({"scene_id": scene.scene_id, "views": cameras}, allow_nan=False)
-    return [{"cameras.json": text.encode()}, *files], bad
+    return _Packed(scene.scene_id, text.encode(), views, held), bad
 
 
 def _camera(view: View) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Ray against the inline runner: the same bytes, whatever dies, hangs or fails on the way."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import small_captures
 import synthetic_unit
 from ray import cloudpickle
 from synthetic_unit import make_worker
@@ -162,6 +164,25 @@ def test_a_place_that_workers_do_not_see_is_refused_before_the_first_unit(
     with pytest.raises(UsageError, match=r"no worker can do this run: on node .*, s is not there"):
         list(run_ray(worker, plan.units, config()))
     assert not list((tmp_path / "s").rglob("*.json")) or not open_store("s").records
+
+
+def test_what_changed_in_a_source_is_computed_anew_on_ray(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store becomes that of the captures of now, and the workers note how these look."""
+    captures = small_captures.write_captures(tmp_path / "captures")
+    small_captures.run(captures, tmp_path / "s")
+    small_captures.move_poses(captures, "b")
+    on_ray = partial(run_ray, config=config(workers=1))
+    again = small_captures.run(captures, tmp_path / "s", refresh=True, runner=on_ray)
+    assert (again.units_this_run, again.changed, again.unwatched) == (1, {}, 0)
+    fresh = small_captures.run(captures, tmp_path / "whole", runner=on_ray)
+    assert open_store(str(tmp_path / "s")).digest() == fresh.digest
+    assert small_captures.run(captures, tmp_path / "whole").changed == {}
+    shutil.rmtree(captures / "c" / "depth")
+    caplog.clear()
+    small_captures.run(captures, tmp_path / "lacking", runner=on_ray)
+    assert "c: has no depth: its tokens get no positions" in caplog.text  # read by a worker
 
 
 def test_a_cluster_with_no_free_place_says_so_and_ends(

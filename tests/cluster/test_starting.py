@@ -1,6 +1,7 @@
 """What keeps Ray from starting ends in one message with its remedy, soon."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,13 +16,19 @@ import pytest
 import ray
 import synthetic_unit
 from ray import cloudpickle
+from small_captures import write_captures
 from synthetic_unit import make_worker
 
 from vega3d.cluster.connecting import connection
 from vega3d.cluster.ray_runner import run_ray
-from vega3d.pipeline import open_store
-from vega3d.pipeline.config import RunConfig
+from vega3d.cluster.seen import differing, seen_here
+from vega3d.pipeline import open_store, read_scenes
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.wan import WanConfig
+from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.extract import open_for
+from vega3d.pipeline.worker import UnitWriter
 
 
 def at(address: str) -> RunConfig:
@@ -185,3 +192,24 @@ def by_value() -> Iterator[None]:
     cloudpickle.register_pickle_by_value(synthetic_unit)
     yield
     cloudpickle.unregister_pickle_by_value(synthetic_unit)
+
+
+def test_a_worker_is_asked_for_the_store_the_scenes_and_the_model(
+    tmp_path: Path, tiny_wan: Path
+) -> None:
+    """Each of the three may be mounted elsewhere on a node, or not at all."""
+    model, scenes = tmp_path / "model", tmp_path / "scenes"
+    shutil.copytree(tiny_wan, model)
+    write_captures(scenes)
+    source = read_scenes(str(scenes))
+    config = ExtractConfig(backbone=WanConfig(model=str(model), resolution=(96, 128)), grid=(2, 3))
+    _, prepared, store = open_for(source, str(tmp_path / "s"), config, Numerics(), "")
+    worker = UnitWriter(source, prepared, store)
+    seen = seen_here(worker)
+    assert set(seen) == {str(model), str(scenes), str(tmp_path / "s")}
+    assert differing(seen, seen_here(worker), "n1") == ""
+    for place in (model, scenes, tmp_path / "s"):
+        place.rename(tmp_path / "away")
+        told = differing(seen, seen_here(worker), "n1")
+        assert told.startswith(f"on node n1, {place} is not there: mount it there")
+        (tmp_path / "away").rename(place)

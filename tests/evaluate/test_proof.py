@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from small_captures import run, write_captures
 
 from vega3d.evaluate.config import ReportConfig, RunConfig
@@ -38,6 +39,7 @@ def test_a_report_shows_each_scenes_reprojection_and_names_the_remedy(tmp_path: 
     assert written.result()["reprojection_m"] == {"store": extracted.reprojection_m}
 
 
+@pytest.mark.slow
 def test_a_store_without_notes_is_reported_without_them(tmp_path: Path) -> None:
     captures = write_captures(tmp_path / "captures")
     run(captures, tmp_path / "store")

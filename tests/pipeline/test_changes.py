@@ -1,26 +1,26 @@
 """Stale work is not called done: what changed in a source is listed, and --refresh mends it."""
 
-import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_captures import CONFIG, SCENES, VIEWS, run, write_captures
+from small_captures import CONFIG, SCENES, VIEWS, move_poses, run, write_captures
 
 from vega3d.pipeline import changes, open_store, read_scenes
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import preset
 from vega3d.pipeline.cli import app
-from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.extract import Summary, extract
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry
 from vega3d.pipeline.scenes.tars import pack
-from vega3d.pipeline.worker import Runner, run_inline
+from vega3d.pipeline.together import StorePlan, extract_together
+from vega3d.pipeline.worker import run_inline
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,6 @@ def captures(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "captures"))
 
 
-def move_poses(captures: Path, scene_id: str, metres: float = 10.0) -> None:
-    for path in (captures / scene_id / "pose").iterdir():
-        pose = np.loadtxt(path)
-        pose[0, 3] += metres
-        np.savetxt(path, pose)
-
-
 def check_refreshed(captures: Path | str, out: Path | str, whole: Path | str) -> None:
     """Assert that a store is what a run from scratch over the captures of now would make it."""
     fresh = run(captures, whole)
@@ -49,29 +42,11 @@ def check_refreshed(captures: Path | str, out: Path | str, whole: Path | str) ->
         np.testing.assert_array_equal(store.world_xyz(scene_id), expected.world_xyz(scene_id))
 
 
-@pytest.mark.parametrize(
-    "runner", ["inline", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
-)
 def test_poses_that_moved_by_ten_metres_are_no_longer_called_done(
-    captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, runner: str
-) -> None:
-    with contextlib.ExitStack() as stack:
-        how: Runner = run_inline
-        if runner == "ray":
-            from vega3d.cluster.connecting import connection
-            from vega3d.cluster.ray_runner import run_ray
-
-            config = RunConfig(runner="ray", cpus_per_worker=0.5)
-            stack.enter_context(connection(config, num_cpus=1))
-            how = partial(run_ray, config=config)
-        _check_moved_poses(captures, tmp_path, caplog, how)
-
-
-def _check_moved_poses(
-    captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: Runner
+    captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "s"
-    first = run(captures, out, runner=how)
+    first = run(captures, out)
     assert (first.committed, first.changed, first.unwatched) == (3, {}, 0)
     before = {name: open_store(str(out)).world_xyz(name) for name in SCENES}
     for name in SCENES:
@@ -84,16 +59,18 @@ def _check_moved_poses(
     assert "b: its source has changed since it was computed: poses (by up to 10.00 m)" in (
         caplog.text
     )
-    third = run(captures, out, refresh=True, runner=how)
+    third = run(captures, out, refresh=True)
     assert (third.changed, third.committed, third.units_this_run) == ({}, 3, 2)
     for name in SCENES:
         moved = open_store(str(out)).world_xyz(name) - before[name]
         known = moved[np.isfinite(moved).all(axis=-1)]
         np.testing.assert_allclose(known, np.tile([10.0, 0, 0], (len(known), 1)), atol=1e-4)
     check_refreshed(captures, out, tmp_path / "whole")
-    assert run(captures, out).changed == {}
+    last = run(captures, out)  # who computed them noted how their source looked
+    assert (last.changed, last.unwatched) == ({}, 0)
 
 
+@pytest.mark.slow
 def test_only_what_changed_is_computed_anew(captures: Path, tmp_path: Path) -> None:
     """The other unit keeps its commit; the good scene of the unit is carried over."""
     out = tmp_path / "s"
@@ -129,6 +106,7 @@ def rename(folder: Path) -> None:
         (folder / part / f"2.{suffix}").rename(folder / part / f"7.{suffix}")
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -171,6 +149,7 @@ def test_a_file_that_was_only_touched_changes_nothing_and_is_read_once(
     assert asked == [["a"], []]
 
 
+@pytest.mark.slow
 def test_a_pose_of_the_same_length_under_a_restored_time_is_found(
     captures: Path, tmp_path: Path
 ) -> None:
@@ -185,6 +164,7 @@ def test_a_pose_of_the_same_length_under_a_restored_time_is_found(
     assert "poses (by up to 1.00 m)" in run(captures, tmp_path / "s").changed["c"]
 
 
+@pytest.mark.slow
 def test_a_store_of_an_older_version_says_so_once_and_learns(
     captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,6 +182,7 @@ def test_a_store_of_an_older_version_says_so_once_and_learns(
     check_refreshed(captures, out, tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_what_can_no_longer_be_read_keeps_its_features(captures: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
     first = run(captures, out)
@@ -227,6 +208,7 @@ class Told:
         return self._inner.read(scene_id)
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_say_is_compared_when_asked(captures: Path, tmp_path: Path) -> None:
     def go(refresh: bool) -> Summary:
         return extract(
@@ -241,6 +223,7 @@ def test_a_source_that_cannot_say_is_compared_when_asked(captures: Path, tmp_pat
     check_refreshed(captures, tmp_path / "s", tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.server
 def test_tars_and_a_store_in_a_bucket(captures: Path, tmp_path: Path, bucket: str) -> None:
     """There it is the etag that changes."""
@@ -289,3 +272,23 @@ def test_the_command_lists_it_exits_3_and_refresh_exits_0(
     assert "1 scenes have another source now; run with --refresh" in told
     code, found, _ = command("--refresh")
     assert (code, found["changed"], found["units_this_run"]) == (0, {}, 1)
+
+
+@pytest.mark.slow
+def test_several_stores_of_one_pass_are_refreshed_each(captures: Path, tmp_path: Path) -> None:
+    def go(refresh: bool = False) -> list[Summary]:
+        plans = [
+            StorePlan(out=str(tmp_path / name), config=replace(CONFIG, backbone=backbone))
+            for name, backbone in (("rgb", CONFIG.backbone), ("random", preset("random")))
+        ]
+        return extract_together(
+            read_scenes(str(captures)), plans, numerics=Numerics(threads=1), run=run_inline,
+            refresh=refresh,
+        )  # fmt: skip
+
+    assert [one.committed for one in go()] == [3, 3]
+    move_poses(captures, "b")
+    assert [list(one.changed) for one in go()] == [["b"], ["b"]]
+    assert [(one.units_this_run, one.changed) for one in go(refresh=True)] == [(1, {}), (1, {})]
+    check_refreshed(captures, tmp_path / "rgb", tmp_path / "whole")
+    assert [one.changed for one in go()] == [{}, {}]

@@ -156,7 +156,7 @@ def empty(path: Path) -> None:
     [
         (cut, "incomplete metadata"),
         (pointer, "is a Git LFS pointer; fetch the file with git lfs pull"),
-        (dangling, "No such file"),
+        (dangling, "is a link to a file that is not there; fetch the file"),
         (empty, "header too small"),
     ],
 )

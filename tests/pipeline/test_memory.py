@@ -82,6 +82,7 @@ def files(store: Path) -> dict[str, bytes]:
     return {p.relative_to(store).as_posix(): p.read_bytes() for p in paths}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wan", "siglip", "rgb", "random"])
 def test_a_store_is_the_same_whatever_is_held(
     captures: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch,
@@ -203,6 +204,7 @@ def test_one_part_and_one_scene_are_made_ahead_and_no_more() -> None:
     assert len(list(taken)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["clip", "stack"])
 def test_views_that_must_go_in_together_are_bounded_too(
     captures: Path, tmp_path: Path, tiny_wan: Path, context: str, monkeypatch: pytest.MonkeyPatch

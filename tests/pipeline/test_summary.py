@@ -45,6 +45,7 @@ def test_a_run_counts_views_with_depth_and_pose_and_repeated_frames(
         assert getattr(again, name) == getattr(found, name)
 
 
+@pytest.mark.slow
 def test_a_scene_that_is_misread_stays_named(captures: Path, tmp_path: Path) -> None:
     for path in (captures / "a" / "pose").iterdir():
         np.savetxt(path, np.loadtxt(path) @ np.diag([1.0, -1, -1, 1]))

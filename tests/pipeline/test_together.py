@@ -17,7 +17,6 @@ from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError, UsageError
 from vega3d.pipeline.extract import Summary, extract, open_for
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource
-from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import StoreWriter
@@ -141,40 +140,57 @@ def test_a_scene_that_one_encoder_refuses_is_a_failure_of_its_store_alone(tmp_pa
     assert again["position"].failures == {}
 
 
-class Away(StoreWriter):
-    """A store whose place does not answer at its first write."""
+class Hindered(StoreWriter):
+    """A store whose first write of unit 1 ends otherwise."""
 
     def write_unit(self, unit: Unit, *args: object) -> Record:
-        if AWAY and unit.index == AWAY[-1]:
-            AWAY.pop()
-            raise TransientError("the bucket does not answer")
+        if HINDRANCES and unit.index == 1:
+            raise HINDRANCES.pop()
         return super().write_unit(unit, *args)
 
 
-AWAY: list[int] = []
+HINDRANCES: list[BaseException] = []
 
 
+def hindered(folder: Path, source: SceneSource) -> tuple[TogetherWriter, list[Unit]]:
+    """Return a worker whose second store is hindered, and its units."""
+    writers, todo = {}, {}
+    for name, backbone in BACKBONES.items():
+        out = str(folder / name)
+        rows, model, store = open_for(source, out, config(backbone), Numerics(threads=1), "")
+        if name == "random":
+            store = Hindered(url=store.url, layout=store.layout, numerics=store.numerics)
+        writers[out] = UnitWriter(source, model, store)
+        todo[out] = {unit.index: unit for unit in rows.units}
+    return TogetherWriter(source, writers, todo), list(rows.units)
+
+
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_tried_again_and_the_others_are_not(
     tmp_path: Path,
 ) -> None:
-    AWAY[:] = [1]
-    writers, todo, source = {}, {}, Counted(ROOMS)
-    for name, backbone in BACKBONES.items():
-        out = str(tmp_path / name)
-        rows, model, store = open_for(source, out, config(backbone), Numerics(threads=1), "")
-        if name == "random":
-            store = Away(url=store.url, layout=store.layout, numerics=store.numerics)
-        writers[out] = UnitWriter(source, model, store)
-        todo[out] = {unit.index: unit for unit in rows.units}
-    results = list(run_inline(TogetherWriter(source, writers, todo), list(rows.units)))
+    HINDRANCES[:] = [TransientError("the bucket does not answer")]
+    source = Counted(ROOMS)
+    results = list(run_inline(*hindered(tmp_path, source)))
     assert [result.unit for result in results] == [0, 2, 1]
     assert all(len(result.parts) == 2 and not result.postponed for result in results)
     opened = {name.partition("/")[0]: count for name, count in source.opened.items()}
     assert opened == {"room0000": 1, "room0001": 2, "room0002": 1}
+    found = together(tmp_path, BACKBONES)  # only merges what is there
     for name, backbone in BACKBONES.items():
-        merge_commits(writers[str(tmp_path / name)].store)
-        digest = open_store(str(tmp_path / name)).digest()
-        assert digest == alone(tmp_path / "alone" / name, backbone).digest
+        assert found[name].units_this_run == 0
+        assert found[name].digest == alone(tmp_path / "alone" / name, backbone).digest
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_between_two_stores_goes_on_where_each_is(tmp_path: Path) -> None:
+    HINDRANCES[:] = [KeyboardInterrupt()]
+    with pytest.raises(KeyboardInterrupt):
+        list(run_inline(*hindered(tmp_path, ROOMS)))
+    found = together(tmp_path, BACKBONES)
+    assert found["random"].units_this_run == found["rgb"].units_this_run + 1
+    for name, backbone in BACKBONES.items():
+        assert found[name].digest == alone(tmp_path / "alone" / name, backbone).digest
 
 
 def test_stores_that_would_read_other_views_are_refused(tmp_path: Path) -> None:

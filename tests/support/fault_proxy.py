@@ -39,6 +39,9 @@ class Fault:
     cut: float | None = None
     """Close the connection after this share of the answer's body."""
 
+    taken: float | None = None
+    """Close the connection after this share of the request's body: an upload that is cut short."""
+
     wait_s: float = 0.0
     """Be silent for so long before anything is answered."""
 
@@ -71,6 +74,7 @@ def chaos(seed: int, share: float, *, slow_s: float = 0.0) -> Faults:
         Fault(status=500, carried_out=True),
         Fault(drop=True),
         Fault(drop=True, carried_out=True),
+        Fault(taken=0.5),
         Fault(cut=0.5),
         Fault(status=409),
         Fault(status=429),
@@ -143,6 +147,11 @@ class FaultProxy:
             )
             self._count += 1
         fault = self.fault(request) or Fault()
+        if fault.taken is not None:
+            _take(handler, int(fault.taken * size), fault.bytes_per_s)
+            self.seen.append((request, 0))
+            _hang_up(handler)
+            return
         body = _take(handler, size, fault.bytes_per_s)
         time.sleep(fault.wait_s)
         failing = bool(fault.drop or fault.status)

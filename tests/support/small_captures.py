@@ -44,3 +44,11 @@ def run(
         read_scenes(str(captures)), str(out), CONFIG,
         numerics=Numerics(threads=1), run=runner, refresh=refresh,
     )  # fmt: skip
+
+
+def move_poses(captures: Path, scene_id: str, metres: float = 10.0) -> None:
+    """Move a scene's cameras along the world's x axis."""
+    for path in (captures / scene_id / "pose").iterdir():
+        pose = np.loadtxt(path)
+        pose[0, 3] += metres
+        np.savetxt(path, pose)

@@ -93,6 +93,12 @@ class SyntheticWorker:
     refused_on: Sequence[str] = ()
     """Scenes at which the store says no, as where one node lacks the disk."""
 
+    where: str = ""
+    """On Ray: folder in which each unit leaves the name of the node that did it."""
+
+    nodes: int = 0
+    """Units from the eighth on are held back until so many nodes have done one."""
+
     def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
         return self.commit(unit, self.compute(unit, limit_s=limit_s))
 
@@ -109,6 +115,15 @@ class SyntheticWorker:
 
     def _compute(self, unit: Unit, beat: Callable[[], None]) -> ComputedUnit:
         scenes: list[SceneArrays | SceneFailure] = []
+        if self.where:
+            import ray
+
+            node = ray.get_runtime_context().get_node_id()
+            (Path(self.where) / f"{unit.index}-{node}").touch()
+            end = time.monotonic() + 90
+            while unit.index > 7 and self._nodes() < self.nodes and time.monotonic() < end:
+                time.sleep(0.1)
+                beat()
         for scene_id in unit.todo:
             time.sleep(self.delay_s)
             if scene_id in self.kill_on and self._first_time("kill", scene_id):
@@ -137,6 +152,9 @@ class SyntheticWorker:
 
     def give_up(self, unit: Unit, reason: str) -> UnitResult:
         return unit_result(self.store.write_failed_unit(unit, reason), {})
+
+    def _nodes(self) -> int:
+        return len({path.name.partition("-")[2] for path in Path(self.where).iterdir()})
 
     def _first_time(self, what: str, scene_id: str) -> bool:
         if not self.marks:

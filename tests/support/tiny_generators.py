@@ -331,3 +331,34 @@ def write_cosmos(folder: Path) -> None:
     seeded(CosmosTransformer3DModel, 0, **sizes).save_pretrained(folder / "transformer")
     write_wan_vae(folder)
     write_t5(folder, "text_encoder", "tokenizer")
+
+
+def write_hunyuan(folder: Path) -> None:
+    """Write HunyuanVideo with two double-stream and two single-stream blocks, and Llama."""
+    from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+    from transformers import LlamaConfig, LlamaModel
+
+    sizes = {
+        "num_attention_heads": 2,
+        "attention_head_dim": 24,
+        "num_layers": 2,
+        "num_single_layers": 2,
+        "num_refiner_layers": 1,
+        "text_embed_dim": 32,
+        "pooled_projection_dim": 32,
+        "rope_axes_dim": (4, 10, 10),
+    }
+    dit = seeded(HunyuanVideoTransformer3DModel, 0, **sizes)
+    dit.save_pretrained(folder / "transformer")
+    vae = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    seeded(AutoencoderKLHunyuanVideo, 1, **vae).save_pretrained(folder / "vae")
+    write_clip_text(folder, "text_encoder_2", "tokenizer_2")
+    write_t5(folder, "unused", "tokenizer")  # any tokenizer that pads
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=32, intermediate_size=64, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
+        bos_token_id=1, eos_token_id=1, pad_token_id=0,
+    )  # fmt: skip
+    llama = seeded(lambda: LlamaModel(config), 8)
+    with quiet():
+        llama.save_pretrained(folder / "text_encoder")

@@ -1,4 +1,4 @@
-"""FLUX, CogVideoX, LTX-Video and Cosmos as classes, given what diffusers' pipelines give."""
+"""FLUX, CogVideoX, LTX, Cosmos and Hunyuan as classes, given what diffusers' pipelines give."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,10 +8,11 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video
 from small_backbones import SmallModels
 from tiny_generators import write_cogvideox, write_flux
 from torch import Tensor, nn
-from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+from transformers import AutoTokenizer, CLIPTextModel, LlamaModel, T5EncoderModel
 
 from vega3d.pipeline.backbones.cogvideox import noise_level
 from vega3d.pipeline.backbones.loading import load_backbone
@@ -206,3 +207,42 @@ def test_cosmos_is_what_its_pipeline_gives_the_class(
     found = backbone.encode(VIEWS, scene_id="room", view_ids=IDS, noise=NOISE)
     for block, own in zip((1, 3), kept, strict=True):
         assert error(found[f"k300_b{block}"], own.reshape(2, 4, 6, 48)) < 1e-5
+
+
+def test_hunyuan_is_what_its_pipeline_gives_the_class(models: SmallModels) -> None:
+    folder = Path(models.model("hunyuan-video")["model"])
+    model = diffusers.HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer")
+    vae = diffusers.AutoencoderKLHunyuanVideo.from_pretrained(folder / "vae")
+    pipe = diffusers.HunyuanVideoPipeline(
+        text_encoder=LlamaModel.from_pretrained(
+            folder / "text_encoder", torch_dtype=torch.bfloat16
+        ),
+        tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
+        transformer=model,
+        vae=vae,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        text_encoder_2=CLIPTextModel.from_pretrained(folder / "text_encoder_2"),
+        tokenizer_2=AutoTokenizer.from_pretrained(folder / "tokenizer_2"),
+    )
+    template = pipeline_hunyuan_video.DEFAULT_PROMPT_TEMPLATE
+    with torch.no_grad():
+        # Room for all that the tokenizer of letters makes of the template.
+        rows, mask = pipe._get_llama_prompt_embeds("", template, max_sequence_length=900)
+        pooled = pipe._get_clip_prompt_embeds("", max_sequence_length=12)
+        latents = vae.encode(PIXELS[:, :, None]).latent_dist.mode() * 0.476986
+    assert 0 < mask.sum() < mask.numel()
+    kept = outputs(
+        model,
+        [*model.transformer_blocks, *model.single_transformer_blocks],
+        hidden_states=0.7 * latents + 0.3 * NOISE[:, :, None],
+        timestep=torch.tensor([300.0, 300.0]),
+        encoder_hidden_states=rows.float().expand(2, -1, -1),
+        encoder_attention_mask=mask.expand(2, -1),
+        pooled_projections=pooled.float().expand(2, -1),
+        guidance=torch.tensor([6000.0, 6000.0]),
+    )
+    backbone = models.load("hunyuan-video", blocks=(0, 1, 2, 3), resolution=SIZE)
+    found = backbone.encode(VIEWS, scene_id="room", view_ids=IDS, noise=NOISE)
+    for block in range(4):
+        expected = kept[block][0].reshape(2, 4, 6, 48)
+        assert error(found[f"k300_b{block}"], expected) < 1e-5

@@ -87,6 +87,7 @@ def check_what_comes(
 ) -> None:
     config = family(name)(**{**models.model(name), **SMALL[name].early, **settings})
     facts = model_facts(config)
+    assert model_facts(config.resolved(facts)) == facts  # as a store keeps it
     backbone = models.load(name, **settings)
     assert (backbone.taps, backbone.channels) == (facts.taps, facts.channels)
     rgb = np.random.default_rng(1).integers(0, 256, (2, *size, 3), dtype=np.uint8)

@@ -13,7 +13,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.vision_utils import get_vision_window_index
 
+from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.qwen_vision import QwenVisionConfig
 from vega3d.pipeline.errors import CheckpointError
 
 RGB = np.random.default_rng(0).integers(0, 256, (2, 140, 196, 3), dtype=np.uint8)  # 5 x 7 cells
@@ -94,6 +96,14 @@ def test_a_processor_that_cuts_otherwise_is_refused(folder: Path, tmp_path: Path
     path.write_text(json.dumps({**json.loads(path.read_text()), "merge_size": 4}))
     with pytest.raises(CheckpointError, match="merge_size must be 2, found 4"):
         load_backbone("qwen2.5-vl-vision", model=str(copy))
+
+
+def test_a_store_of_merged_tokens_can_be_made_again_from_its_config(folder: Path) -> None:
+    config = QwenVisionConfig(model=str(folder), merger="after")
+    facts = model_facts(config)
+    resolved = config.resolved(facts)
+    assert resolved.blocks == (3,)
+    assert model_facts(resolved) == facts
 
 
 def test_auto_is_the_processor_s_size_for_640x480(folder: Path) -> None:

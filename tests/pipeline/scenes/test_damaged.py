@@ -521,3 +521,14 @@ def test_orientations_that_differ_in_a_scene_stay_as_they_are_stored(tmp_path: P
     kept, report = decode(folder)
     assert kept == ["0", "2"]
     assert "EXIF orientation 5 is a mirrored image" in report.lines()[0]
+
+
+@pytest.mark.parametrize("kind", [("V2000000000", (1, 1)), ("<f4", (2**32, 2**32)), ("|O", (1,))])
+def test_an_npy_header_allocates_nothing_that_no_depth_has(kind: tuple[str, tuple]) -> None:
+    dtype, shape = kind
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
+    with pytest.raises(SceneError, match=r"an \.npy file of"):
+        decode_depth_m(file.getvalue() + bytes(64), "v")

@@ -85,7 +85,8 @@ def test_a_scannet_capture_is_read_in_natural_order_and_in_metres(tmp_path: Path
     source = read_scenes(str(scannet(tmp_path / "scene0000_00", 12)))
     (entry,) = source.entries()
     assert (entry.scene_id, entry.num_views, entry.group) == ("scene0000_00", 12, "")
-    counted = [tmp_path / "scene0000_00" / name for name in ("color", "depth", "pose")]
+    inner = ("color", "depth", "pose", "intrinsic")
+    counted = [tmp_path / "scene0000_00" / name for name in inner]
     assert entry.size_bytes == sum(p.stat().st_size for d in counted for p in d.iterdir())
     scene = source.read("scene0000_00")
     assert view_ids(scene) == [str(i) for i in range(12)]

@@ -17,6 +17,7 @@ def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, di
     return int(ended.value.code or 0), json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_packed_opengl_poses_and_scaled_depth_are_those_of_the_truth(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

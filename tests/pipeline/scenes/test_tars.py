@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.scenes import packing
 from vega3d.pipeline.scenes.packing import pack
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
@@ -393,6 +394,18 @@ def test_no_scenes_there(tmp_path: Path) -> None:
             read_scenes(location)
     with pytest.raises(ValueError, match="cannot be read"):
         read_scenes(str(tmp_path / "absent.tar"))
+
+
+def test_a_scene_larger_than_what_is_held_gives_the_same_tars(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "HELD_BYTES", 1)
+    again = tmp_path / "again"
+    pack(Made(), str(again), scenes_per_tar=2)
+    names = sorted(path.name for path in shards.iterdir())
+    assert sorted(path.name for path in again.iterdir()) == names
+    for name in names:
+        assert (again / name).read_bytes() == (shards / name).read_bytes()
 
 
 # Remote

@@ -1,0 +1,98 @@
+"""What follows from the device: precision and batch size, resolved once and kept in the store."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from vega3d.pipeline import cli, read_scenes
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.wan import WanConfig
+from vega3d.pipeline.batch_size import SIZES, Pass, best_size
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.extract import open_for
+from vega3d.pipeline.store.store import stored_attributes
+
+
+def printed(capsys: pytest.CaptureFixture[str], *args: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        cli.app([*map(str, args)])
+    assert not ended.value.code
+    return capsys.readouterr().out
+
+
+def shown(capsys: pytest.CaptureFixture[str], *args: object) -> dict:
+    return tomllib.loads(printed(capsys, *args, "--show-config"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "dtype"),
+    [
+        (("--device", "cuda"), "bfloat16"),
+        (("--device", "cpu"), "float32"),
+        (("--device", "cuda", "--dtype", "auto"), "bfloat16"),
+        (("--device", "cuda", "--dtype", "float32"), "float32"),
+        (("--device", "cpu", "--dtype", "bfloat16"), "bfloat16"),
+        (("--device", "cuda", "--preset", "siglip"), "bfloat16"),
+        (("--device", "cpu", "--preset", "reference"), "bfloat16"),  # the release's own
+        (("--device", "cuda", "--preset", "rgb"), None),
+    ],
+)
+def test_the_precision_follows_the_device_where_none_is_asked_for(
+    asked: tuple[str, ...], dtype: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert shown(capsys, "run", *asked).get("dtype") == dtype
+
+
+def test_the_batch_size_is_searched_on_a_gpu_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, "run", "--device", "cuda")["batch_size"] == 0
+    assert shown(capsys, "run", "--device", "cpu")["batch_size"] == 4
+    assert shown(capsys, "run", "--device", "cuda", "--batch-size", "2")["batch_size"] == 2
+
+
+def test_a_store_keeps_its_precision_whatever_the_device(
+    tmp_path: Path, tiny_wan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone = WanConfig(model=str(tiny_wan), blocks=(1,), resolution=(96, 128))
+    out = str(tmp_path / "s")
+    open_for(read_scenes("rooms:1"), out, ExtractConfig(backbone=backbone), Numerics(), "")
+    assert shown(capsys, "run", "--out", out, "--device", "cuda")["dtype"] == "float32"
+
+
+def test_what_is_submitted_says_its_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("submit", "rooms:2", "--out", "s3://b/s", "--to", "ray")
+    assert "--dtype bfloat16" in printed(capsys, *asked)
+    assert "--dtype float32" in printed(capsys, *asked, "--dtype", "float32")
+    assert "--batch-size 4" in printed(capsys, *asked, "--batch-size", "4")
+
+
+def test_the_batch_size_is_the_smallest_that_is_about_as_fast_as_any() -> None:
+    ms = {1: 20.0, 2: 12.0, 4: 10.0, 8: 9.9, 16: 9.8}
+    assert best_size(lambda size: Pass(ms[size], size), 100) == 4
+    assert best_size(lambda size: Pass(1 / size, 10 * size), 45) == 4  # memory
+
+    def up_to_2(size: int) -> Pass:
+        if size > 2:
+            raise MemoryError
+        return Pass(1 / size, 1)
+
+    assert best_size(up_to_2, 100) == 2
+    assert best_size(lambda size: Pass(1.0, 10**9), 1) == 1  # one view must go somehow
+
+
+@pytest.mark.slow
+def test_a_store_keeps_the_batch_size_that_was_searched(tmp_path: Path, tiny_wan: Path) -> None:
+    backbone = WanConfig(model=str(tiny_wan), blocks=(1,), resolution=(32, 48))
+    asked = (read_scenes("rooms:1"), str(tmp_path / "s"), ExtractConfig(backbone=backbone))
+    _, _, store = open_for(*asked, Numerics(threads=1, batch_size=0), "")
+    assert store.numerics["batch_size"] in SIZES
+    attributes = stored_attributes(store.url)
+    assert attributes is not None
+    assert attributes["numerics"] == {**Numerics(threads=1).stored(), **store.numerics}
+    _, _, again = open_for(*asked, Numerics(threads=1, batch_size=0), "")
+    assert again.numerics == store.numerics
+
+
+def test_a_store_says_only_where_it_was_not_compiled() -> None:
+    assert "compiled" not in Numerics().stored()
+    assert Numerics(**Numerics(compiled=False).stored()) == Numerics(compiled=False)
