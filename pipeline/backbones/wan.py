@@ -247,7 +247,7 @@ class WanEncoder:
         """Yield every tap of every noise level; nothing after the last block runs."""
         if why := self._config.refusal(self._facts, views.canvas, len(views)):
             raise SceneError(why)
-        latents = self._latents(views)
+        latents = self.latents(views)
         first_view, latent_of_view = latent_views(len(views), self._config.context)
         named = views.select(first_view) if self._config.context == "clip" else views
         rows, cols = latents.shape[3] // 2, latents.shape[4] // 2
@@ -291,7 +291,7 @@ class WanEncoder:
             return None
         return self._dit.project_text(np.pad(rows, ((0, TEXT_ROWS - len(rows)), (0, 0))))
 
-    def _latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
+    def latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
         """Encode the views, each alone or all as one video, to normalised latents."""
         import torch
 
