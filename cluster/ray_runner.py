@@ -169,8 +169,9 @@ class _Loop:
         for member in self.team:
             if member.up and not member.running and (unit := self.stragglers.to_repeat(self.team)):
                 _log.info(
-                    "unit %d: takes long; started a second time on an idle worker", unit.index
-                )
+                    "unit %d: takes long; started a second time on an idle worker",
+                    unit.index, extra={"unit": unit.index},
+                )  # fmt: skip
                 member.submit(unit)
                 self.stragglers.begun(member)
 
@@ -200,7 +201,7 @@ class _Loop:
     ) -> Iterator[UnitResult]:
         """Try a unit again later; a store's error may be that of one worker's node alone."""
         told = without_secrets(str(error))
-        _log.warning("unit %d: %s", unit.index, told)
+        _log.warning("unit %d: %s", unit.index, told, extra={"unit": unit.index})
         if self.attempts.failed(unit, told):
             fresh.append(unit)
             self.rest_until_s = time.monotonic() + self.attempts.pause_s()
@@ -215,6 +216,7 @@ class _Loop:
         _log.warning(
             "unit %d: lost its worker (%s), attempt %d of %d",
             unit.index, reason, self.tries[unit.index], self.config.attempts,
+            extra={"unit": unit.index},
         )  # fmt: skip
         if self.tries[unit.index] < self.config.attempts:
             suspects.append(unit)

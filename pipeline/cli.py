@@ -11,13 +11,15 @@ its options.
 """
 
 import logging
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from vega3d.pipeline import cli_cluster, cli_demo, cli_extract, cli_scenes, cli_stores
 from vega3d.pipeline.commands import exit_on_sigterm, run_app, start_logging
 from vega3d.pipeline.options import Program
+
+LogFormat = Literal["text", "json"]
 
 app = Program(
     "vega3d-extract",
@@ -44,9 +46,12 @@ def _options(
         ),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="text for people; json for programs, an object a line.")
+    ] = "text",
 ) -> None:
     """Posed scenes in, features in a sharded Zarr store out."""
-    start_logging(logging.INFO if verbose else logging.WARNING)
+    start_logging(logging.INFO if verbose else logging.WARNING, as_json=log_format == "json")
     logging.getLogger("vega3d").setLevel(logging.INFO)
 
 

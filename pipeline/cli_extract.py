@@ -165,5 +165,6 @@ def extract_to(
         except BaseException as error:
             log.close(None, error)
             raise
+    summary = log.with_figures(summary)
     log.close(summary)
     return asdict(summary)

@@ -5,9 +5,10 @@ Standard library and typer only, until one runs.
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,9 @@ from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result, tell
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
 from vega3d.pipeline.options import DryRun, Program
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.watching import Watch
 
 app = Program()
 
@@ -29,9 +33,20 @@ def status(
 ) -> None:
     """Say how far a store is, and which scenes failed for what reason."""
     from vega3d.pipeline.store.verify import status as read_status
+    from vega3d.pipeline.watching import Watch, slowest_units
 
-    while True:
+    watching = Watch()
+
+    def look() -> dict[str, Any]:
         found = read_status(store)
+        watching.look(found)
+        return found
+
+    found = look()
+    if watch and sys.stderr.isatty():
+        _watch_table(watching, found, look, every_s, slowest_units(store))
+        found = look()
+    while True:
         for scene_id, reason in list(found["failures"].items())[:20]:
             tell(f"failed {scene_id}: {reason}")
         tell(
@@ -41,8 +56,30 @@ def status(
         )
         if not watch or found["complete"]:
             break
+        tell(", ".join(f"{name}: {told}" for name, told in watching.rows(found)[3:5]))
         time.sleep(every_s)
+        found = look()
     print_result(found)
+
+
+def _watch_table(
+    watching: "Watch",
+    found: dict[str, Any],
+    look: Callable[[], dict[str, Any]],
+    every_s: float,
+    slow: list[dict[str, Any]],
+) -> None:
+    """Show a live table until the store is complete."""
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+        while True:
+            live.update(watching.table({**found, "slowest_units": slow}), refresh=True)
+            if found["complete"]:
+                return
+            time.sleep(every_s)
+            found = look()
 
 
 @app.command()

@@ -142,6 +142,7 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
             if isinstance(error, KeyboardInterrupt):
                 raise interrupted() from None
             raise
+    summaries = [logs[summary.store].with_figures(summary) for summary in summaries]
     for summary in summaries:
         logs[summary.store].close(summary)
     return summaries

@@ -4,7 +4,8 @@ import logging
 import statistics
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +72,10 @@ class Summary:
 
     unwatched: int
     """Committed scenes of which nothing says how their source looked."""
+
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Of this run: throughput over time, stage shares, failures by reason, slowest units,
+    efficiency; see `figures.py`."""
 
 
 def extract(

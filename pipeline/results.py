@@ -27,6 +27,8 @@ class UnitResult:
     seconds: Mapping[str, float]
     """Of decoding (overlapped), computing and storing."""
 
+    scene_ids: Sequence[str] = ()
+
     details: Mapping[str, str] = field(default_factory=dict)
     """Of failures in this run, as libraries told them; for the run's log."""
 
@@ -78,6 +80,7 @@ def postponed(unit: Unit, reason: str) -> UnitResult:
         dropped_views=0,
         stored_bytes=0,
         seconds={},
+        scene_ids=unit.scene_ids,
         postponed=printable(reason),
         left=unit.scene_ids,
     )
@@ -93,4 +96,5 @@ def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:
         dropped_views=sum(scene.dropped_views for scene in record.scenes),
         stored_bytes=record.stored_bytes,
         seconds=seconds,
+        scene_ids=[scene.scene_id for scene in record.scenes],
     )

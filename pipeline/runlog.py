@@ -4,22 +4,26 @@ Commit records say nothing of this, so that equal work gives equal bytes.
 """
 
 import json
+import logging
 import os
 import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
 from vega3d.pipeline.extract import Summary
+from vega3d.pipeline.figures import RunFigures
 from vega3d.pipeline.settings import FILE
 from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.records import RUNS
 from vega3d.pipeline.texts import safe, safe_values
 from vega3d.pipeline.worker import UnitResult
+
+_log = logging.getLogger(__name__)
 
 SUMMARY = "unit/summary.json"
 SETTINGS = f"unit/{FILE}"
@@ -37,6 +41,7 @@ class RunLog:
             settings: Its settings, as a file for `--config`.
         """
         self._out, self._settings = out, settings
+        self._figures = RunFigures(int(asked.get("run", {}).get("workers", 1)))
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._key = f"{RUNS}/{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self._events: list[dict[str, Any]] = []
@@ -49,7 +54,15 @@ class RunLog:
 
     def unit(self, result: UnitResult) -> None:
         """Note a finished unit."""
+        self._figures.add(result)
+        for scene_id, reason in result.failures.items():
+            about = {"unit": result.unit, "scene": scene_id}
+            _log.info("unit %d: failed %s: %s", result.unit, scene_id, reason, extra=about)
         self.add("unit", **asdict(result))
+
+    def with_figures(self, summary: Summary) -> Summary:
+        """Return a summary with how the run went over time."""
+        return replace(summary, figures=self._figures.told())
 
     def close(self, summary: Summary | None, error: BaseException | None = None) -> None:
         """Write the log and the settings, and the summary beside them where there is one."""

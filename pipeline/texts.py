@@ -4,9 +4,11 @@ Whatever goes to stdout, stderr, a log, a table or a page goes through `safe` or
 `tell` and `print_result` do it for commands, `start_logging` for logs.
 """
 
+import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -61,8 +63,10 @@ def on_page(value: Any) -> Any:  # noqa: ANN401 - whatever a template shows
 
 
 def tell(text: str) -> None:
-    """Say something to a person on stderr."""
-    sys.stderr.write(f"{safe(text)}\n")
+    """Say something to a person on stderr, or to the program that reads the logs."""
+    as_json = any(isinstance(one.formatter, JsonFormatter) for one in logging.root.handlers)
+    told = _json_line("INFO", "vega3d", safe(text)) if as_json else safe(text)
+    sys.stderr.write(f"{told}\n")
     sys.stderr.flush()
 
 
@@ -74,10 +78,30 @@ class SafeFormatter(logging.Formatter):
         return safe(super().format(record))
 
 
-def start_logging(level: int, form: str = "%(levelname)s %(name)s: %(message)s") -> None:
-    """Send logs and warnings to stderr, as safe texts."""
+class JsonFormatter(SafeFormatter):
+    """Formats each record as one JSON object a line, with the unit and the scene it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        about = {name: getattr(record, name) for name in ABOUT if hasattr(record, name)}
+        return _json_line(record.levelname, record.name, super().format(record), **about)
+
+
+ABOUT = ("unit", "scene")
+"""What `extra` of a log call may name."""
+
+
+def _json_line(level: str, logger: str, message: str, **about: object) -> str:
+    line = {"time": time.time(), "level": level, "logger": logger, "message": message}
+    return json.dumps({**line, **safe_values(about)})
+
+
+def start_logging(
+    level: int, form: str = "%(levelname)s %(name)s: %(message)s", *, as_json: bool = False
+) -> None:
+    """Send logs and warnings to stderr, as safe texts or as a JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(SafeFormatter(form))
+    handler.setFormatter(JsonFormatter("%(message)s") if as_json else SafeFormatter(form))
     logging.basicConfig(level=level, handlers=[handler])
     logging.captureWarnings(True)
 

@@ -57,6 +57,8 @@ def ablate(
     prior_tap: str | None = None,
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
+    text_model: str | None = None,
 ) -> dict[str, Any]:
     """Train all variants with all seeds below `out`, and write their table.
 
@@ -79,6 +81,8 @@ def ablate(
                 prior_tap=prior_tap,
                 semantic_tap=semantic_tap,
                 labels=labels,
+                questions=questions,
+                text_model=text_model,
             )
             summaries.setdefault(variant, []).append(summary)
             if not summary["finished"]:

@@ -5,9 +5,12 @@ generative and the semantic stream. Cameras are OpenCV cameras (x right, y down,
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, device
+
+from vega3d.train.asked import Asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +53,16 @@ class Batch:
     labels: Int64[Tensor, "B V N"] | None = None
     """Class of a token, -1 for none."""
 
+    questions: dict[str, Asked] | None = None
+    """What annotation files ask of the samples' scenes, by task."""
+
     def to(self, where: device) -> "Batch":
         """Return the batch on another device; a pinned one is copied without waiting."""
-        moved = {
+        moved: dict[str, Any] = {
             field.name: getattr(self, field.name).to(where, non_blocking=True)
             for field in fields(self)
             if isinstance(getattr(self, field.name), Tensor)
         }
+        if self.questions is not None:
+            moved["questions"] = {name: one.to(where) for name, one in self.questions.items()}
         return replace(self, **moved)

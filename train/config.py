@@ -27,8 +27,17 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 `blind`, which sees no feature at all and shows what position in the image alone can do."""
 
 
-TASKS = ("depth", "displacement", "matching", "classes")
-"""The files of `tasks/`."""
+TASKS = (
+    "depth",
+    "displacement",
+    "matching",
+    "classes",
+    "grounding",
+    "qa",
+    "vsi",
+    "caption",
+)
+"""The files of `tasks/`; the last four ask what annotation files ask (`--questions`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +45,8 @@ class TrainConfig:
     """Decides the numbers of a run: change a field and it is another run."""
 
     tasks: tuple[str, ...] = field(default=("depth",), metadata={"option": "--task"})
-    """Trained together, each with its own head: depth, displacement, matching, classes."""
+    """Trained together, each with its own head: depth, displacement, matching, classes, and of
+    annotated scenes grounding, qa, vsi, caption."""
 
     variant: Variant = "adaptive"
     """How the two streams become one: a gate, another row of the paper's Table 5, one stream alone,
@@ -101,6 +111,12 @@ class TrainConfig:
     num_classes: int = 0
     """Classes of the label store; only for the task `classes`."""
 
+    questions_per_sample: int = 16
+    """Questions drawn for a sample of its scene's; all are asked when scored."""
+
+    text_dim: int = 512
+    """Numbers of a text's vector: 512 for `words`, 128 for `desk`, 1152 for SigLIP so400m."""
+
     shards_in_flight: int = 4
     """Shards whose samples are shuffled together: more is a better shuffle, fewer is a more
     sequential read."""
@@ -146,6 +162,8 @@ class TrainConfig:
             "views_per_sample",
             "accumulate",
             "shards_in_flight",
+            "questions_per_sample",
+            "text_dim",
         )
         if bad := [name for name in at_least_one if getattr(self, name) < 1]:
             raise ValueError(f"{bad[0]} must be >= 1, got {getattr(self, bad[0])}")
@@ -254,6 +272,14 @@ class OtherStores:
 
     semantic_tap: str | None = None
     """Which features of the semantic store, likewise."""
+
+    questions: tuple[str, ...] | None = field(default=None, metadata=_REPEAT)
+    """Annotation file of a benchmark, or a folder of `vega3d-benchmark make`; repeat it for
+    several, files of candidate boxes too."""
+
+    text_model: str | None = None
+    """What turns texts into vectors: `words` (the default, no weights), `desk`, or the hub id or
+    folder of a SigLIP or a sentence encoder."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

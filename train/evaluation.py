@@ -10,9 +10,10 @@ from vega3d.train.checkpoint import load_weights
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.loader import FeatureCache, Loader
 from vega3d.train.model import SpatialModel
-from vega3d.train.order import Sample, SceneViews, scoring_samples
+from vega3d.train.order import Sample, SceneViews, scene_samples, scoring_samples
 from vega3d.train.pairing import Pairing, pair_stores
 from vega3d.train.processes import join_processes
+from vega3d.train.questions import asks_scenes
 from vega3d.train.rundir import (
     LAST,
     check_labels,
@@ -70,7 +71,7 @@ def evaluate_run(
             samples, what = plan_run(pairing, config).scoring, record["split"]["note"]
         else:
             check_no_leak(pairing, record)
-            samples = _all_views(pairing, config.views_per_sample)
+            samples = _all_views(pairing, config.views_per_sample, asks_scenes(config))
             what = "All views of other stores."
     _check_dims(pairing, record)
     model = recorded_model(record)
@@ -105,6 +106,7 @@ def _score(
             prefetch=run.prefetch,
             cache=FeatureCache(run.cache_bytes),
             device=processes.device,
+            questions=pairing.question_table(config),
         )
         return score_model(
             model.to(processes.device),
@@ -138,19 +140,23 @@ def _other_stores(
         prior_tap=taps["prior"],
         semantic_tap=taps["semantic"],
         labels=labels,
+        questions=record["where"].get("questions"),
+        text_model=record["where"].get("text_model"),
         allow_partial=run.allow_partial,
     )
     check_labels(pairing, config)
     return pairing
 
 
-def _all_views(pairing: Pairing, views_per_sample: int) -> list[Sample]:
+def _all_views(pairing: Pairing, views_per_sample: int, by_scene: bool) -> list[Sample]:
     counts = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
     scenes = [
         SceneViews(name, tuple(range(count)))
         for name, count in counts.items()
         if count >= views_per_sample
     ]
+    if scenes and by_scene:
+        return scene_samples(scenes, views_per_sample)
     if not scenes:
         raise UsageError(f"no scene has the {views_per_sample} views that a sample needs")
     return scoring_samples(scenes, views_per_sample)

@@ -15,6 +15,7 @@ from vega3d.train.checkpoint import write_json
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.journal import read_metrics
 from vega3d.train.pairing import pair_stores
+from vega3d.train.predictions import write_predictions
 from vega3d.train.processes import Processes, join_processes
 from vega3d.train.report import write_report
 from vega3d.train.rundir import SUMMARY, RunPlan, check_answers, plan_run, write_record
@@ -33,6 +34,8 @@ def fit(
     prior_tap: str | None = None,
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
+    text_model: str | None = None,
 ) -> dict[str, Any]:
     """Train on two stores, leave the run in `out`, and return its summary.
 
@@ -49,6 +52,8 @@ def fit(
         prior_tap: Name of the prior's features, where the store has several.
         semantic_tap: Likewise.
         labels: Store of token classes, for the task `classes`.
+        questions: Annotation files, for grounding, qa, vsi and caption.
+        text_model: What turns their texts into vectors; None takes `words`.
 
     Raises:
         UsageError: The stores do not fit together, the scored views have no answer to a task, or
@@ -63,6 +68,8 @@ def fit(
         prior_tap=prior_tap,
         semantic_tap=semantic_tap,
         labels=labels,
+        questions=questions,
+        text_model=text_model,
         allow_partial=run.allow_partial,
     )
     plan = plan_run(pairing, config)
@@ -90,9 +97,19 @@ def _train(trainer: Trainer) -> dict[str, Any]:
                 scores,
                 num_scenes=trainer.run.report_scenes,
             )
+            summary["benchmarks"] = _benchmarks(trainer)
         # Last: it says that the run is finished.
         write_json(trainer.run_dir / SUMMARY, sealed_json(summary))
     return summary
+
+
+def _benchmarks(trainer: Trainer) -> dict[str, dict[str, float]]:
+    """Write the answers to the scored questions, and return the official metrics."""
+    table = trainer.plan.pairing.question_table(trainer.plan.config)
+    if table is None:
+        return {}
+    model, loader = trainer.scored_model, trainer.scoring_loader
+    return write_predictions(trainer.run_dir, model, loader, trainer.plan.scoring, table)
 
 
 def _finished_summary(run_dir: Path, processes: Processes) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from vega3d.train.chunks import DirectChunks, StoredChunks, bytes_of, open_chunk
 from vega3d.train.geometry import GeometryTable
 from vega3d.train.order import Sample
 from vega3d.train.pairing import AnyStore, Pairing
+from vega3d.train.questions import QuestionTable
 from vega3d.train.randomness import seed_of
 
 
@@ -119,6 +120,7 @@ class Loader:
         prefetch: int = 4,
         cache: FeatureCache | None = None,
         device: torch.device | str = "cpu",
+        questions: QuestionTable | None = None,
     ) -> None:
         """Open both streams; no feature is read yet.
 
@@ -130,6 +132,7 @@ class Loader:
             prefetch: Batches read ahead at most.
             cache: Shared by loaders of the same stores; None keeps nothing.
             device: Where batches go; with `cuda` by way of pinned buffers.
+            questions: What annotated tasks ask of the scenes.
         """
         if workers < 0 or (workers and prefetch < 1):
             raise ValueError(
@@ -142,6 +145,7 @@ class Loader:
         self._sem = Stream(pairing.semantic, pairing.semantic_tap, "semantic", cache)
         self._table = pairing.table(min_depth_share)
         self._seed = seed
+        self._questions = questions
         self._workers = workers
         self._prefetch = prefetch if workers else 0
         self._device = torch.device(device)
@@ -219,7 +223,7 @@ class Loader:
         return self._with_geometry(slot, request)
 
     def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
-        return aligned_batch(self._table, request, self._seed, slot.gen, slot.sem)
+        return aligned_batch(self._table, request, self._seed, slot.gen, slot.sem, self._questions)
 
 
 class _Threads:
@@ -272,7 +276,12 @@ def _result(reply: _Reply) -> Batch:
 
 
 def aligned_batch(
-    table: GeometryTable, request: Sequence[Sample], seed: int, gen: Tensor, sem: Tensor
+    table: GeometryTable,
+    request: Sequence[Sample],
+    seed: int,
+    gen: Tensor,
+    sem: Tensor,
+    questions: QuestionTable | None = None,
 ) -> Batch:
     """Return the batch of a request whose features are these; the rest comes from the table."""
     views = [list(sample.views) for sample in request]
@@ -294,4 +303,5 @@ def aligned_batch(
             [[seed_of(seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
         ),
         labels=found.get("labels"),
+        questions=None if questions is None else questions.asked(request, seed),
     )

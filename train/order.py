@@ -86,6 +86,27 @@ def split_scenes(
     return Split(sides[0], sides[1], "scene", note)
 
 
+def given_split(
+    num_views: dict[str, int], sides: tuple[set[str], set[str]], config: TrainConfig
+) -> Split:
+    """Return the split that annotation files give, of the scenes with views enough."""
+    train, val = (
+        tuple(
+            SceneViews(name, tuple(range(count)))
+            for name, count in num_views.items()
+            if name in side and count >= config.views_per_sample
+        )
+        for side in sides
+    )
+    if not train or not val:
+        raise UsageError(
+            f"of the annotations' scenes {len(train)} to train and {len(val)} to score have the "
+            f"{config.views_per_sample} views that a sample needs; lower --views-per-sample"
+        )
+    note = f"Split as the annotation files are: {len(train)} to train, {len(val)} scored."
+    return Split(train, val, "scene", note)
+
+
 def _split_by_time(scene_id: str, count: int, config: TrainConfig, need: int, note: str) -> Split:
     num_val = max(need, round(config.val_share * count))
     num_train = count - num_val - config.gap_views
@@ -173,6 +194,15 @@ def scoring_samples(scenes: Sequence[SceneViews], views_per_sample: int) -> list
             asked = tuple(view not in done for view in views)
             done.update(views)
             samples.append(Sample(scene.scene_id, views, -1, asked))
+    return samples
+
+
+def scene_samples(scenes: Sequence[SceneViews], views_per_sample: int) -> list[Sample]:
+    """Return one sample a scene, of views evenly over it: for questions about whole scenes."""
+    samples = []
+    for scene in scenes:
+        places = np.linspace(0, len(scene.views) - 1, views_per_sample).round().astype(int)
+        samples.append(Sample(scene.scene_id, tuple(scene.views[i] for i in places), -1))
     return samples
 
 

@@ -7,10 +7,14 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from vega3d.pipeline.backbones.text import WORDS
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store, open_store
+from vega3d.train.config import TrainConfig
 from vega3d.train.geometry import Geometry, GeometryTable
+from vega3d.train.questions import Questions, QuestionTable, read_questions
+from vega3d.train.tasks.registry import task_class
 
 AnyStore = Store | JoinedStore
 _log = logging.getLogger(__name__)
@@ -29,7 +33,10 @@ class Pairing:
     labels: AnyStore | None = None
     notes: tuple[str, ...] = ()
     """What was left out, for people to read."""
+    questions: Questions | None = None
+    """What annotation files ask about the scenes."""
     _tables: dict[float, GeometryTable] = field(default_factory=dict, repr=False)
+    _question_tables: list[QuestionTable] = field(default_factory=list, repr=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -55,6 +62,23 @@ class Pairing:
             self._tables[min_depth_share] = GeometryTable(num_views, read)
         return self._tables[min_depth_share]
 
+    def question_table(self, config: TrainConfig) -> QuestionTable | None:
+        """Return what a config's tasks ask, the same table for all who ask; None without tasks.
+
+        Raises:
+            UsageError: A task asks questions and there are none.
+        """
+        asking = [name for name in config.tasks if task_class(name).asks_scenes]
+        if not asking:
+            return None
+        if self.questions is None:
+            raise UsageError(
+                f"{', '.join(asking)} ask what annotation files ask: pass --questions FILE"
+            )
+        if not self._question_tables:
+            self._question_tables.append(QuestionTable(self.questions, config))
+        return self._question_tables[0]
+
 
 def pair_stores(
     prior: str | Sequence[str],
@@ -63,6 +87,8 @@ def pair_stores(
     prior_tap: str | None = None,
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
+    text_model: str | None = None,
     allow_partial: bool = False,
 ) -> Pairing:
     """Open two stores and check that their tokens are of the same scenes, views and cells.
@@ -95,9 +121,11 @@ def pair_stores(
         _check_aligned(first, store, name, shared)
     if third is not None and third.num_channels(_tap(third, None, "--labels")) != 1:
         raise UsageError("a label store has one channel, the class of a token (NaN for none)")
+    asked = read_questions(questions, text_model or WORDS, shared) if questions else None
+    notes += asked.notes if asked else ()
     for note in notes:
         _log.warning("%s", note)
-    return Pairing(first, second, *taps, shared, third, tuple(notes))
+    return Pairing(first, second, *taps, shared, third, tuple(notes), asked)
 
 
 def parts(store: AnyStore) -> tuple[Store, ...]:

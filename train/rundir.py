@@ -23,10 +23,18 @@ from vega3d.train.config import (
 )
 from vega3d.train.loader import aligned_batch
 from vega3d.train.model import SpatialModel, build_model
-from vega3d.train.order import Sample, Split, TrainOrder, scoring_samples, split_scenes
+from vega3d.train.order import (
+    Sample,
+    Split,
+    TrainOrder,
+    scene_samples,
+    scoring_samples,
+)
 from vega3d.train.pairing import AnyStore, Pairing, pair_stores, parts
+from vega3d.train.questions import asks_scenes, run_split
 from vega3d.train.sealed import read_sealed_json, sealed_json
 from vega3d.train.tasks.registry import task_class
+from vega3d.train.tasks.task import Targets
 
 RECORD = "run.json"
 SUMMARY = "summary.json"
@@ -78,16 +86,17 @@ def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
     """Split the scenes, order the samples; raises UsageError where there is too little to train."""
     check_labels(pairing, config)
     num_views, note = _usable_views(pairing, config)
-    split = split_scenes(num_views, config)
+    split = run_split(pairing.questions, num_views, config)
     split = replace(split, note=note + split.note)
     _check_geometry(pairing, split, config)
+    sampled = scene_samples if asks_scenes(config) else scoring_samples
     adjacent = any(task_class(name).adjacent_views for name in config.tasks)
     return RunPlan(
         pairing=pairing,
         config=config,
         split=split,
         order=TrainOrder(split.train, pairing.units, config, adjacent=adjacent),
-        scoring=tuple(scoring_samples(split.val, config.views_per_sample)),
+        scoring=tuple(sampled(split.val, config.views_per_sample)),
         gen_dim=pairing.prior.num_channels(pairing.prior_tap),
         sem_dim=pairing.semantic.num_channels(pairing.semantic_tap),
     )
@@ -117,12 +126,18 @@ def check_answers(plan: RunPlan) -> None:
     table = plan.pairing.table(plan.config.min_depth_share)
     nothing = torch.empty(1, plan.config.views_per_sample, rows * cols, 0)
     for sample in plan.scoring:
-        batch = aligned_batch(table, [sample], plan.config.split_seed, nothing, nothing)
-        waiting = [task for task in waiting if not task.targets(batch)["count"]]
+        seed, asked = plan.config.split_seed, plan.pairing.question_table(plan.config)
+        batch = aligned_batch(table, [sample], seed, nothing, nothing, asked)
+        waiting = [task for task in waiting if not _is_asked(task.targets(batch))]
         if not waiting:
             return
     found = "; ".join(f"{task.name}: {task.unanswered}" for task in waiting)
     raise UsageError(f"{found}. Leave the task out of --task, or score other scenes (--split-seed)")
+
+
+def _is_asked(targets: Targets) -> bool:
+    """Say whether something is asked: annotated questions may have answers that none trains."""
+    return bool(targets["count"]) or ("there" in targets and bool(targets["there"].any()))
 
 
 def same_stores(pairing: Pairing, record: dict[str, Any]) -> bool:
@@ -274,6 +289,8 @@ def recorded_pairing(record: dict[str, Any]) -> Pairing:
         prior_tap=stores["prior"]["tap"],
         semantic_tap=stores["semantic"]["tap"],
         labels=where.get("labels"),
+        questions=where.get("questions"),
+        text_model=where.get("text_model"),
         allow_partial=True,
     )
 
@@ -299,6 +316,8 @@ def _stores_identity(pairing: Pairing) -> dict[str, Any]:
     }
     if pairing.labels is not None:
         stores["labels"] = _store_identity(pairing.labels, pairing.labels.taps[0])
+    if pairing.questions is not None:
+        stores["questions"] = {"digest": pairing.questions.digest}
     return stores
 
 
@@ -312,13 +331,17 @@ def _origin(store: AnyStore, tap: str) -> str:
     return safe(f"{made_by}, tap {tap}")
 
 
-def _where(pairing: Pairing) -> dict[str, list[str]]:
+def _where(pairing: Pairing) -> dict[str, Any]:
     stores = {"prior": pairing.prior, "semantic": pairing.semantic, "labels": pairing.labels}
-    return {
+    places: dict[str, Any] = {
         name: [_absolute(one.url) for one in parts(store)]
         for name, store in stores.items()
         if store is not None
     }
+    if pairing.questions is not None:
+        places["questions"] = [_absolute(file) for file in pairing.questions.files]
+        places["text_model"] = pairing.questions.text_model
+    return places
 
 
 def _absolute(url: str) -> str:

@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from vega3d.evaluate.benchmarks.config import BENCHMARKS
 from vega3d.evaluate.benchmarks.measures import Score
+from vega3d.evaluate.benchmarks.needs import with_needs
 from vega3d.pipeline.errors import UsageError
 
 
@@ -43,4 +44,5 @@ def score(name: str, annotations: str | Path, predictions: str | Path, protocol:
         raise UsageError(
             f"--protocol of {name} must be one of {', '.join(module.PROTOCOLS)}, got {protocol!r}"
         )
-    return module.score(annotations, predictions, protocol or module.PROTOCOLS[0])
+    scored = module.score(annotations, predictions, protocol or module.PROTOCOLS[0])
+    return with_needs(scored, annotations) if module.ANNOTATED else scored

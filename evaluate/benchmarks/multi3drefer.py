@@ -49,7 +49,7 @@ def score(annotations: str | Path, predictions: str | Path, protocol: str = "rel
     for key, truth in truths.items():
         targets = _boxes(truth, "box", "boxes")
         boxes = _predicted(answers[key]) if key in answers else None
-        values = [_f1(boxes, targets, threshold, overlap, protocol) for threshold in THRESHOLDS]
+        values = [f1(boxes, targets, threshold, overlap, protocol) for threshold in THRESHOLDS]
         kinds.append(kind_of(truth))
         found.append(values)
         queries.append(
@@ -98,13 +98,14 @@ def select_boxes(objects: Sequence[Any], scores: Sequence[float]) -> list[Any]:
     return [objects[int(index)] for index in order[:count]]
 
 
-def _f1(
+def f1(
     boxes: Sequence[Box] | None,
     targets: Sequence[Box],
     threshold: float,
-    overlap: Overlap,
-    protocol: str,
+    overlap: Overlap = "released",
+    protocol: str = "released",
 ) -> float:
+    """Return the F1 of predicted boxes against the targets; None, for no prediction, scores 0."""
     if boxes is None:
         return 0.0
     if not boxes or not targets:

@@ -62,7 +62,7 @@ class Naive:
         return self._kept.float()
 
     def _load(self, cls: Any, place: Path) -> Any:  # noqa: ANN401 - diffusers is untyped here
-        return load_strictly(cls, place, torch.float32).to(self._device, self.dtype)
+        return load_strictly(cls, place, self.dtype).to(self._device)
 
     def _keep(self, _module: object, _given: object, out: Tensor) -> None:
         self._kept = out

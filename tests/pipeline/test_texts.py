@@ -1,6 +1,16 @@
+import json
+import logging
+
 import pytest
 
-from vega3d.pipeline.texts import fixed_text, on_page, printable, shown_url, without_secrets
+from vega3d.pipeline.texts import (
+    JsonFormatter,
+    fixed_text,
+    on_page,
+    printable,
+    shown_url,
+    without_secrets,
+)
 
 SECRET = "http://user:p4ss@host:8000/data/a.tar?X-Amz-Signature=abc#x"
 
@@ -55,3 +65,13 @@ def test_what_a_user_needs_stays() -> None:
 
 def test_a_page_keeps_its_own_spaces_between_numbers_and_units() -> None:
     assert on_page("5\N{NO-BREAK SPACE}cm\x1b") == "5\N{NO-BREAK SPACE}cm\\x1b"
+
+
+def test_a_json_line_says_what_it_is_about() -> None:
+    record = logging.LogRecord(
+        "vega3d.x", logging.WARNING, "f", 1, "no %s", ("http://u:p@h/",), None
+    )
+    record.unit, record.scene = 3, "hall\x1b"
+    line = json.loads(JsonFormatter("%(message)s").format(record))
+    assert (line["unit"], line["scene"]) == (3, "hall\\x1b")
+    assert (line["level"], line["message"]) == ("WARNING", "no http://h/")

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from vega3d.train.asked import Asked
 from vega3d.train.batch import Batch
 from vega3d.train.tasks.task import Task
 
@@ -17,7 +18,7 @@ def rotation_y(angle_deg: float) -> Tensor:
 
 
 def batch_of(
-    xyz: Tensor, has_depth: Tensor | None = None, poses: Tensor | None = None, **more: Tensor
+    xyz: Tensor, has_depth: Tensor | None = None, poses: Tensor | None = None, **more: object
 ) -> Batch:
     """Return a batch of one sample whose cameras' axes are the world's, unless poses are given."""
     samples, views, tokens, _ = xyz.shape
@@ -42,3 +43,48 @@ def batch_of(
 def means(task: Task, prediction: Tensor, targets: dict[str, Tensor]) -> dict[str, float]:
     sums = task.metric_sums(prediction, targets)
     return {name: (total / count).item() for name, (total, count) in sums.items()}
+
+
+def asked_of(name: str, samples: int, *, there: bool = True) -> dict[str, Asked]:
+    """Return three questions a sample for a task, with texts of 6 numbers and 3 choices.
+
+    Candidate 0 of grounding holds points about (1.15, 1.15, 1.15), 1 is elsewhere and sees none.
+    """
+    draw = torch.Generator().manual_seed(1)
+    shape = (samples, 3)
+    right = torch.zeros(*shape, 3, dtype=torch.bool)
+    right[:, 0, 0] = right[:, 1, 1] = right[:, 2, 2] = there
+    boxes = torch.tensor([[1.15, 1.15, 1.15, 0.5, 0.5, 0.5], [9.0, 9.0, 9.0, 1.0, 1.0, 1.0]])
+    number = torch.full(shape, torch.nan)
+    if name == "vsi" and there:
+        right[:, 2], number[:, 2] = False, 2.0
+    targets = torch.full((*shape, 1, 6), torch.nan)
+    targets[:, 0, 0], targets[:, 1, 0] = boxes[0], boxes[1]
+    bank = torch.randn(3, 6, generator=draw) if name in ("qa", "caption") else None
+    choices = torch.randn(*shape, 3, 6, generator=draw) if name == "vsi" else None
+    benchmark = torch.zeros(shape, dtype=torch.long)
+    if name in ("grounding", "qa"):
+        benchmark[:, 2] = 1  # the third, of Multi3DRefer, has no target
+    return {
+        name: Asked(
+            index=torch.arange(3).expand(shape) if there else torch.full(shape, -1),
+            benchmark=benchmark,
+            needs=torch.arange(3).expand(shape),
+            text=torch.randn(*shape, 6, generator=draw),
+            choices=choices,
+            bank=bank,
+            right=right,
+            open=torch.ones(*shape, 3, dtype=torch.bool),
+            worth=right.float(),
+            number=number,
+            boxes=boxes.expand(samples, 2, 6),
+            targets=targets,
+        )
+    }
+
+
+def part_of(batch: Batch, rows: slice) -> Batch:
+    """Return some samples of a batch."""
+    fields = {key: value[rows] for key, value in vars(batch).items() if isinstance(value, Tensor)}
+    asked = {name: one.part(rows) for name, one in (batch.questions or {}).items()}
+    return Batch(scene_ids=batch.scene_ids[rows], questions=asked, **fields)

@@ -76,7 +76,6 @@ SMALL: dict[str, Small] = {
     ),
     "flux": Small(
         write_flux,
-        write_hunyuan,
         {**WAN, "text_rows": 8},
         prompt={"prompt_embeds": (256, 4096), "pooled_prompt_embeds": (768,)},
     ),

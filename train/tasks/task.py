@@ -1,8 +1,9 @@
 """What every task offers, and the head they share.
 
-A task is a head, a loss and metrics over fused tokens. Everything it learns from comes from depth
-and poses (or, for `classes`, a label store), so any capture is training data. Losses and metrics
-are sums with counts, never means: parts of a batch and processes add up to the same number.
+A task is a head, a loss and metrics over fused tokens. What most learn from comes from depth and
+poses (or, for `classes`, a label store), so any capture is training data; the tasks of `asking.py`
+ask what annotation files ask. Losses and metrics are sums with counts, never means: parts of a
+batch and processes add up to the same number.
 
 Letters: B samples, V views, N tokens of a view, D channels of a token.
 """
@@ -38,6 +39,8 @@ class Task(nn.Module, ABC):
     """True where a sample must hold neighbouring views."""
     needs_depth: ClassVar[bool] = True
     """True where the answers come from depth and poses."""
+    asks_scenes: ClassVar[bool] = False
+    """True where annotated questions are asked, once a scene."""
 
     @classmethod
     @abstractmethod

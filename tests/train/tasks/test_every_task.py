@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from batches import batch_of
+from batches import asked_of, batch_of, part_of
 from torch import Tensor
 
 from vega3d.train.batch import Batch
@@ -19,7 +19,7 @@ from vega3d.train.tasks.registry import task_class
 
 def config_of(name: str) -> TrainConfig:
     classes = 3 if name == "classes" else 0
-    return TrainConfig(tasks=(name,), hidden_dim=8, heads=2, num_classes=classes)
+    return TrainConfig(tasks=(name,), hidden_dim=8, heads=2, num_classes=classes, text_dim=6)
 
 
 def model_of(name: str, grid: tuple[int, int]) -> SpatialModel:
@@ -29,7 +29,9 @@ def model_of(name: str, grid: tuple[int, int]) -> SpatialModel:
 @pytest.mark.parametrize("name", TASKS)
 def test_what_a_task_says_of_itself_is_what_it_gives(name: str) -> None:
     task = task_class(name).from_config(config_of(name))
-    batch = batch_of(torch.ones(1, 2, 4, 3), labels=torch.zeros(1, 2, 4, dtype=torch.long))
+    asked = asked_of(name, 1)
+    labels = torch.zeros(1, 2, 4, dtype=torch.long)
+    batch = batch_of(torch.ones(1, 2, 4, 3), labels=labels, questions=asked)
     targets = task.targets(batch)
     sums = task.metric_sums(task(torch.zeros(1, 2, 4, 8), targets), targets)
     assert task.name == name
@@ -46,13 +48,7 @@ def test_losses_and_metrics_of_parts_add_up_to_the_whole(name: str) -> None:
     xyz = torch.rand(4, 2, 12, 3, generator=generator) * 0.3 + 1
     has_depth = torch.rand(4, 2, 12, generator=generator) > 0.4
     labels = torch.randint(-1, 3, (4, 2, 12), generator=generator)
-    whole = batch_of(xyz, has_depth, labels=labels)
-
-    def part(rows: slice) -> Batch:
-        fields = {
-            key: value[rows] for key, value in vars(whole).items() if isinstance(value, Tensor)
-        }
-        return Batch(scene_ids=whole.scene_ids[rows], **fields)
+    whole = batch_of(xyz, has_depth, labels=labels, questions=asked_of(name, 4))
 
     def sums(batch: Batch) -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
         targets = model.targets(batch)
@@ -61,7 +57,7 @@ def test_losses_and_metrics_of_parts_add_up_to_the_whole(name: str) -> None:
         return task.loss_sum(predictions[name], targets[name]), targets[name]["count"], answers
 
     loss, count, metrics = sums(whole)
-    halves = [sums(part(slice(0, 1))), sums(part(slice(1, 4)))]
+    halves = [sums(part_of(whole, slice(0, 1))), sums(part_of(whole, slice(1, 4)))]
     torch.testing.assert_close(halves[0][0] + halves[1][0], loss)
     assert halves[0][1] + halves[1][1] == count
     for key, (total, number) in metrics.items():
@@ -73,7 +69,8 @@ def test_losses_and_metrics_of_parts_add_up_to_the_whole(name: str) -> None:
 def test_a_batch_without_an_answer_has_loss_zero_and_a_gradient_of_zeros(name: str) -> None:
     model = model_of(name, (2, 2))
     xyz, none = torch.ones(1, 2, 4, 3), torch.zeros(1, 2, 4, dtype=torch.bool)
-    batch = batch_of(xyz, none, labels=torch.full((1, 2, 4), -1))
+    asked = asked_of(name, 1, there=False)
+    batch = batch_of(xyz, none, labels=torch.full((1, 2, 4), -1), questions=asked)
     targets = model.targets(batch)
     predictions, _ = model(batch, targets)
     (task,) = model.task_list()
@@ -88,7 +85,8 @@ def test_gradients_of_a_task_reach_every_parameter_of_the_model(name: str) -> No
     model = model_of(name, (3, 4))
     generator = torch.Generator().manual_seed(0)
     xyz = torch.rand(2, 2, 12, 3, generator=generator) * 0.3 + 1
-    batch = batch_of(xyz, labels=torch.randint(3, (2, 2, 12), generator=generator))
+    labels = torch.randint(3, (2, 2, 12), generator=generator)
+    batch = batch_of(xyz, labels=labels, questions=asked_of(name, 2))
     batch.gen.normal_(generator=generator)
     batch.sem.normal_(generator=generator)
     targets = model.targets(batch)
