@@ -40,7 +40,10 @@ BLOCKS_RUN, TAP, BLOCKS = 2, 20, 30
 """Blocks of the reduced model, the paper's tap, and blocks of the published model."""
 
 IMAGE, _DEPTH = (968, 1296), (480, 640)
-_SCENES, VIEWS, _TEXT_DIM = 2, 2, 4096
+_SCENES, _TEXT_DIM = 2, 4096
+
+_VIEWS = {"cpu": 1, "cuda": 16}
+"""Of each scene, and of what is timed: a GPU is measured with a batch, a CPU has no use for one."""
 
 
 def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int) -> dict[str, Any]:
@@ -53,15 +56,16 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         repeats: Measured passes after one warm-up.
     """
     apply_numerics(numerics)
+    views = _VIEWS[numerics.device]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        write_captures(place / "captures", VIEWS)
+        write_captures(place / "captures", views)
         made, depth = _with_model(config, full, place)
-        made = replace(made, num_views=VIEWS, scenes_per_shard=1)
+        made = replace(made, num_views=views, scenes_per_shard=1)
         measured = _Measured(made, numerics, repeats, place)
         ran, parts = measured.run(), measured.parts(depth)
         facts = planned_facts(config.backbone) if depth.run != 1 else measured.facts
-        flops = config.backbone.flops_per_view(facts, measured.canvas, VIEWS)
+        flops = config.backbone.flops_per_view(facts, measured.canvas, views)
     model_s, peak = parts["stages_s"]["model"], measured.peak_tflops()
     found = {
         **parts,
@@ -168,10 +172,10 @@ class _Measured:
         self.canvas = self._backbone.canvas(*IMAGE)
         rng = np.random.default_rng(0)
         self._given = Views(
-            rgb=rng.integers(0, 256, (VIEWS, *IMAGE, 3), dtype=np.uint8),
+            rgb=rng.integers(0, 256, (config.num_views, *IMAGE, 3), dtype=np.uint8),
             placement=config.backbone.placement(self.facts, *IMAGE),
             scene_id="bench",
-            view_ids=tuple(str(index) for index in range(VIEWS)),
+            view_ids=tuple(str(index) for index in range(config.num_views)),
             device=numerics.device,
         )
 

@@ -72,6 +72,7 @@ class WanConfig(BackboneConfig):
     }
 
     draws_noise: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Hub id, a folder in the same layout, or `desk`: small, comes with the package. Its weights'
