@@ -24,6 +24,7 @@ from ray.exceptions import (
 
 from vega3d.cluster.connecting import connection
 from vega3d.cluster.member import UNITS_IN_FLIGHT, Member
+from vega3d.cluster.metrics import RunMetrics
 from vega3d.cluster.room import MEMORY, Waiting, check_room, start_reason
 from vega3d.cluster.seen import seen_here
 from vega3d.cluster.stragglers import Stragglers
@@ -69,7 +70,10 @@ def run_ray(worker: UnitWorker, units: Sequence[Unit], config: RunConfig) -> Ite
         seen = seen_here(worker)
         team = [Member(worker, config, seen) for _ in range(min(config.workers, len(units)))]
         try:
-            yield from _Loop(worker, units, team, config).results()
+            loop = _Loop(worker, units, team, config)
+            for result in loop.results():
+                loop.metrics.result(result)
+                yield result
         finally:
             for member in team:
                 ray.kill(member.actor)
@@ -88,6 +92,7 @@ class _Loop:
     waiting: Waiting = field(init=False)
     rest_until_s: float = 0.0
     stragglers: Stragglers = field(default_factory=Stragglers)
+    metrics: RunMetrics = field(default_factory=RunMetrics)
 
     def __post_init__(self) -> None:
         self.attempts = Attempts(self.config.attempts, self.config.unit_timeout_s)
@@ -99,6 +104,7 @@ class _Loop:
             self._watch()
             for member in self.team:
                 self._fill(member, fresh, suspects)
+            self.metrics.look(len(fresh) + len(suspects), sum(one.up for one in self.team))
             while self.attempts.exhausted and fresh:
                 unit = fresh.popleft()
                 yield postponed(unit, self.attempts.told(unit))
@@ -203,6 +209,7 @@ class _Loop:
         told = without_secrets(str(error))
         _log.warning("unit %d: %s", unit.index, told, extra={"unit": unit.index})
         if self.attempts.failed(unit, told):
+            self.metrics.retried()
             fresh.append(unit)
             self.rest_until_s = time.monotonic() + self.attempts.pause_s()
         elif isinstance(error, StoreError):
@@ -219,6 +226,7 @@ class _Loop:
             extra={"unit": unit.index},
         )  # fmt: skip
         if self.tries[unit.index] < self.config.attempts:
+            self.metrics.retried()
             suspects.append(unit)
             return
         if isinstance(error, OutOfMemoryError):

@@ -3,6 +3,7 @@
 Standard library and typer only, until one is called.
 """
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from vega3d.pipeline.commands import check_out, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.machines import Machine, stated_tflops
+from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.settings import settings
 from vega3d.pipeline.units_of_measure import size_text, span_text
 
@@ -63,9 +65,24 @@ def by_machine(asked: Mapping[str, Any]) -> dict[str, Any]:
     found["gpu"] = gpu or here
     if "tflops" not in asked:
         dtype = found.get("dtype", asked.get("dtype", "float32"))
+        if gpu is None and (measured := _measured_tflops(asked, found["device"], dtype)):
+            return {**found, "tflops": measured}
         cores = asked.get("threads", Numerics().threads)
         found["tflops"] = stated_tflops(found["gpu"], dtype, cores)
     return found
+
+
+def _measured_tflops(asked: Mapping[str, Any], device: str, dtype: str) -> float:
+    """Return what `bench` has measured here of an encoder; 0 where it has not."""
+    name = unchanged(asked.get("backbone", DEFAULT), asked).name
+    try:
+        table = json.loads(bench_file(name, device, dtype).read_text())
+        return float(table["tflops"])
+    except FileNotFoundError:
+        return 0.0
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        tell(f"{bench_file(name, device, dtype)} is no table of bench, and not used: {error!r}")
+        return 0.0
 
 
 def rates_here(config: ExtractConfig, numerics: Numerics, workers: int) -> Rates:

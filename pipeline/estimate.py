@@ -98,7 +98,9 @@ def _took(
     a_unit_s = paced.seconds_per_view * views / max(len(plan.units), 1)
     rounds = math.ceil(len(plan.units) / busy)
     weights_bytes = 4 * facts.parameters
-    load_s = weights_bytes / _LOAD_BYTES_PER_S + (0 if on_cpu else COMPILE_S * bool(weights_bytes))
+    compiles = config.backbone.compiles and numerics.compiled and not on_cpu
+    compile_s = COMPILE_S if compiles else 0.0
+    load_s = weights_bytes / _LOAD_BYTES_PER_S + compile_s
     ends_s = (paced.decode_s + paced.store_s) * views / max(len(plan.scenes), 1)
     largest = max((scene.num_views for scene in plan.scenes), default=0)
     rows, cols = config.backbone.canvas(facts, *image_size)

@@ -8,7 +8,7 @@ metadata holds `view_ids`, a JSON list of names.
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def import_arrays(
         for scene in scenes
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
-    writer = create_or_resume(out, plan, identity, asdict(Numerics()))
+    writer = create_or_resume(out, plan, identity, Numerics().stored())
     by_id = {scene.scene_id: prepared(scene) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})

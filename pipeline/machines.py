@@ -118,5 +118,7 @@ def gpu_memory_bytes(parameters: int, dtype: str, batch_size: int, canvas_px: in
 
     A batch took 0.44 GB a view of 832x480 in bfloat16 (8.8 GB at 16, 5.3 GB at 8).
     """
+    if not parameters:
+        return 0
     wide = 1 if dtype in ("bfloat16", "float8") else 2
     return int(parameters * 2 * wide + 0.44e9 * wide * batch_size * canvas_px / (832 * 480))

@@ -22,3 +22,8 @@ def below(source: object) -> tuple[str, ...]:
 def cache_dir() -> Path:
     """Return the folder of small remembered things: VEGA3D_CACHE, else ~/.cache/vega3d."""
     return Path(os.environ.get("VEGA3D_CACHE") or Path.home() / ".cache" / "vega3d")
+
+
+def bench_file(backbone: str, device: str, dtype: str) -> Path:
+    """Return where the last table of `bench` for an encoder on this machine is kept."""
+    return cache_dir() / "bench" / f"{backbone}-{device}-{dtype}.json"

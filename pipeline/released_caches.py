@@ -11,7 +11,7 @@ and scripts/3d/preprocessing/extract_seva_vmem_offline_step1_features.py.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def import_caches(
         for one in caches
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
-    writer = create_or_resume(out, plan, identity, asdict(Numerics()))
+    writer = create_or_resume(out, plan, identity, Numerics().stored())
     by_id = {one.scene_id: one for one in caches}
     for unit in uncommitted(writer, plan):
         scenes = [_read(by_id[name], shape, config, captures) for name in unit.scene_ids]

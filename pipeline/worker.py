@@ -148,7 +148,7 @@ class UnitWriter:
             return lambda: scene
         try:
             apply_numerics(self._numerics)  # of this store: another one's may have come between
-            return begin_scene(scene, self._backbone, self.model.config, read.ahead, geometry)
+            return begin_scene(scene, self.backbone, self.model.config, read.ahead, geometry)
         except SceneError as error:
             told = error
         except Exception as error:
@@ -183,7 +183,8 @@ class UnitWriter:
         return Numerics(**self.store.numerics)
 
     @cached_property
-    def _backbone(self) -> "Backbone":
+    def backbone(self) -> "Backbone":
+        """The encoder, loaded on first use."""
         from vega3d.pipeline.backbones.checkpoints import model_name
         from vega3d.pipeline.backbones.hashing import model_sha256
         from vega3d.pipeline.backbones.loading import load_from_config

@@ -39,6 +39,11 @@ class Backbone:
         self._encoder = encoder
 
     @property
+    def encoder(self) -> Encoder:
+        """What computes: for those who measure its parts."""
+        return self._encoder
+
+    @property
     def views_at_once(self) -> int | None:
         """Views that go through the encoder together; None: all of a scene."""
         return None if self._encoder.joint else self._numerics.batch_size

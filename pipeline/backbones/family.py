@@ -55,6 +55,9 @@ class BackboneConfig(ABC):
     draws_noise: ClassVar[bool] = False
     """The noise of `noise.py` enters its features."""
 
+    compiles: ClassVar[bool] = False
+    """On a GPU, torch compiles it."""
+
     fit: Fit
     resolution: Canvas | str
 

@@ -41,11 +41,11 @@ def write_tiny_wan(folder: Path, seed: int = 0) -> None:
     write_text_encoder(folder, seed + 2)
 
 
-def write_random_wan(folder: Path, seed: int = 0) -> None:
+def write_random_wan(folder: Path, seed: int = 0, num_layers: int = 30) -> None:
     """Write Wan2.1-T2V-1.3B's transformer and VAE at their published sizes, random weights.
 
-    Takes 6.2 GB on disk; for measuring speed and memory, not for features. The text encoder is
-    left out: give the prompt's embedding.
+    Takes 6.2 GB on disk at 30 layers, 1.1 at 2; for measuring speed and memory, not for features.
+    The text encoder is left out: give the prompt's embedding.
 
     Source: Wan-AI/Wan2.1-T2V-1.3B-Diffusers, transformer/config.json (12 heads of 128, 30 blocks,
     feed-forward 8960); AutoencoderKLWan's defaults are the published VAE's.
@@ -55,7 +55,7 @@ def write_random_wan(folder: Path, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         transformer = WanTransformer3DModel(
-            num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=30
+            num_attention_heads=12, attention_head_dim=128, ffn_dim=8960, num_layers=num_layers
         )
         transformer.save_pretrained(folder / "transformer")
         del transformer

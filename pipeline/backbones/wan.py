@@ -72,6 +72,7 @@ class WanConfig(BackboneConfig):
     }
 
     draws_noise: ClassVar[bool] = True
+    compiles: ClassVar[bool] = True
 
     model: str = "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
     """Hub id, a folder in the same layout, or `desk`: small, comes with the package. Its weights'
@@ -247,7 +248,7 @@ class WanEncoder:
         """Yield every tap of every noise level; nothing after the last block runs."""
         if why := self._config.refusal(self._facts, views.canvas, len(views)):
             raise SceneError(why)
-        latents = self._latents(views)
+        latents = self.latents(views)
         first_view, latent_of_view = latent_views(len(views), self._config.context)
         named = views.select(first_view) if self._config.context == "clip" else views
         rows, cols = latents.shape[3] // 2, latents.shape[4] // 2
@@ -291,7 +292,7 @@ class WanEncoder:
             return None
         return self._dit.project_text(np.pad(rows, ((0, TEXT_ROWS - len(rows)), (0, 0))))
 
-    def _latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
+    def latents(self, views: "Views") -> "Float32[Tensor, 'N z 1 h_lat w_lat']":
         """Encode the views, each alone or all as one video, to normalised latents."""
         import torch
 

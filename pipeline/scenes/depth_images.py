@@ -8,6 +8,7 @@ integers: sensors, and tools that saturate, write it; as millimetres it would be
 
 import io
 import math
+import tokenize
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,10 @@ def _read_npy(data: bytes) -> Shaped[np.ndarray, "..."]:
     version = np.lib.format.read_magic(file)
     if version != (1, 0):
         raise ValueError(f"an .npy file of version {version}, where depth needs 1.0")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (tokenize.TokenError, RecursionError, MemoryError) as error:  # numpy parses it as code
+        raise ValueError(f"an .npy file whose header is damaged ({error})") from error
     if dtype.kind not in "uif" or math.prod(shape) > MAX_PIXELS:  # before anything is allocated
         raise ValueError(f"an .npy file of {dtype} and shape {shape}")
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))

@@ -87,6 +87,10 @@ class Committed(Mapping[int, Record]):
             self._held[unit] = record
         return record
 
+    def __contains__(self, unit: object) -> bool:
+        """Say whether a unit is committed; a mapping's own way would read its record."""
+        return unit in self._committed
+
     def __iter__(self) -> Iterator[int]:
         """Iterate over the committed units."""
         return iter(self._committed)

@@ -22,13 +22,10 @@ def scene_moments(features: np.ndarray) -> np.ndarray:
     Args:
         features: [V, gh, gw, C] as they are stored; tokens that hold a NaN are left out.
     """
-    tokens = features.reshape(-1, features.shape[-1]).astype(np.float64)
-    tokens = tokens[~np.isnan(tokens).any(axis=1)]
-    count = len(tokens)
-    absmax = np.abs(tokens).max(axis=0, initial=0.0)
-    mean = tokens.mean(axis=0) if count else np.zeros(tokens.shape[1])
-    tokens -= mean
-    deviations = np.einsum("tc,tc->c", tokens, tokens)
+    from vega3d.pipeline.store.one_pass import token_moments  # readers need no compiler
+
+    tokens = features.reshape(-1, features.shape[-1])
+    count, mean, deviations, absmax = token_moments(tokens)
     return np.stack([np.full(len(mean), float(count)), mean, deviations, absmax])
 
 

@@ -167,9 +167,13 @@ def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
             f"{scene.scene_id}: {len(features)} views, where the store was planned for 1 to "
             f"{spec.shape[1]}; did the source change? Write it to a store of its own"
         )
-    seen = features if scene.coverage is None else features[np.asarray(scene.coverage) > 0]
-    _check_range(spec, seen)
-    check_whole_numbers(spec.name, seen, spec.dtype)
+    seen = np.ones(features.shape[:3], dtype=bool)
+    if scene.coverage is not None:
+        seen = np.asarray(scene.coverage) > 0
+    absmax = _absmax_of_seen(features, seen)
+    _check_range(spec, absmax)
+    if (absmax > exact_to(spec.dtype)).any():
+        check_whole_numbers(spec.name, features[seen], spec.dtype)
     return features.astype(np.dtype(spec.dtype).newbyteorder("<"))
 
 
@@ -191,8 +195,7 @@ def check_whole_numbers(tap: str, seen: np.ndarray, dtype: str) -> None:
         seen: [tokens, C], or with more axes in front: the tokens that are covered.
         dtype: Type of the stored features.
     """
-    exact_to = 2 ** (np.finfo(dtype).nmant + 1)
-    for channel in np.flatnonzero(_absmax(seen) > exact_to):
+    for channel in np.flatnonzero(_absmax(seen) > exact_to(dtype)):
         values = seen[..., channel].ravel()
         if values.dtype.kind == "f" and (values != np.round(values)).any():
             continue
@@ -206,13 +209,25 @@ def check_whole_numbers(tap: str, seen: np.ndarray, dtype: str) -> None:
             )
 
 
+def exact_to(dtype: str) -> int:
+    """Return the whole number up to which all are exact in a type."""
+    return int(2 ** (np.finfo(dtype).nmant + 1))
+
+
+def _absmax_of_seen(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    if features.dtype != np.float32:
+        return _absmax(features[seen])
+    from vega3d.pipeline.store.one_pass import channel_absmax  # readers need no compiler
+
+    return channel_absmax(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
+
+
 def _absmax(seen: np.ndarray) -> np.ndarray:
     found: np.ndarray = np.abs(seen.reshape(-1, seen.shape[-1])).max(axis=0, initial=0.0)
     return found
 
 
-def _check_range(spec: ArraySpec, seen: np.ndarray) -> None:
-    absmax = _absmax(seen)
+def _check_range(spec: ArraySpec, absmax: np.ndarray) -> None:
     if bad := np.flatnonzero(~np.isfinite(absmax)).tolist():
         raise SceneError(
             f"tap {spec.name}: channel {bad[0]} ({len(bad)} in all) is not finite; "

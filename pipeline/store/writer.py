@@ -12,6 +12,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from vega3d.pipeline.errors import StoreError
@@ -35,6 +36,9 @@ from vega3d.pipeline.store.units import Plan, Unit
 
 ROUNDS = 16
 """Times a writer starts over because another one changed the same unit meanwhile."""
+
+_CONVERTING = 4
+"""Scenes of a unit that are checked and rounded at once."""
 
 Scenes = Sequence[SceneArrays | SceneFailure]
 
@@ -64,7 +68,9 @@ class StoreWriter:
         """
         objects = open_objects(self.url)
         records = Records(objects)
-        stored: Scenes = [as_stored(scene, self.layout.unit_arrays) for scene in scenes]
+        with ThreadPoolExecutor(_CONVERTING) as pool:
+            as_ours = partial(as_stored, arrays=self.layout.unit_arrays)
+            stored: Scenes = list(pool.map(as_ours, scenes))
         for _ in range(ROUNDS):
             last = records.latest(unit.index, unit.last_sequence)
             if last is not None and _counts(last, unit):

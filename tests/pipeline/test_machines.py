@@ -57,6 +57,10 @@ def test_the_memory_of_a_gpu_is_what_one_took() -> None:
         assert found == pytest.approx(measured_gb, rel=0.08)
 
 
+def test_an_encoder_without_weights_takes_nothing_of_a_gpu() -> None:
+    assert gpu_memory_bytes(0, "float32", 16, 832 * 480) == 0
+
+
 def planned(dtype: str, workers: int, num_scenes: int) -> dict:
     entries = [
         SceneEntry(scene_id=f"s{index}", num_views=32, size_bytes=1) for index in range(num_scenes)

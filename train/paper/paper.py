@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,11 @@ from vega3d.train.paper.streams import make_stores, stream_backbones
 
 VERSION = 1
 """Counts changes of the arithmetic: parts of another are made anew."""
+
+_MAPS = ("map_rooms", "map_timesteps", "map_blocks", "choose_seed")
+_FUSIONS = ("variants", "fusion_steps", "fusion_dim")
+_PROBES = ("epochs", "rooms", "fitted", "test_seed", "seeds", "contexts")
+"""Settings that parts need not depend on."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +53,23 @@ def write_paper(out: str, config: PaperConfig | None = None) -> dict[str, Any]:
     _log.info("stores: CPU %.0f s", time.process_time() - cpu_s)
     kept = _Parts(folder / "parts", config, stores)
     parts: dict[str, Any] = {}
-    parts["streams"] = kept("streams", lambda: compare_streams(scenes, stores, config))
-    parts["maps"] = kept("maps", lambda: map_blocks(folder / "maps", config))
+    parts["streams"] = kept(
+        "streams", lambda: compare_streams(scenes, stores, config), apart=(*_MAPS, *_FUSIONS)
+    )
+    parts["maps"] = kept(
+        "maps",
+        lambda: map_blocks(folder / "maps", config),
+        apart=(*_FUSIONS, *_PROBES, "bootstrap_samples", "semantic"),
+        of=("prior",),
+    )
     parts["relations"] = kept(
         "relations",
         lambda: relate_scores(stores, parts["streams"], folder / "relations", config),
+        apart=(*_MAPS, *_FUSIONS),
     )
-    parts["fusions"] = kept("fusions", lambda: compare_fusions(stores, folder / "fusions", config))
+    parts["fusions"] = kept(
+        "fusions", lambda: compare_fusions(stores, folder / "fusions", config), apart=_MAPS
+    )
     paper = {
         "version": VERSION,
         "config": asdict(config),
@@ -80,21 +95,35 @@ class _Parts:
     def __init__(self, folder: Path, config: PaperConfig, stores: Mapping[str, str]) -> None:
         self._folder = folder
         self.digests = {name: open_store(url).digest() for name, url in stores.items()}
-        self._key = digest_of(
-            {"version": VERSION, "config": asdict(config), "stores": self.digests}
-        )
+        self._config = asdict(config)
 
-    def __call__(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return a part: as it was kept, or made and kept."""
+    def __call__(
+        self,
+        name: str,
+        make: Callable[[], dict[str, Any]],
+        apart: Sequence[str],
+        of: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Return a part: as it was kept, or made and kept.
+
+        Args:
+            name: Of its file.
+            make: Makes it.
+            apart: Settings that it does not follow from.
+            of: Stores that it follows from, if not all.
+        """
         path = self._folder / f"{name}.json"
+        stores = {store: self.digests[store] for store in of or self.digests}
+        config = {field: value for field, value in self._config.items() if field not in apart}
+        key = digest_of({"version": VERSION, "config": config, "stores": stores})
         if path.exists():
             held = json.loads(path.read_text())
-            if held["key"] == self._key:
+            if held["key"] == key:
                 part: dict[str, Any] = held["part"]
                 return part
         begun, cpu_s = time.monotonic(), time.process_time()
         made = json.loads(json.dumps(make()))  # as it will be read again
-        write_whole(path, json.dumps({"key": self._key, "part": made}).encode())
+        write_whole(path, json.dumps({"key": key, "part": made}).encode())
         spent_s = time.monotonic() - begun, time.process_time() - cpu_s
         _log.info("%s: %.0f s, CPU %.0f s", name, *spent_s)
         return made  # type: ignore[no-any-return]

@@ -312,3 +312,21 @@ def test_a_unit_that_failed_whole_holds_nothing_but_indices(tmp_path: Path) -> N
     assert open_store(str(tmp_path / "s")).failures == dict.fromkeys(
         plan.units[0].scene_ids, "away"
     )
+
+
+def test_a_resume_scan_reads_no_record_that_the_index_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a bucket each would be a request: 10,000 of them, one after the other."""
+    plan, worker = make_worker(str(tmp_path / "s"), 6, scenes_per_shard=1)
+    list(run_inline(worker, plan.units[:4]))
+    merge_commits(worker.store)
+    read, asked = FolderObjects.read, []
+
+    def noted(objects: FolderObjects, key: str, *limit: int) -> bytes:
+        asked.append(key)
+        return read(objects, key, *limit)
+
+    monkeypatch.setattr(FolderObjects, "read", noted)
+    assert [unit.index for unit in uncommitted(worker.store, plan)] == [4, 5]
+    assert [key for key in asked if "commits/" in key] == []

@@ -20,11 +20,13 @@ from vega3d.train.pretrain.table import compare_streams
 ROOMS, VIEWS, SEED = 36, 2, 104
 """A seed that neither the models nor their card has seen."""
 
-PAIRS = (
-    ("prior", "random"),
-    ("semantic+prior", "semantic"),
-    ("semantic+prior", "semantic+random"),
-)
+MARGINS = {
+    ("prior", "random"): (1.2, 0.06),
+    ("semantic+prior", "semantic"): (0.5, 0.035),
+    ("semantic+prior", "semantic+random"): (0.65, 0.025),
+}
+"""What must be gained, in degrees of the normal and in the share of object cells: half of the least
+over seeds 104 to 106 (2.4 and 0.126, 1.1 and 0.070, 1.3 and 0.051, on 26 Nov 2026)."""
 
 
 def differences(folder: Path, seed: int) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def differences(folder: Path, seed: int) -> dict[str, Any]:
     stores = make_stores(scenes, backbones, folder)
     streams = {name: read_features(url) for name, url in stores.items()}
     config = TableConfig(fitted=20, epochs=20, seeds=(0, 1))
-    found = compare_streams(streams, room_answers(scenes, (8, 10)), PAIRS, config)
+    found = compare_streams(streams, room_answers(scenes, (8, 10)), [*MARGINS], config)
     gained: dict[str, Any] = found["differences"]
     return gained
 
@@ -47,11 +49,7 @@ def differences(folder: Path, seed: int) -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_prior_and_its_fusion_gain_on_rooms_that_nothing_has_seen(tmp_path: Path) -> None:
     gained = differences(tmp_path, SEED)
-    # Least over seeds 104 to 106 and how it was measured: see MARGINS below.
     for (better, than), (degrees, share) in MARGINS.items():
         found = gained[f"{better} - {than}"]
         assert found["normal_deg"]["mean"] < -degrees, (better, than)
         assert found["object_accuracy"]["mean"] > share, (better, than)
-
-
-MARGINS = dict.fromkeys(PAIRS, (1.0, 0.05))

@@ -1,0 +1,87 @@
+"""Many units: what a resume, a status and the runner itself cost.
+
+    python tests/benchmarks/bench_scale.py [UNITS]    # 10,000 by default
+    python tests/benchmarks/bench_scale.py --scenes 100000
+
+The first writes a store of so many units (one scene each, no model) below /dev/shm and measures the
+resume scan, opening and `status`. The second makes a store of so many planned scenes and commits
+none: planning, creating, opening, `status`.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from synthetic_unit import make_plan, make_store, make_worker
+
+from vega3d.pipeline import open_store
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.verify import status
+from vega3d.pipeline.store.writer import uncommitted
+from vega3d.pipeline.worker import run_inline
+
+
+def timed(what: str, work: Callable[[], object]) -> float:
+    """Say and return the best of three, seconds, and the peak of this process so far."""
+    took_s = []
+    for _ in range(3):
+        start = time.monotonic()
+        work()
+        took_s.append(time.monotonic() - start)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    told = " ".join(f"{seconds:.2f}" for seconds in took_s)
+    sys.stdout.write(f"{what}: {told} s, peak {peak_mb:.0f} MB\n")
+    sys.stdout.flush()
+    return min(took_s)
+
+
+def units_written(root: Path, units: int) -> dict[str, float]:
+    """Measure on a store of which all units are committed but the last."""
+    plan, worker = make_worker(str(root / "s"), units, scenes_per_shard=1)
+    start = time.monotonic()
+    for _result in run_inline(worker, plan.units[:-1]):
+        pass
+    found = {"write_s_a_unit": (time.monotonic() - start) / units}
+    sys.stdout.write(f"written: {1000 * found['write_s_a_unit']:.1f} ms a unit\n")
+    found["scan_before_merge_s"] = timed(
+        "resume scan, nothing merged", lambda: uncommitted(worker.store, plan)
+    )
+    list(run_inline(worker, uncommitted(worker.store, plan)))
+    start = time.monotonic()
+    merge_commits(worker.store)
+    sys.stdout.write(f"merge at the end: {time.monotonic() - start:.2f} s\n")
+    found["scan_s"] = timed("resume scan", lambda: uncommitted(worker.store, plan))
+    found["open_s"] = timed("open_store", lambda: open_store(str(root / "s")))
+    found["status_s"] = timed("status", lambda: status(str(root / "s")))
+    return found
+
+
+def scenes_planned(root: Path, scenes: int) -> dict[str, float]:
+    """Measure on a store of which nothing is committed."""
+    start = time.monotonic()
+    plan = make_plan(scenes, scenes_per_shard=8)
+    planned_s = time.monotonic() - start
+    store = make_store(str(root / "s"), plan)
+    created_s = time.monotonic() - start - planned_s
+    sys.stdout.write(f"plan {planned_s:.2f} s, create {created_s:.2f} s\n")
+    return {
+        "plan_s": planned_s,
+        "create_s": created_s,
+        "scan_s": timed("resume scan", lambda: uncommitted(store, plan)),
+        "open_s": timed("open_store", lambda: open_store(str(root / "s"))),
+        "status_s": timed("status", lambda: status(str(root / "s"))),
+    }
+
+
+if __name__ == "__main__":
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory) as place:
+        if sys.argv[1:2] == ["--scenes"]:
+            scenes_planned(Path(place), int(sys.argv[2]))
+        else:
+            units_written(Path(place), int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
