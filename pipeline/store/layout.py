@@ -58,7 +58,7 @@ _FILE_BYTES = 2**28
 """Of a small array with values a view, were every view real."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class ArraySpec:
     """One array. Where `shard` is set its chunks lie in shards, else each is a file."""
 
@@ -71,18 +71,18 @@ class ArraySpec:
     separator: str = "."
     """Between the numbers of a file's name; format 1 had "/"."""
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Chunks of a whole shard along each axis."""
         assert self.shard is not None, self.name
         return tuple(math.ceil(s / c) for s, c in zip(self.shard, self.chunk, strict=True))
 
-    @property
+    @cached_property
     def chunk_bytes(self) -> int:
         """Size of a chunk of numbers, without its checksum."""
         return math.prod(self.chunk) * np.dtype(self.dtype).itemsize
 
-    @property
+    @cached_property
     def index_bytes(self) -> int:
         """Size of a shard's index, with its checksum."""
         return 16 * math.prod(self.grid) + 4
