@@ -4,6 +4,7 @@ Letters: n views, B videos, F frames of a video, z latent channels, h w cells, C
 """
 
 from collections.abc import Iterator
+from math import ceil, floor
 from pathlib import Path
 
 import torch
@@ -71,9 +72,14 @@ class SvdEncoder:
 
 
 def _small(views: Views, side: int) -> Float32[Tensor, "n 3 side side"]:
-    """Return the whole views squashed to CLIP's square as the pipeline does it, in [0, 1]."""
+    """Return what is seen of the views, squashed to CLIP's square as the pipeline does it.
+
+    In [0, 1]. What a crop hides is no part of it.
+    """
     from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as svd
 
-    pixels = torch.from_numpy(views.rgb).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    top, left, bottom, right = views.placement.source
+    seen = views.rgb[:, ceil(top) : floor(bottom), ceil(left) : floor(right)]
+    pixels = torch.from_numpy(seen).permute(0, 3, 1, 2).float() / 255 * 2 - 1
     squashed: Tensor = svd._resize_with_antialiasing(pixels, (side, side))
     return (squashed + 1) / 2

@@ -162,7 +162,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("run", ROOMS, "--out", "s", "--blocks", "99"), "--blocks must lie in -30..29"),
         (
             ("run", ROOMS, "--out", "s", "--dtype", "flat16"),
-            "--dtype takes float32, tf32, bfloat16 or float8, got",
+            "--dtype takes auto, float32, tf32, bfloat16 or float8, got",
         ),
         (
             ("run", ROOMS, "--out", "s", "--store-dtype", "int8"),
@@ -251,7 +251,7 @@ def test_backbones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| google/siglip-so400m-patch14-384 | Apache-2.0 |" in told.err
     assert rows["siglip"]["tokens"] == [27, 27]
     assert rows["siglip"]["bytes_per_view"] == 14 * 14 * 1152 * 2  # float16 on the common grid
-    assert "tap k300_b20: 30 x 40 tokens of 1536 channels" in told.err
+    assert "| `k300_b20` | 30 x 40 | 1536 |" in told.err
 
 
 def test_what_draws_and_demonstrates_can_be_tried(

@@ -52,7 +52,8 @@ def without_links(*options: str) -> None:
         os.link = refuse
         os.rename = die
     if "--no-renameat2" in options:
-        ctypes.CDLL = lambda *_, **__: object()
+        library = ctypes.CDLL  # numba opens its own by their names
+        ctypes.CDLL = lambda name, *more, **how: library(name, *more, **how) if name else object()
 
 
 if __name__ == "__main__":
