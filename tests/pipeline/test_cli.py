@@ -438,7 +438,7 @@ def test_import_brings_foreign_features_in(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         open_store(str(tmp_path / "s")).features("b"), values.astype(np.float16)
     )
-    save_file({"labels": values}, tmp_path / "c.safetensors")
+    save_file({"features.b0": values, "labels": values}, tmp_path / "c.safetensors")
     _, told = command(
         "import", tmp_path / "c.safetensors", "--out", tmp_path / "t", "--source", "x", code=2
     )
