@@ -1,6 +1,7 @@
 """Several Ray nodes on one machine: all get work, some go, some come, and nobody is waited for."""
 
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -99,3 +100,10 @@ def test_a_stragglers_last_unit_is_started_again_where_nobody_is_busy(
     assert open_store(str(tmp_path / "s")).digest() == undisturbed(tmp_path / "u", 6)
     soon(lambda: not any(actors(node) for node in nodes.nodes))  # nobody hangs on
     assert not any(actors(node) for node in nodes.nodes)
+
+
+def test_a_worker_loads_no_torch_before_its_backbone() -> None:
+    """Loading it takes seconds on each place, and a lost worker is started again."""
+    code = "import sys, vega3d.cluster.ray_runner; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -34,6 +34,7 @@ def compare_fusions(stores: Mapping[str, str], folder: Path, config: PaperConfig
     run = RunConfig(eval_every=config.fusion_steps, checkpoint_every=config.fusion_steps, workers=1)
     compared = AblationConfig(variants=config.variants, seeds=config.seeds)
     table = ablate(stores["prior"], stores[SEMANTIC], folder / "prior", train, run, compared)
+    _check_finished(table)
     found: dict[str, list[dict[str, Any]]] = {}
     for (variant, seed), one in plan_ablation(train, compared).items():
         where = folder / "prior" / variant / f"seed{seed}"
@@ -42,6 +43,7 @@ def compare_fusions(stores: Mapping[str, str], folder: Path, config: PaperConfig
         if variant == "adaptive":
             twin, where = stores[f"{RANDOM} {seed}"], folder / "random" / f"seed{seed}"
             summary = fit(twin, stores[SEMANTIC], where, one, run)
+            _check_finished(summary)
             found.setdefault(ON_RANDOM, []).append(summary)
     return {
         "tasks": list(TASKS),
@@ -50,6 +52,12 @@ def compare_fusions(stores: Mapping[str, str], folder: Path, config: PaperConfig
         "rows": _rows(found, config.bootstrap_samples),
         "differences": _differences(found, config.bootstrap_samples),
     }
+
+
+def _check_finished(told: Mapping[str, Any]) -> None:
+    """End here where a signal ended the training: it saved its state, and goes on from there."""
+    if not told["finished"]:
+        raise KeyboardInterrupt
 
 
 def _rows(found: Mapping[str, list[dict[str, Any]]], samples: int) -> list[dict[str, Any]]:
