@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from vega3d.evaluate.benchmarks.catalogue import score
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.files import write_whole
 from vega3d.train.annotations.item import Item
@@ -56,6 +55,8 @@ def write_predictions(
 def _scored(
     run_dir: Path, name: str, answered: Sequence[tuple[Item, dict[str, Any]]]
 ) -> dict[str, float]:
+    from vega3d.evaluate.benchmarks.catalogue import score  # other runs need no benchmark
+
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     truth, given = folder / f"{name}_annotations.json", folder / f"{name}.jsonl"

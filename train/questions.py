@@ -14,14 +14,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float32
 
-from vega3d.evaluate.benchmarks.boxes import iou_matrix
-from vega3d.evaluate.benchmarks.scanqa import is_right as scanqa_right
-from vega3d.evaluate.benchmarks.sqa3d import is_right as sqa3d_right
 from vega3d.pipeline.backbones.text import embed_texts
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.annotations.item import Annotations, Box, Item
 from vega3d.train.annotations.joining import join
-from vega3d.train.annotations.published import read_annotations
 from vega3d.train.asked import NEEDS, Asked
 from vega3d.train.config import TrainConfig
 from vega3d.train.order import Sample, Split, given_split, split_scenes
@@ -67,6 +63,8 @@ def read_questions(files: Sequence[str], text_model: str, scene_ids: Sequence[st
     Raises:
         UsageError: A file is malformed, or none of its scenes is there.
     """
+    from vega3d.train.annotations.published import read_annotations  # the benchmarks' formats
+
     annotations = read_annotations(files)
     by_scene, notes = join(annotations.items, scene_ids)
     return Questions(
@@ -209,6 +207,8 @@ class _TaskQuestions:
     ) -> tuple[Bool[np.ndarray, " A"], Float32[np.ndarray, " A"]]:
         """Return which choices are right, and what each is worth."""
         if item.benchmark in ("scanrefer", "multi3drefer"):
+            from vega3d.evaluate.benchmarks.boxes import iou_matrix
+
             targets = [np.array(box) for box in item.boxes or ()]
             overlaps = iou_matrix([np.array(box) for box in boxes], targets)
             found = (overlaps >= _MIN_IOU).any(axis=1) if targets else np.zeros(len(boxes), bool)
@@ -264,6 +264,9 @@ def _words(item: Item) -> list[str]:
 
 
 def _fits(item: Item, answer: str) -> bool:
+    from vega3d.evaluate.benchmarks.scanqa import is_right as scanqa_right
+    from vega3d.evaluate.benchmarks.sqa3d import is_right as sqa3d_right
+
     if item.benchmark == "scanqa":
         return scanqa_right(answer, item.answers, "released")
     if item.benchmark == "sqa3d":
