@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[1]
+LONGEST = REPO / "tests" / "test_readme.py"
 SHARED = ("ray", "server")
 """Marks of what shares one service: such tests run one after another, on one worker."""
 
@@ -24,6 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file, or what shares a service, on one worker; skip what needs a device."""
     _mark_all_but_the_first_slow(items)
+    items.sort(key=lambda item: item.path != LONGEST)  # or one worker ends alone
     for item in items:
         shared = [name for name in SHARED if item.get_closest_marker(name)]
         item.add_marker(pytest.mark.xdist_group(shared[0] if shared else str(item.path)))
