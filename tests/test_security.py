@@ -57,6 +57,7 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
                     yield f"{path.relative_to(REPO)}:{node.lineno}", node
 
 
+@pytest.mark.slow
 def test_no_call_runs_data() -> None:
     found = [
         f"{where}: {ast.unparse(call.func)}"

@@ -194,6 +194,7 @@ def by_value() -> Iterator[None]:
     cloudpickle.unregister_pickle_by_value(synthetic_unit)
 
 
+@pytest.mark.slow
 def test_a_worker_is_asked_for_the_store_the_scenes_and_the_model(
     tmp_path: Path, tiny_wan: Path
 ) -> None:

@@ -16,6 +16,7 @@ CONFIG = ReportConfig(bootstrap_samples=20)
 HERE = RunConfig(scheduler="synchronous")
 
 
+@pytest.mark.slow
 def test_a_report_shows_each_scenes_reprojection_and_names_the_remedy(tmp_path: Path) -> None:
     captures = write_captures(tmp_path / "captures")
     for path in (captures / "b" / "pose").iterdir():

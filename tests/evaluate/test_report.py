@@ -610,6 +610,7 @@ def test_a_scene_to_draw_must_be_in_all_stores(three: str, tmp_path: Path) -> No
     assert "<h3>scene1</h3>" not in drawn
 
 
+@pytest.mark.slow
 def test_a_pure_position_leaker_is_called_one(tmp_path: Path) -> None:
     pattern = np.random.default_rng(3).standard_normal((*GRID, CHANNELS)).astype(np.float32)
     leaky = np.broadcast_to(pattern, (VIEWS, *GRID, CHANNELS)).copy()

@@ -67,6 +67,7 @@ def test_a_sweep_is_a_map_with_its_best_tap(swept: str, tmp_path: Path) -> None:
     assert f"Best: k100_b20, {above.best.mean} ({above.best.interval})" in page
 
 
+@pytest.mark.slow
 def test_taps_filter_the_report(swept: str, tmp_path: Path) -> None:
     written = made(swept, tmp_path, TapsConfig(taps=("k300_*", "k100_b5")))
     assert {row.tap for row in written.summary.rows} == {"k300_b5", "k300_b20", "k100_b5"}

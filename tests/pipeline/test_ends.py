@@ -203,6 +203,7 @@ class Slow(SyntheticWorker):
         return super().commit(unit, computed)
 
 
+@pytest.mark.slow
 def test_a_unit_is_stored_while_the_next_one_is_computed(tmp_path: Path) -> None:
     plan, worker = make_worker(str(tmp_path / "s"), 12)
     slow = Slow(worker.store, worker.num_views, delay_s=0.1)

@@ -224,7 +224,7 @@ def test_the_server_is_asked_to_compare_checksums(proxy: FaultProxy, objects: Ob
     assert "x-amz-checksum-sha256" in {name.lower() for name in put.headers}
 
 
-@pytest.mark.one_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_under_chaos_all_objects_end_as_they_were_meant(
     proxy: FaultProxy, objects: Objects, seed: int

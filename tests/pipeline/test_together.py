@@ -74,6 +74,7 @@ def alone(folder: Path, backbone: BackboneConfig) -> Summary:
     return extract(ROOMS, str(folder), config(backbone), numerics=numerics, run=run_inline)
 
 
+@pytest.mark.slow
 def test_a_scene_s_images_are_opened_once_and_each_store_is_that_of_its_own_run(
     tmp_path: Path,
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_scene_s_images_are_opened_once_and_each_store_is_that_of_its_own_run(
         assert found[name].reprojection_m == by_itself.reprojection_m
 
 
+@pytest.mark.slow
 def test_what_a_store_has_is_not_computed_again_and_nothing_is_read_in_vain(tmp_path: Path) -> None:
     alone(tmp_path / "rgb", BACKBONES["rgb"])
     source = Counted(ROOMS)
@@ -112,6 +114,7 @@ class FaultyConfig(PositionConfig):
 ERRORS: list[Exception] = []
 
 
+@pytest.mark.slow
 def test_a_bug_in_one_encoder_leaves_its_unit_and_no_other_store_s(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

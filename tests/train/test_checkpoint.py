@@ -51,7 +51,7 @@ def bits(path: Path, count: int) -> list[int]:
     return [0, 7, 64, 65, size - 1, *random.Random(0).sample(range(size), count - 5)]
 
 
-@pytest.mark.one_quick
+@pytest.mark.slow
 def test_no_flipped_bit_of_a_checkpoint_is_resumed_from(
     run_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

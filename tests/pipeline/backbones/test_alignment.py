@@ -99,7 +99,7 @@ def test_padding_shows_the_images_border(
     assert np.unravel_index(np.nanargmax(found), GRID) == cell
 
 
-@pytest.mark.one_quick
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARP)
 def test_auto_resolution_lines_up(models: SmallModels, name: str) -> None:
     found = energy(models.load(name, resolution="auto"), 420, 747, (2, 5))

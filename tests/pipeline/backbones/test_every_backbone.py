@@ -161,6 +161,7 @@ def parameters_alive() -> int:
     return sum(alive.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", each(n for n in WITH_WEIGHTS if has(n, "blocks")))
 def test_layers_after_the_last_tap_are_not_in_memory(models: SmallModels, name: str) -> None:
     config = family(name)(**{**models.model(name), **SMALL[name].early, "blocks": (2,)})
@@ -255,6 +256,7 @@ def every_published() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "model"), every_published())
 def test_the_published_sizes_are_the_real_classes(
     name: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -515,6 +515,7 @@ def bucket(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     running.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # botocore and moto, not ours
 @pytest.mark.server
 def test_s3_reads_folders_patterns_indices_and_bare_tars(bucket: str) -> None:

@@ -61,6 +61,7 @@ def test_a_resumed_run_is_the_undisturbed_one(finished: Path, tmp_path: Path) ->
     assert (tmp_path / name).read_bytes() == (finished / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_saved_folder_is_a_siglip_with_its_tokenizer(finished: Path) -> None:
     model = SiglipModel.from_pretrained(finished / "model")
     tokenizer = AutoTokenizer.from_pretrained(finished / "model")
