@@ -4,6 +4,7 @@ Letters: B samples, V views, N tokens of a view, M = V N tokens of a sample, D c
 Q questions, A choices, O boxes, E numbers of a text's vector.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -60,6 +61,7 @@ class AskingTask(Task):
         learnable = there & (asked.right.any(dim=-1) | asked.number.isfinite())
         return {**found, "learnable": learnable, "count": learnable.sum()}
 
+    @abstractmethod
     def answers(
         self, prediction: Tensor, targets: Targets, bank: tuple[str, ...]
     ) -> list[tuple[int, dict[str, Any]]]:
@@ -70,7 +72,6 @@ class AskingTask(Task):
             targets: As `targets` gives them.
             bank: The texts of the answers to choose from.
         """
-        raise NotImplementedError
 
     def sums(self, worth: Float[Tensor, "B Q"], targets: Targets) -> Sums:
         """Return the mean worth of all questions, and of those of each need."""

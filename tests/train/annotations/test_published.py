@@ -15,7 +15,6 @@ from vega3d.train.annotations.published import read_annotations
 
 BOX = [1.0, 2.0, 0.5, 0.4, 0.4, 1.0]
 OTHER = [0.0, 0.0, 0.5, 1.0, 2.0, 1.0]
-SQA3D = Path("/work/shared/data/annotations/sqa3d")
 
 
 def file(folder: Path, name: str, content: Any) -> Path:  # noqa: ANN401 - any JSON value
@@ -159,9 +158,8 @@ def test_scenes_that_a_store_lacks_are_counted_and_named(tmp_path: Path) -> None
         join(items, ["scene7"])
 
 
-@pytest.mark.skipif(not SQA3D.is_dir(), reason="the published SQA3D test split is not here")
-def test_the_published_sqa3d_test_split_is_read() -> None:
-    items = read_annotations([SQA3D]).items
+def test_the_published_sqa3d_test_split_is_read(data: Path) -> None:
+    items = read_annotations([data / "annotations" / "sqa3d"]).items
     assert len(items) == 3519
     assert {item.kind for item in items} == {"what", "is", "how", "can", "which", "others"}
     assert items[0].answers == ("piano",)
