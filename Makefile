@@ -8,11 +8,7 @@ RUNS ?= 300
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-<<<<<<< HEAD
-.PHONY: demo test lint types tests faults clean
-=======
-.PHONY: demo paper test lint types tests clean
->>>>>>> main
+.PHONY: demo paper test lint types tests faults clean
 
 demo: $(INSTALLED)
 	$(BIN)/vega3d-extract demo --out $(OUT)
