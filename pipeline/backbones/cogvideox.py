@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vega3d.pipeline.backbones.checkpoints import check_class
-from vega3d.pipeline.backbones.generators import GeneratorConfig
+from vega3d.pipeline.backbones.generators import DitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.sd_noise import signal
 from vega3d.pipeline.backbones.settings import (
@@ -24,7 +24,6 @@ from vega3d.pipeline.backbones.settings import (
     Configs,
     ModelFacts,
     Prompt,
-    resolve_blocks,
 )
 from vega3d.pipeline.backbones.tally import Tally
 from vega3d.pipeline.backbones.unet_sizes import Config
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
     from vega3d.pipeline.backbones.encoder import Encoder
 
 TEXT_ROWS = 226
-TOKEN_PX = 16
-
 _DIT = {
     "_class_name": "CogVideoXTransformer3DModel",
     "attention_head_dim": 64,
@@ -58,13 +55,13 @@ _VAE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CogVideoXConfig(GeneratorConfig):
+class CogVideoXConfig(DitConfig):
     """Settings of CogVideoX text-to-video."""
 
     name: ClassVar[str] = "cogvideox"
     classes: ClassVar[str] = "CogVideoXTransformer3DModel, AutoencoderKLCogVideoX"
     licence: ClassVar[str] = "Apache-2.0"
-    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    own_px: ClassVar[int] = 480 * 720
     published: ClassVar[Mapping[str, Configs]] = {
         "THUDM/CogVideoX-2b": {
             "transformer": {**_DIT, "num_attention_heads": 30, "num_layers": 30},
@@ -92,37 +89,28 @@ class CogVideoXConfig(GeneratorConfig):
 
     def __post_init__(self) -> None:
         """Check every field once."""
-        GeneratorConfig.__post_init__(self)
+        DitConfig.__post_init__(self)
         if max(self.timesteps) > 999:
             raise ValueError(f"timesteps must lie in 0..999 for {self.name}, got {self.timesteps}")
 
     def describe(self, configs: Configs) -> ModelFacts:
         """Return what planning must know, from the parts' config.json."""
         dit = check_class(configs, "transformer", "CogVideoXTransformer3DModel")
-        vae = check_class(configs, "vae", "AutoencoderKLCogVideoX")
+        check_class(configs, "vae", "AutoencoderKLCogVideoX")
         if dit.get("patch_size_t") or dit.get("use_learned_positional_embeddings"):
             raise CheckpointError(
                 "transformer: patches in time (CogVideoX 1.5) and learned positions (image to "
                 "video) are not read; give CogVideoX-2b or -5b"
             )
-        blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
-        parameters = dit_tally(dit, max(blocks), 0).parameters
-        return ModelFacts(
-            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
-            num_blocks=int(dit["num_layers"]),
-            blocks=blocks,
-            taps=self.tap_names(blocks),
-            token_px=TOKEN_PX,
-            auto_tokens=480 * 720 // TOKEN_PX**2,
-            parameters=parameters + vae_tally(vae, (0, 0)).parameters,
-            configs=configs,
-        )
+        return self.facts(configs)
 
-    def flops_per_view(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> float:
-        """Count blocks up to the last tap, once a timestep and noise sample, and the VAE once."""
-        tokens = canvas[0] * canvas[1] // TOKEN_PX**2
-        dit = dit_tally(facts.configs["transformer"], max(facts.blocks), tokens)
-        return self.passes * dit.flops + vae_tally(facts.configs["vae"], canvas).flops
+    def tally_dit(self, dit: Config, last: int, tokens: int) -> Tally:
+        """Count the transformer up to a block on so many tokens of a picture."""
+        return dit_tally(dit, last, tokens)
+
+    def tally_vae(self, vae: Config, canvas: Canvas) -> Tally:
+        """Count the VAE's encoder on one picture."""
+        return vae_tally(vae, canvas)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return T5's 226 rows of the empty prompt, or the given ones."""

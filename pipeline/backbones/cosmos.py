@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vega3d.pipeline.backbones.checkpoints import check_class
-from vega3d.pipeline.backbones.generators import GeneratorConfig
+from vega3d.pipeline.backbones.generators import DitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
     ModelFacts,
     Prompt,
-    resolve_blocks,
 )
 from vega3d.pipeline.backbones.tally import Tally
 from vega3d.pipeline.backbones.unet_sizes import Config
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
     from vega3d.pipeline.backbones.encoder import Encoder
 
-TOKEN_PX = 16
 TEXT_ROWS = 512
 
 _DIT = {
@@ -55,13 +53,13 @@ _DIT = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CosmosConfig(GeneratorConfig):
+class CosmosConfig(DitConfig):
     """Settings of Cosmos-Predict2 text-to-image."""
 
     name: ClassVar[str] = "cosmos-predict2"
     classes: ClassVar[str] = "CosmosTransformer3DModel, AutoencoderKLWan"
     licence: ClassVar[str] = "NVIDIA Open Model"
-    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    own_px: ClassVar[int] = 480 * 832
     published: ClassVar[Mapping[str, Configs]] = {
         "nvidia/Cosmos-Predict2-2B-Text2Image": {
             "transformer": {**_DIT, "num_attention_heads": 16},
@@ -89,25 +87,17 @@ class CosmosConfig(GeneratorConfig):
             raise CheckpointError(
                 f"transformer: {held} are set, which no text-to-image model of Cosmos-Predict2 has"
             )
-        blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
-        parameters = dit_tally(dit, max(blocks), 0).parameters
-        return ModelFacts(
-            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
-            num_blocks=int(dit["num_layers"]),
-            blocks=blocks,
-            taps=self.tap_names(blocks),
-            token_px=TOKEN_PX,
-            auto_tokens=480 * 832 // TOKEN_PX**2,
-            parameters=parameters + vae_parameters(vae),
-            configs=configs,
-        )
+        return self.facts(configs)
 
-    def flops_per_view(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> float:
-        """Count blocks up to the last tap, once a timestep and noise sample, and the VAE once."""
-        tokens = canvas[0] * canvas[1] // TOKEN_PX**2
-        dit = dit_tally(facts.configs["transformer"], max(facts.blocks), tokens)
-        vae = vae_flops(*canvas, int(facts.configs["vae"]["base_dim"]), 1)
-        return self.passes * dit.flops + vae
+    def tally_dit(self, dit: Config, last: int, tokens: int) -> Tally:
+        """Count the transformer up to a block on so many tokens of a picture."""
+        return dit_tally(dit, last, tokens)
+
+    def tally_vae(self, vae: Config, canvas: Canvas) -> Tally:
+        """Count the VAE's encoder on one picture."""
+        return Tally(
+            parameters=vae_parameters(vae), flops=vae_flops(*canvas, int(vae["base_dim"]), 1)
+        )
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return T5's real rows of the empty prompt, or the given ones."""

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vega3d.pipeline.backbones.checkpoints import check_class
-from vega3d.pipeline.backbones.generators import GeneratorConfig
+from vega3d.pipeline.backbones.generators import DitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
     ModelFacts,
     Prompt,
-    resolve_blocks,
 )
 from vega3d.pipeline.backbones.tally import Tally, count_streams
 from vega3d.pipeline.backbones.unet_sizes import Config, encoder_tally
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vega3d.pipeline.backbones.encoder import Encoder
-
-TOKEN_PX = 16
 
 _DIT = {
     "_class_name": "FluxTransformer2DModel",
@@ -58,13 +55,13 @@ _VAE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FluxConfig(GeneratorConfig):
+class FluxConfig(DitConfig):
     """Settings of FLUX.1."""
 
     name: ClassVar[str] = "flux"
     classes: ClassVar[str] = "FluxTransformer2DModel, AutoencoderKL"
     licence: ClassVar[str] = "Apache-2.0"
-    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    own_px: ClassVar[int] = 480 * 832
     published: ClassVar[Mapping[str, Configs]] = {
         f"black-forest-labs/FLUX.1-{kind}": {
             "transformer": {**_DIT, "guidance_embeds": kind == "dev"},
@@ -85,27 +82,17 @@ class FluxConfig(GeneratorConfig):
 
     def describe(self, configs: Configs) -> ModelFacts:
         """Return what planning must know, from the parts' config.json."""
-        dit = check_class(configs, "transformer", "FluxTransformer2DModel")
-        vae = check_class(configs, "vae", "AutoencoderKL")
-        num = int(dit["num_layers"]) + int(dit["num_single_layers"])
-        blocks = resolve_blocks(self.blocks, num)
-        tally = dit_tally(dit, max(blocks), 0, 0)
-        return ModelFacts(
-            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
-            num_blocks=num,
-            blocks=blocks,
-            taps=self.tap_names(blocks),
-            token_px=TOKEN_PX,
-            auto_tokens=480 * 832 // TOKEN_PX**2,
-            parameters=tally.parameters + encoder_tally(vae, (0, 0)).parameters,
-            configs=configs,
-        )
+        check_class(configs, "transformer", "FluxTransformer2DModel")
+        check_class(configs, "vae", "AutoencoderKL")
+        return self.facts(configs)
 
-    def flops_per_view(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> float:
-        """Count blocks up to the last tap, once a timestep and noise sample, and the VAE once."""
-        tokens = canvas[0] * canvas[1] // TOKEN_PX**2
-        dit = dit_tally(facts.configs["transformer"], max(facts.blocks), tokens, self.text_rows)
-        return self.passes * dit.flops + encoder_tally(facts.configs["vae"], canvas).flops
+    def tally_dit(self, dit: Config, last: int, tokens: int) -> Tally:
+        """Count the transformer up to a block on so many tokens of a picture."""
+        return dit_tally(dit, last, tokens, self.text_rows if tokens else 0)
+
+    def tally_vae(self, vae: Config, canvas: Canvas) -> Tally:
+        """Count the VAE's encoder on one picture."""
+        return encoder_tally(vae, canvas)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return the two text encoders' empty prompt, or what a file holds."""

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vega3d.pipeline.backbones.checkpoints import check_class
-from vega3d.pipeline.backbones.generators import GeneratorConfig
+from vega3d.pipeline.backbones.generators import DitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
     ModelFacts,
     Prompt,
-    resolve_blocks,
 )
 from vega3d.pipeline.backbones.tally import Tally, count_streams
 from vega3d.pipeline.backbones.unet_sizes import Config
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     from vega3d.pipeline.backbones.encoder import Encoder
 
-TOKEN_PX = 16
 _PROMPT_ROWS = 5
 """About as many as the template leaves of an empty prompt; they hardly count."""
 
@@ -59,13 +57,13 @@ _VAE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HunyuanConfig(GeneratorConfig):
+class HunyuanConfig(DitConfig):
     """Settings of HunyuanVideo text-to-video."""
 
     name: ClassVar[str] = "hunyuan-video"
     classes: ClassVar[str] = "HunyuanVideoTransformer3DModel, AutoencoderKLHunyuanVideo"
     licence: ClassVar[str] = "Tencent Hunyuan Community"
-    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
+    own_px: ClassVar[int] = 544 * 960
     published: ClassVar[Mapping[str, Configs]] = {
         "hunyuanvideo-community/HunyuanVideo": {"transformer": _DIT, "vae": _VAE}
     }
@@ -80,31 +78,21 @@ class HunyuanConfig(GeneratorConfig):
     def describe(self, configs: Configs) -> ModelFacts:
         """Return what planning must know, from the parts' config.json."""
         dit = check_class(configs, "transformer", "HunyuanVideoTransformer3DModel")
-        vae = check_class(configs, "vae", "AutoencoderKLHunyuanVideo")
+        check_class(configs, "vae", "AutoencoderKLHunyuanVideo")
         if dit.get("image_condition_type") or int(dit.get("patch_size", 2)) != 2:
             raise CheckpointError(
                 "transformer: image-to-video models and other patches are not read; give "
                 "hunyuanvideo-community/HunyuanVideo"
             )
-        num = int(dit["num_layers"]) + int(dit["num_single_layers"])
-        blocks = resolve_blocks(self.blocks, num)
-        parameters = dit_tally(dit, max(blocks), 0).parameters
-        return ModelFacts(
-            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
-            num_blocks=num,
-            blocks=blocks,
-            taps=self.tap_names(blocks),
-            token_px=TOKEN_PX,
-            auto_tokens=544 * 960 // TOKEN_PX**2,
-            parameters=parameters + vae_tally(vae, (0, 0)).parameters,
-            configs=configs,
-        )
+        return self.facts(configs)
 
-    def flops_per_view(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> float:
-        """Count blocks up to the last tap, once a timestep and noise sample, and the VAE once."""
-        tokens = canvas[0] * canvas[1] // TOKEN_PX**2
-        dit = dit_tally(facts.configs["transformer"], max(facts.blocks), tokens)
-        return self.passes * dit.flops + vae_tally(facts.configs["vae"], canvas).flops
+    def tally_dit(self, dit: Config, last: int, tokens: int) -> Tally:
+        """Count the transformer up to a block on so many tokens of a picture."""
+        return dit_tally(dit, last, tokens)
+
+    def tally_vae(self, vae: Config, canvas: Canvas) -> Tally:
+        """Count the VAE's encoder on one picture."""
+        return vae_tally(vae, canvas)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return the rows of both text encoders."""

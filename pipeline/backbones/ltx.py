@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from vega3d.pipeline.backbones.checkpoints import check_class
-from vega3d.pipeline.backbones.generators import GeneratorConfig
+from vega3d.pipeline.backbones.generators import DitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import (
     Canvas,
     Configs,
     ModelFacts,
     Prompt,
-    resolve_blocks,
 )
 from vega3d.pipeline.backbones.tally import Tally
 from vega3d.pipeline.backbones.unet_sizes import Config
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from vega3d.pipeline.backbones.encoder import Encoder
 
-TOKEN_PX = 32
 TEXT_ROWS = 128
 
 _DIT = {
@@ -54,14 +52,15 @@ _VAE = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LtxConfig(GeneratorConfig):
+class LtxConfig(DitConfig):
     """Settings of LTX-Video."""
 
     name: ClassVar[str] = "ltx-video"
     classes: ClassVar[str] = "LTXVideoTransformer3DModel, AutoencoderKLLTXVideo"
     licence: ClassVar[str] = "LTX-Video Open Weights"
-    parts: ClassVar[tuple[str, ...]] = ("transformer", "vae")
-    multiple: ClassVar[int] = TOKEN_PX
+    own_px: ClassVar[int] = 512 * 704
+    token_px: ClassVar[int] = 32
+    multiple: ClassVar[int] = 32
     published: ClassVar[Mapping[str, Configs]] = {
         "Lightricks/LTX-Video": {"transformer": _DIT, "vae": _VAE}
     }
@@ -82,24 +81,15 @@ class LtxConfig(GeneratorConfig):
                 f"vae: {sorted(kinds)} are of LTX-Video 0.9.5 and later, which is not read; give "
                 "Lightricks/LTX-Video as first published"
             )
-        blocks = resolve_blocks(self.blocks, int(dit["num_layers"]))
-        parameters = dit_tally(dit, max(blocks), 0).parameters
-        return ModelFacts(
-            channels=int(dit["num_attention_heads"]) * int(dit["attention_head_dim"]),
-            num_blocks=int(dit["num_layers"]),
-            blocks=blocks,
-            taps=self.tap_names(blocks),
-            token_px=TOKEN_PX,
-            auto_tokens=512 * 704 // TOKEN_PX**2,
-            parameters=parameters + vae_tally(vae, (0, 0)).parameters,
-            configs=configs,
-        )
+        return self.facts(configs)
 
-    def flops_per_view(self, facts: ModelFacts, canvas: Canvas, num_views: int) -> float:
-        """Count blocks up to the last tap, once a timestep and noise sample, and the VAE once."""
-        tokens = canvas[0] * canvas[1] // TOKEN_PX**2
-        dit = dit_tally(facts.configs["transformer"], max(facts.blocks), tokens)
-        return self.passes * dit.flops + vae_tally(facts.configs["vae"], canvas).flops
+    def tally_dit(self, dit: Config, last: int, tokens: int) -> Tally:
+        """Count the transformer up to a block on so many tokens of a picture."""
+        return dit_tally(dit, last, tokens)
+
+    def tally_vae(self, vae: Config, canvas: Canvas) -> Tally:
+        """Count the VAE's encoder on one picture."""
+        return vae_tally(vae, canvas)
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return T5's real rows of the empty prompt, or the given ones."""
