@@ -14,19 +14,19 @@ from vega3d.pipeline.cli_running import (
     by_device,
     by_machine,
     check_device,
+    closed_on_failure,
     estimated,
     rates_here,
+    run_log,
     runner,
     tell_estimate,
     tell_summary,
 )
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
 from vega3d.pipeline.cli_together import SEVERAL, SEVERAL_PLANS
-from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
+from vega3d.pipeline.commands import SOME_FAILED, check_out, print_result, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
-from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.options import DryRun, Program
-from vega3d.pipeline.settings import as_toml
 
 if TYPE_CHECKING:
     from vega3d.pipeline.store.units import Unit
@@ -131,40 +131,29 @@ def extract_to(
     from vega3d.pipeline.extract import extract
     from vega3d.pipeline.prepared import with_absolute_model
     from vega3d.pipeline.progress import Progress
-    from vega3d.pipeline.runlog import RunLog
 
     config = with_absolute_model(config)
     source = find_scenes(scenes)
     tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
-    asked = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run)}
-    log = RunLog(out, asked, as_toml(config, numerics, run))
+    log = run_log(out, scenes, config, numerics, run)
     with Progress() as progress:
 
         def on_result(result: "UnitResult", units: "Sequence[Unit]") -> None:
             log.unit(result)
             progress.show(result, units)
 
-        try:
-            with naming_the_encoder(config.backbone):
-                summary = extract(
-                    source,
-                    out,
-                    config,
-                    numerics=numerics,
-                    run=runner(run),
-                    retry_failed=retry_failed,
-                    refresh=refresh,
-                    prompt_embeds=prompt_embeds,
-                    on_result=on_result,
-                )
-        except KeyboardInterrupt as error:
-            log.close(None, error)
-            raise interrupted() from None
-        except (UsageError, StoreError, CheckpointError):
-            raise  # nothing was done, or nothing can be written: there is no run to speak of
-        except BaseException as error:
-            log.close(None, error)
-            raise
+        with closed_on_failure(log), naming_the_encoder(config.backbone):
+            summary = extract(
+                source,
+                out,
+                config,
+                numerics=numerics,
+                run=runner(run),
+                retry_failed=retry_failed,
+                refresh=refresh,
+                prompt_embeds=prompt_embeds,
+                on_result=on_result,
+            )
     summary = log.with_figures(summary)
     log.close(summary)
     return asdict(summary)

@@ -4,7 +4,9 @@ Standard library and typer only, until one is called.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import DEFAULT, unchanged
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import check_out, tell
+from vega3d.pipeline.commands import check_out, interrupted, tell
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
-from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.machines import Machine, stated_tflops
 from vega3d.pipeline.places import bench_file
-from vega3d.pipeline.settings import settings
+from vega3d.pipeline.settings import as_toml, settings
 from vega3d.pipeline.units_of_measure import size_text, span_text
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """One of these is there where a GPU is: of NVIDIA's driver, in WSL, of AMD's."""
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.runlog import RunLog
     from vega3d.pipeline.worker import Runner
 
 
@@ -199,3 +202,28 @@ def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
         )
         + f"\n{found['break_even']['verdict']}"
     )
+
+
+def run_log(
+    out: str, scenes: str, config: ExtractConfig, numerics: Numerics, run: RunConfig
+) -> "RunLog":
+    """Begin the log of a run beside its store."""
+    from vega3d.pipeline.runlog import RunLog
+
+    asked = {"scenes": scenes, "numerics": asdict(numerics), "run": asdict(run)}
+    return RunLog(out, asked, as_toml(config, numerics, run))
+
+
+@contextmanager
+def closed_on_failure(*logs: "RunLog") -> Iterator[None]:
+    """Close the logs of a run that an error ends; an interrupt ends it with the next step."""
+    try:
+        yield
+    except (UsageError, StoreError, CheckpointError):
+        raise  # nothing was done, or nothing can be written: there is no run to speak of
+    except BaseException as error:
+        for log in logs:
+            log.close(None, error)
+        if isinstance(error, KeyboardInterrupt):
+            raise interrupted() from None
+        raise

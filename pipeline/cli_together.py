@@ -9,23 +9,22 @@ import typer
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.cli_running import (
     check_device,
+    closed_on_failure,
     estimated,
     rates_here,
+    run_log,
     runner,
     tell_estimate,
     tell_summary,
 )
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import SOME_FAILED, check_out, interrupted, print_result, tell
-from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
-from vega3d.pipeline.settings import as_toml
+from vega3d.pipeline.commands import SOME_FAILED, check_out, print_result, tell
+from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.several import Several
 
 if TYPE_CHECKING:
     from vega3d.pipeline.extract import Summary
-    from vega3d.pipeline.runlog import RunLog
     from vega3d.pipeline.store.units import Unit
-    from vega3d.pipeline.together import StorePlan
     from vega3d.pipeline.worker import UnitResult
 
 Given = Mapping[str, Any]
@@ -115,7 +114,9 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
     source = find_scenes(first["scenes"])
     outs = ", ".join(plan.out for plan in plans)
     tell(f"{first['scenes']}: {len(source.entries())} scenes -> {outs}")
-    logs = {plan.out: _log(plan, first) for plan in plans}
+    logs = {
+        plan.out: run_log(plan.out, first["scenes"], plan.config, numerics, run) for plan in plans
+    }
     with Progress() as progress:
 
         def on_result(result: "UnitResult", units: "Sequence[Unit]") -> None:
@@ -124,7 +125,7 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
                     log.unit(result.parts.get(out, replace(result, parts={})))
             progress.show(result, units)
 
-        try:
+        with closed_on_failure(*logs.values()):
             summaries = extract_together(
                 source,
                 plans,
@@ -134,26 +135,10 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
                 refresh=first["refresh"],
                 on_result=on_result,
             )
-        except (UsageError, StoreError, CheckpointError):
-            raise  # nothing was done, or nothing can be written: there is no run to speak of
-        except BaseException as error:
-            for log in logs.values():
-                log.close(None, error)
-            if isinstance(error, KeyboardInterrupt):
-                raise interrupted() from None
-            raise
     summaries = [logs[summary.store].with_figures(summary) for summary in summaries]
     for summary in summaries:
         logs[summary.store].close(summary)
     return summaries
-
-
-def _log(plan: "StorePlan", first: Given) -> "RunLog":
-    from vega3d.pipeline.runlog import RunLog
-
-    numerics, run = first["numerics"], first["run"]
-    asked = {"scenes": first["scenes"], "numerics": asdict(numerics), "run": asdict(run)}
-    return RunLog(plan.out, asked, as_toml(plan.config, numerics, run))
 
 
 def _prompt_embeds(one: Given) -> str:
