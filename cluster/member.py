@@ -10,7 +10,6 @@ import ray
 from vega3d.cluster.actor import Worker
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import UnitWorker
 
 UNITS_IN_FLIGHT = 2
 """Of one actor: one is computed while the other is stored, or waits."""
@@ -20,7 +19,9 @@ UNITS_IN_FLIGHT = 2
 class Member:
     """An actor and what it has been given."""
 
-    worker: UnitWorker
+    worker: Any
+    """What computes units, as Ray holds it: one copy for all actors of a node."""
+
     config: RunConfig
     seen: Mapping[str, str]
     """By the driver, at each place of the run."""

@@ -173,6 +173,13 @@ def tell_summary(summary: dict[str, Any]) -> None:
         tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm{wrong}")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
+    waste = summary["figures"].get("waste", {})
+    if waste.get("units"):
+        units = "unit was" if waste["units"] == 1 else "units were"
+        tell(
+            f"{waste['units']} {units} computed twice, by another job or another try as well: "
+            f"{waste['seconds']:.1f} s of work were not needed"
+        )
     tell(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)"

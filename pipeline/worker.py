@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,11 @@ class UnitWriter:
         """Where it writes."""
         return (self.store,)
 
+    def prepare(self) -> None:
+        """Load the encoder, as the first unit would."""
+        apply_numerics(self._numerics)
+        _ = self.backbone
+
     def compute(
         self,
         unit: Unit,
@@ -74,6 +80,8 @@ class UnitWriter:
         """
         from vega3d.pipeline.reading_ahead import read_ahead
 
+        if found := self.store.committed(unit):
+            return ComputedUnit(committed=found)  # another job was faster
         computed, config = ComputedUnit(), self.model.config
         finish: Callable[[], None] = _nothing
         for read in read_ahead(self.source, unit.todo, config, limit_s=limit_s, beat=beat):
@@ -116,11 +124,14 @@ class UnitWriter:
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
+        if computed.committed:
+            return unit_result(computed.committed, {}, ours=False)
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
-        record = self.store.write_unit(unit, computed.scenes, found)
-        result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
+        record, ours = self.store.put_unit(unit, computed.scenes, found)
+        took_s = {**computed.seconds, "store": time.monotonic() - start}
+        result = unit_result(record, took_s, ours=ours)
         return replace(
             result,
             details={**result.failures, **computed.details},
@@ -213,6 +224,10 @@ class UnitWorker(Protocol):
         """Compute a unit and commit it."""
         ...
 
+    def prepare(self) -> None:
+        """Load what the first unit needs, ahead of it."""
+        ...
+
     def compute(
         self,
         unit: Unit,
@@ -267,7 +282,14 @@ def run_inline(
                     yield from _again(before[0], again, waiting, attempts)
                 else:
                     attempts.succeeded()
+                    step_aside(result, waiting)
                     yield result
+
+
+def step_aside(result: UnitResult, waiting: deque[Unit]) -> None:
+    """Go on somewhere else where another job does the same units in the same order."""
+    if result.by_others and waiting:
+        waiting.rotate(random.randrange(len(waiting)))  # decides no byte: any order ends alike
 
 
 def _tried(unit: Unit, step: Callable[[], T], attempts: Attempts) -> tuple[T | None, bool]:

@@ -30,6 +30,8 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.worker import UnitWriter
 
+pytestmark = pytest.mark.usefixtures("no_ray")
+
 
 def at(address: str) -> RunConfig:
     return RunConfig(runner="ray", address=address)
