@@ -91,6 +91,26 @@ def test_a_temporary_folder_whose_sockets_would_have_too_long_names_is_named(
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 
+def test_a_machine_that_is_too_busy_for_ray_is_given_more_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray grants its processes 30 s, and raises a plain Exception then."""
+    starts = []
+
+    def busy(**_options: object) -> None:
+        starts.append(1)
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", busy)
+    with (
+        pytest.raises(UsageError, match="did not start within 30 s, 3 times"),
+        connection(at("local")),
+    ):
+        pass
+    assert len(starts) == 3
+    assert caplog.text.count("this machine is busy; trying again") == 2
+
+
 @pytest.mark.slow
 def test_a_memory_monitor_that_kills_every_worker_ends_the_run_with_its_remedy(
     tmp_path: Path, by_value: None
