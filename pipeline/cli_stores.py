@@ -218,5 +218,5 @@ def _ask_before_repair() -> None:
 def _recomputed(store: str, scenes: str, model: str | None, sample: int) -> list[dict[str, Any]]:
     from vega3d.pipeline.recompute import verify_deep
 
-    checks = verify_deep(store, find_scenes(scenes), model=model, sample=sample)
+    checks = verify_deep(store, find_scenes(scenes, bounded=True), model=model, sample=sample)
     return [asdict(check) for check in checks]
