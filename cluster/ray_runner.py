@@ -24,7 +24,7 @@ from ray.exceptions import (
 )
 
 from vega3d.cluster.connecting import connection
-from vega3d.cluster.member import UNITS_IN_FLIGHT, Member
+from vega3d.cluster.member import UNITS_IN_FLIGHT, Member, end_actor
 from vega3d.cluster.metrics import RunMetrics
 from vega3d.cluster.room import MEMORY, Waiting, check_room, start_reason
 from vega3d.cluster.seen import seen_here
@@ -81,7 +81,7 @@ def run_ray(worker: UnitWorker, units: Sequence[Unit], config: RunConfig) -> Ite
                 yield result
         finally:
             for member in team:
-                ray.kill(member.actor)
+                end_actor(member.actor)
 
 
 @dataclass
@@ -307,7 +307,7 @@ class _Loop:
 
     def _restart(self, member: Member) -> None:
         _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
-        ray.kill(member.actor)
+        end_actor(member.actor)
         member.died()
 
 
