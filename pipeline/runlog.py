@@ -35,6 +35,8 @@ LIVE = ".live.json"
 """How the names of files end that say how a run goes."""
 
 _LIVE_EVERY_S = 10.0
+_DEAD_S = 3600.0
+"""What a run said of itself so long ago is left by one that was killed."""
 
 
 class RunLog:
@@ -86,7 +88,10 @@ class RunLog:
         self._packed += self._packer.flush()
         objects.create(f"{self._key}.jsonl", [zlib.decompress(self._packed)])
         with suppress(OSError, StoreError, TransientError):
-            objects.remove(f"{self._key}{LIVE}")
+            for key in list(objects.keys(f"{RUNS}/")):
+                ours = key == f"{self._key}{LIVE}"
+                if ours or (key.endswith(LIVE) and objects.age_s(key) > _DEAD_S):
+                    objects.remove(key)
         objects.replace(SETTINGS, [safe(self._settings).encode()])
         if summary is not None:
             objects.replace(SUMMARY, [json.dumps(safe_values(asdict(summary)), indent=2).encode()])

@@ -130,7 +130,7 @@ def measure(workers: int, units: int, unit_s: float, processes: int) -> dict[str
     cloudpickle.register_pickle_by_value(synthetic_unit)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     ray.init(address="local", num_cpus=2, num_gpus=-(-workers // processes) * processes,
-             include_dashboard=False, log_to_driver=False, object_store_memory=100 * MB)  # fmt: skip
+             include_dashboard=False, log_to_driver=False, object_store_memory=99 * MB)  # fmt: skip
     config = RunConfig(runner="ray", workers=workers, cpus_per_worker=0, gpus_per_worker=1)
     driver = psutil.Process()
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
