@@ -23,10 +23,11 @@ class SharedRay:
 
         from vega3d.cluster.connecting import connection
 
-        self._held = ExitStack()
-        cloudpickle.register_pickle_by_value(synthetic_unit)
-        self._held.callback(cloudpickle.unregister_pickle_by_value, synthetic_unit)
-        self._held.enter_context(connection(RunConfig(runner="ray"), num_cpus=2))
+        with ExitStack() as held:
+            cloudpickle.register_pickle_by_value(synthetic_unit)
+            held.callback(cloudpickle.unregister_pickle_by_value, synthetic_unit)
+            held.enter_context(connection(RunConfig(runner="ray"), num_cpus=2))
+            self._held = held.pop_all()
 
     def close(self) -> None:
         """Take it down, so that another can be started or none is there."""
