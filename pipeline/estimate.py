@@ -85,14 +85,19 @@ def estimate(
         "bucket": bucket_load(layout, took["wall_s"]),
         "price": paid_hours * rates.price_per_worker_hour,
         "break_even": break_even(paid_hours, stored, rates),
-        "assumed": {
-            **asdict(rates),
-            "image": f"{image_size[1]}x{image_size[0]}",
-            "decode_s_a_view": DECODE_S,
-            "beside_s_a_view": BESIDE_S,
-            "store_s_a_602_kb": STORE_S,
-            "load_bytes_per_s": _LOAD_BYTES_PER_S,
-        },
+        "assumed": _assumed(rates, image_size),
+    }
+
+
+def _assumed(rates: Rates, image_size: tuple[int, int]) -> dict[str, Any]:
+    """Return what an estimate goes by, beside the model's own numbers."""
+    return {
+        **asdict(rates),
+        "image": f"{image_size[1]}x{image_size[0]}",
+        "decode_s_a_view": DECODE_S,
+        "beside_s_a_view": BESIDE_S,
+        "store_s_a_602_kb": STORE_S,
+        "load_bytes_per_s": _LOAD_BYTES_PER_S,
     }
 
 
