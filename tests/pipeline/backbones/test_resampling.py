@@ -35,7 +35,7 @@ def test_resizes_to_the_bytes_of_pillow(
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 def test_pools_to_the_bits_of_products_in_float64(fit: str) -> None:
-    """In the float16 of the store always; in float32 where the products are fused, as a BLAS has them."""
+    """In the store's float16 always; in float32 where a BLAS fuses products as we do."""
     where = plan_placement(97, 131, (128, 96), fit).token_map(16)  # type: ignore[arg-type]
     features = RNG.standard_normal((2, 8, 6, 33)).astype(np.float32)
     rows, cols, coverage = pooling_weights(where, 97, 131, (4, 3))
