@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,6 @@ def as_stored(
         return scene
     try:
         check_view_ids(scene)
-        scene = without_unseen(scene)
         features = {
             spec.name: _stored_features(scene, spec)
             for spec in arrays
@@ -167,14 +167,32 @@ def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
             f"{scene.scene_id}: {len(features)} views, where the store was planned for 1 to "
             f"{spec.shape[1]}; did the source change? Write it to a store of its own"
         )
-    seen = np.ones(features.shape[:3], dtype=bool)
-    if scene.coverage is not None:
-        seen = np.asarray(scene.coverage) > 0
-    absmax = _absmax_of_seen(features, seen)
+    seen = seen_tokens(scene, features)
+    stored, absmax = _rounded(features, seen, np.dtype(spec.dtype).newbyteorder("<"))
     _check_range(spec, absmax)
     if (absmax > exact_to(spec.dtype)).any():
-        check_whole_numbers(spec.name, features[seen], spec.dtype)
-    return features.astype(np.dtype(spec.dtype).newbyteorder("<"))
+        check_whole_numbers(spec.name, features, seen, spec.dtype)
+    return stored
+
+
+def _rounded(
+    features: np.ndarray, seen: np.ndarray, dtype: np.dtype[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features in a type, NaN where not seen, and each channel's largest |x| before that.
+
+    The features themselves where nothing is to be changed.
+    """
+    if features.dtype == np.float32 and dtype == np.float16:
+        from vega3d.pipeline.store.one_pass import rounded  # readers need no compiler
+
+        halves, absmax = rounded(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
+        return halves.astype(dtype, copy=False).reshape(features.shape), absmax
+    if not seen.all():
+        kind = features.dtype if features.dtype.kind == "f" else np.float64  # whole numbers
+        features = np.where(seen[..., None], features, np.asarray(np.nan, kind))
+    absmax = _absmax(features, seen)
+    with np.errstate(over="ignore"):  # the caller tells
+        return features.astype(dtype, copy=False), absmax
 
 
 def check_view_ids(scene: SceneArrays) -> None:
@@ -187,16 +205,17 @@ def check_view_ids(scene: SceneArrays) -> None:
         )
 
 
-def check_whole_numbers(tap: str, seen: np.ndarray, dtype: str) -> None:
+def check_whole_numbers(tap: str, features: np.ndarray, seen: np.ndarray, dtype: str) -> None:
     """Raise SceneError where a channel of whole numbers, as class ids are, would be rounded.
 
     Args:
         tap: Its name.
-        seen: [tokens, C], or with more axes in front: the tokens that are covered.
+        features: [V, gh, gw, C].
+        seen: bool [V, gh, gw]: the tokens that are covered.
         dtype: Type of the stored features.
     """
-    for channel in np.flatnonzero(_absmax(seen) > exact_to(dtype)):
-        values = seen[..., channel].ravel()
+    for channel in np.flatnonzero(_absmax(features, seen) > exact_to(dtype)):
+        values = features[..., channel][seen]
         if values.dtype.kind == "f" and (values != np.round(values)).any():
             continue
         with np.errstate(over="ignore"):
@@ -214,16 +233,20 @@ def exact_to(dtype: str) -> int:
     return int(2 ** (np.finfo(dtype).nmant + 1))
 
 
-def _absmax_of_seen(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    if features.dtype != np.float32:
-        return _absmax(features[seen])
-    from vega3d.pipeline.store.one_pass import channel_absmax  # readers need no compiler
+def seen_tokens(scene: SceneArrays, features: np.ndarray) -> np.ndarray:
+    """Return which tokens of [V, gh, gw, C] the backbone saw, bool [V, gh, gw]."""
+    if scene.coverage is None:
+        return np.ones(features.shape[:3], dtype=bool)
+    return np.asarray(scene.coverage) > 0
 
-    return channel_absmax(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
 
+def _absmax(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the largest |x| of each channel over the tokens seen."""
+    if features.dtype in (np.float16, np.float32):
+        from vega3d.pipeline.store.one_pass import channel_absmax  # readers need no compiler
 
-def _absmax(seen: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.abs(seen.reshape(-1, seen.shape[-1])).max(axis=0, initial=0.0)
+        return channel_absmax(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
+    found: np.ndarray = np.abs(features[seen]).max(axis=0, initial=0.0)
     return found
 
 
