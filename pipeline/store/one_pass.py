@@ -6,12 +6,17 @@ channels are summed token after token in float64, which is numpy's own order alo
 Letters: T tokens, C channels.
 """
 
+import platform
 from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt16, UInt32
+from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
+from numba import types
+from numba.extending import intrinsic
 
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
@@ -99,12 +104,31 @@ def _half_of(bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - co
 
 
 @_inlined
-def _float_of(half):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - compiled
+def _by_bits(half):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - compiled
     """Return the number that a float16's bits mean, exactly; not for what is not finite."""
     bits = np.uint32(half)
     moved = np.uint32(np.uint32(bits & np.uint32(0x7FFF)) << np.uint32(13))
     sign = np.uint32(np.uint32(bits & np.uint32(0x8000)) << np.uint32(16))
     return np.uint32(moved | sign).view(np.float32) * np.float32(_TWO_TO_112)
+
+
+@intrinsic
+def _by_processor(_, half):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - compiled
+    """Return the number that a float16's bits mean: one instruction for eight of them."""
+
+    def generated(_, builder, __, arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
+
+    return types.float32(types.uint16), generated
+
+
+def _processor_widens() -> bool:
+    """Say whether it has the instruction; without it LLVM calls a function that is not there."""
+    is_intel = platform.machine().lower() in ("x86_64", "amd64")
+    return not is_intel or bool(get_host_cpu_features().get("f16c"))
+
+
+float_of_half = _by_processor if _processor_widens() else _by_bits
 
 
 @_compiled
@@ -155,7 +179,7 @@ def _moments_of_halves(
             continue
         count += 1
         for c in range(bits.shape[1]):
-            mean[c] += np.float64(_float_of(bits[t, c]))
+            mean[c] += np.float64(float_of_half(bits[t, c]))
             largest[c] = max(largest[c], np.uint16(bits[t, c] & np.uint16(0x7FFF)))
     if count:
         for c in range(bits.shape[1]):
@@ -163,7 +187,7 @@ def _moments_of_halves(
     for t in range(bits.shape[0]):
         if kept[t]:
             for c in range(bits.shape[1]):
-                apart = np.float64(_float_of(bits[t, c])) - mean[c]
+                apart = np.float64(float_of_half(bits[t, c])) - mean[c]
                 deviations[c] += apart * apart
     return count
 
