@@ -56,7 +56,7 @@ def import_arrays(
         model: What made the features: a name that is part of the store's config; a password or a
             query in it is not kept.
         scenes_per_shard: Scenes of one file.
-        store_dtype: float16 or float32.
+        store_dtype: float16, float32 or int8.
 
     Raises:
         SceneError: The scenes differ in taps, grid or channels, an array has another shape than

@@ -87,7 +87,7 @@ def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_inlined
-def _half_of(bits):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - compiled
+def half_of_float(bits: Any) -> Any:  # noqa: ANN401 - compiled
     """Return the float16 nearest to a float32 below 65520, both by their bits.
 
     Numba widens every sum of integers, so that each is cut to 32 bits again.
@@ -142,7 +142,7 @@ def _round(
         if seen[t]:
             for c in range(bits.shape[1]):
                 largest[c] = max(largest[c], np.uint32(bits[t, c] & np.uint32(0x7FFFFFFF)))
-                halves[t, c] = _half_of(bits[t, c])
+                halves[t, c] = half_of_float(bits[t, c])
         else:
             halves[t, :] = 0x7E00
 

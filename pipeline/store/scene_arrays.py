@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from vega3d.pipeline.errors import SceneError, StoreError
-from vega3d.pipeline.store.layout import GEOMETRY, ArraySpec
+from vega3d.pipeline.store.layout import GEOMETRY, PACKED, ArraySpec
 from vega3d.pipeline.store.moments import scene_moments
 from vega3d.pipeline.store.record import MAX_FAILURE_BYTES, SceneRecord, pack_matrices
 from vega3d.pipeline.store.shard import Place
 
 _WIDER = {
+    "int8": "use --store-dtype float16 (whole to 2048) or float32",
     "float16": "use --store-dtype float32 (whole to 16777216)",
     "float32": "no stored type holds them: number the classes anew",
 }
@@ -24,7 +25,8 @@ class SceneArrays:
 
     scene_id: str
     features: Mapping[str, np.ndarray]
-    """By tap, float32 [V, gh, gw, C]; stored as NaN where not covered, whatever stands here."""
+    """By tap, float32 [V, gh, gw, C]; stored as NaN where not covered, whatever stands here. Once
+    `as_stored`, in the stored type."""
 
     view_ids: Sequence[str]
     """Of each view, as other stores of the scene name it: numbers would match whatever stands at
@@ -84,7 +86,7 @@ def unit_chunks(
         if isinstance(scene, SceneFailure):
             continue
         if spec.name == "moments":
-            values = np.stack([scene_moments(scene.features[tap]) for tap in taps])
+            values = np.stack([_moments(scene.features[tap], spec.shape[-1]) for tap in taps])
             chunks[row, 0, 0, 0] = np.ascontiguousarray(values, dtype=dtype)
             continue
         inner = (0,) * (len(spec.shape) - 2)
@@ -157,10 +159,10 @@ def scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
 def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
     """Return a tap's features in the stored type; raises SceneError where they do not fit."""
     features = scene.features[spec.name]
-    if features.ndim != 4 or features.shape[1:] != spec.shape[2:]:
+    if features.ndim != 4 or features.shape[1:] != spec.inner_shape:
         raise StoreError(
             f"{scene.scene_id}: tap {spec.name} must be [views, "
-            f"{', '.join(map(str, spec.shape[2:]))}], got {list(features.shape)}"
+            f"{', '.join(map(str, spec.inner_shape))}], got {list(features.shape)}"
         )
     if not 0 < len(features) <= spec.shape[1]:
         raise SceneError(
@@ -175,6 +177,12 @@ def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
     return stored
 
 
+def rounded_features(features: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    """Return features in the stored type; a token that holds a NaN was not seen."""
+    seen = ~np.isnan(features).any(axis=-1)
+    return _rounded(features, seen, np.dtype(spec.dtype).newbyteorder("<"))[0]
+
+
 def _rounded(
     features: np.ndarray, seen: np.ndarray, dtype: np.dtype[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -182,10 +190,16 @@ def _rounded(
 
     The features themselves where nothing is to be changed.
     """
+    tokens, of_token = features.reshape(-1, features.shape[-1]), seen.reshape(-1)
+    if dtype == PACKED:
+        from vega3d.pipeline.store.packed import packed
+
+        codes, absmax = packed(tokens, of_token)
+        return codes.reshape(*features.shape[:-1], -1), absmax
     if features.dtype == np.float32 and dtype == np.float16:
         from vega3d.pipeline.store.one_pass import rounded  # readers need no compiler
 
-        halves, absmax = rounded(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
+        halves, absmax = rounded(tokens, of_token)
         return halves.astype(dtype, copy=False).reshape(features.shape), absmax
     if not seen.all():
         kind = features.dtype if features.dtype.kind == "f" else np.float64  # whole numbers
@@ -219,7 +233,9 @@ def check_whole_numbers(tap: str, features: np.ndarray, seen: np.ndarray, dtype:
         if values.dtype.kind == "f" and (values != np.round(values)).any():
             continue
         with np.errstate(over="ignore"):
-            stored = values.astype(dtype)
+            stored = (
+                values.astype(dtype) if dtype != PACKED else _through(features, seen, int(channel))
+            )
         if (changed := np.flatnonzero(stored != values)).size:
             first = changed[0]
             raise SceneError(
@@ -228,8 +244,27 @@ def check_whole_numbers(tap: str, features: np.ndarray, seen: np.ndarray, dtype:
             )
 
 
+def _through(features: np.ndarray, seen: np.ndarray, channel: int) -> np.ndarray:
+    """Return a channel of the tokens seen after packing."""
+    from vega3d.pipeline.store.packed import packed, unpacked
+
+    tokens = features[seen]
+    codes, _ = packed(tokens, np.ones(len(tokens), dtype=bool))
+    return unpacked(codes, tokens.shape[1])[:, channel]
+
+
+def _moments(features: np.ndarray, channels: int) -> np.ndarray:
+    if features.dtype == np.int8:
+        from vega3d.pipeline.store.packed import unpacked
+
+        features = unpacked(features, channels)
+    return scene_moments(features)
+
+
 def exact_to(dtype: str) -> int:
-    """Return the whole number up to which all are exact in a type."""
+    """Return the whole number up to which all are exact in a type; 0 where none is for sure."""
+    if dtype == PACKED:
+        return 0
     return int(2 ** (np.finfo(dtype).nmant + 1))
 
 
@@ -256,7 +291,7 @@ def _check_range(spec: ArraySpec, absmax: np.ndarray) -> None:
             f"tap {spec.name}: channel {bad[0]} ({len(bad)} in all) is not finite; "
             "compute in float32 (--dtype float32) or look at the checkpoint"
         )
-    limit = float(np.finfo(spec.dtype).max)
+    limit = float(np.finfo(spec.number_dtype).max)
     if absmax.max(initial=0.0) > limit:
         channel = int(absmax.argmax())
         raise SceneError(
