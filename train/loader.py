@@ -16,13 +16,16 @@ from dataclasses import dataclass
 from itertools import islice
 from queue import Empty, SimpleQueue
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vega3d.pipeline.store.store import Store
 from vega3d.train.batch import Batch
 from vega3d.train.chunks import DirectChunks, StoredChunks, bytes_of, open_chunks, page_aligned
+from vega3d.train.config import KeepFeatures
 from vega3d.train.geometry import GeometryTable
+from vega3d.train.kept import KeptFeatures, keeps, size_bytes
 from vega3d.train.order import Sample
 from vega3d.train.pairing import AnyStore, Pairing
 from vega3d.train.questions import QuestionTable
@@ -68,6 +71,7 @@ class Stream:
         self._places: dict[str, tuple[DirectChunks | StoredChunks, int]] = {}
         self.num_channels = int(store.num_channels(tap))
         self.dtype = self._find(store.scene_ids[0])[0].dtype
+        self.torch_dtype = torch.from_numpy(np.empty(0, self.dtype)).dtype
 
     def read_into(self, scene_id: str, view: int, out: memoryview) -> bool:
         """Fill `out`, bytes of tokens by channels; False where a disk may have been waited for."""
@@ -96,6 +100,15 @@ class Stream:
         return place
 
 
+def streams_of(pairing: Pairing, cache: FeatureCache | None = None) -> tuple[Stream, Stream]:
+    """Open the generative and the semantic stream."""
+    cache = FeatureCache(0) if cache is None else cache
+    return (
+        Stream(pairing.prior, pairing.prior_tap, "prior", cache),
+        Stream(pairing.semantic, pairing.semantic_tap, "semantic", cache),
+    )
+
+
 @dataclass(frozen=True)
 class _Slot:
     """The buffers of one batch in flight."""
@@ -121,6 +134,7 @@ class Loader:
         cache: FeatureCache | None = None,
         device: torch.device | str = "cpu",
         questions: QuestionTable | None = None,
+        kept: KeptFeatures | None = None,
     ) -> None:
         """Open both streams; no feature is read yet.
 
@@ -133,16 +147,15 @@ class Loader:
             cache: Shared by loaders of the same stores; None keeps nothing.
             device: Where batches go; with `cuda` by way of pinned buffers.
             questions: What annotated tasks ask of the scenes.
+            kept: Features on the same device: batches are made of these, and nothing is streamed.
         """
         if workers < 0 or (workers and prefetch < 1):
             raise ValueError(
                 f"a loader needs 0 or more workers, and with any a prefetch of 1 or more; got "
                 f"{workers} and {prefetch}"
             )
-        cache = FeatureCache(0) if cache is None else cache
-        self._pairing = pairing
-        self._gen = Stream(pairing.prior, pairing.prior_tap, "prior", cache)
-        self._sem = Stream(pairing.semantic, pairing.semantic_tap, "semantic", cache)
+        self._pairing, self._kept = pairing, kept
+        self._gen, self._sem = streams_of(pairing, cache)
         self._table = pairing.table(min_depth_share)
         self._seed = seed
         self._questions = questions
@@ -163,7 +176,7 @@ class Loader:
             held.append(slot)
             yield batch if self._device.type == "cpu" else batch.to(self._device)
             if len(held) == hold:
-                if self._device.type == "cuda":
+                if self._kept is None and self._device.type == "cuda":
                     torch.cuda.current_stream().synchronize()
                 self._give_slot(held.popleft())
 
@@ -188,7 +201,7 @@ class Loader:
             threads.close()
 
     def _take_slot(self, request: Sequence[Sample]) -> _Slot:
-        size = (len(request), len(request[0].views))
+        size = (len(request), len(request[0].views)) if self._kept is None else (0, 0)
         free = self._slots.setdefault(size, [])
         return free.pop() if free else self._new_slot(*size)
 
@@ -202,7 +215,7 @@ class Loader:
             torch.from_numpy(page_aligned(shape, stream.dtype))
             for shape, stream in zip(shapes, (self._gen, self._sem), strict=True)
         ]
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and samples:
             buffers = [buffer.pin_memory() for buffer in buffers]
         gen_views, sem_views = (
             [bytes_of(view) for sample in buffer.numpy() for view in sample] for buffer in buffers
@@ -211,6 +224,11 @@ class Loader:
 
     def _fill(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
         """Read a batch; as soon as a view is not in memory, ask the disk for all that follow."""
+        if self._kept is not None:
+            names = [sample.scene_id for sample in request]
+            gen, sem = self._kept.take(names, [sample.views for sample in request])
+            batch = aligned_batch(self._table, request, self._seed, gen, sem, self._questions)
+            return batch.to(self._device)
         views = [(sample.scene_id, view) for sample in request for view in sample.views]
         wanted = [(stream, *place) for stream in (self._gen, self._sem) for place in views]
         asked = False
@@ -220,10 +238,19 @@ class Loader:
                 asked = True
                 for later, its_scene, its_view in wanted[k + 1 :]:
                     later.expect(its_scene, its_view)
-        return self._with_geometry(slot, request)
-
-    def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
         return aligned_batch(self._table, request, self._seed, slot.gen, slot.sem, self._questions)
+
+
+def kept_features(
+    pairing: Pairing, wish: KeepFeatures, device: torch.device
+) -> KeptFeatures | None:
+    """Return memory for all features on a device where they are to be kept there."""
+    streams = streams_of(pairing)
+    num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
+    tokens = pairing.grid[0] * pairing.grid[1]
+    if not keeps(wish, size_bytes(streams, num_views, tokens), device):
+        return None
+    return KeptFeatures(streams, num_views, tokens, device)
 
 
 class _Threads:

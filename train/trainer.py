@@ -26,7 +26,7 @@ from vega3d.train.batch import Batch
 from vega3d.train.checkpoint import State, load_state, save_state, save_weights, write_json
 from vega3d.train.config import RunConfig
 from vega3d.train.journal import Journal, ProgressBar
-from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.loader import FeatureCache, Loader, kept_features
 from vega3d.train.model import SpatialModel
 from vega3d.train.optimizer import (
     NonFiniteLossError,
@@ -75,6 +75,7 @@ class Trainer:
         if processes.count > 1:
             self._net = DistributedDataParallel(self.model)
         self._cache = FeatureCache(run.cache_bytes)
+        self._kept = kept_features(plan.pairing, run.keep_features, processes.device)
         self._stop_asked = False
         # All seeds of a table are asked the same pairs.
         self.scoring_loader = self.make_loader(self.config.split_seed)
@@ -99,6 +100,7 @@ class Trainer:
             cache=self._cache,
             device=self.processes.device,
             questions=self.plan.pairing.question_table(self.config),
+            kept=self._kept,
         )
 
     def train(self) -> bool:
