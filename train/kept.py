@@ -9,7 +9,6 @@ view, C channels.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,10 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vega3d.train.chunks import bytes_of
-
-if TYPE_CHECKING:
-    from vega3d.train.config import KeepFeatures
-    from vega3d.train.loader import Stream
+from vega3d.train.config import KeepFeatures
+from vega3d.train.streams import Stream
 
 SHARE_OF_FREE = 0.6
 """Of the memory that is free before training begins, at most: the rest is for the step."""
@@ -31,7 +28,7 @@ class KeptFeatures:
 
     def __init__(
         self,
-        streams: Sequence["Stream"],
+        streams: Sequence[Stream],
         num_views: Mapping[str, int],
         tokens: int,
         device: torch.device,
@@ -82,14 +79,14 @@ class KeptFeatures:
         self._there.add(scene_id)  # last: only now may others take its views
 
 
-def size_bytes(streams: Sequence["Stream"], num_views: Mapping[str, int], tokens: int) -> int:
+def size_bytes(streams: Sequence[Stream], num_views: Mapping[str, int], tokens: int) -> int:
     """Return what `KeptFeatures` would take."""
     a_token = sum(stream.num_channels * stream.dtype.itemsize for stream in streams)
     return sum(num_views.values()) * tokens * a_token
 
 
 def keeps(
-    wish: "KeepFeatures", size: int, device: torch.device, free: Callable[[], int] | None = None
+    wish: KeepFeatures, size: int, device: torch.device, free: Callable[[], int] | None = None
 ) -> bool:
     """Say whether features of that size are kept on a device.
 

@@ -24,12 +24,13 @@ from vega3d.train.chunks import DirectChunks, StoredChunks, bytes_of, open_chunk
 from vega3d.train.config import TrainConfig
 from vega3d.train.gates import read_gates
 from vega3d.train.kept import keeps
-from vega3d.train.loader import FeatureCache, Loader, kept_features
+from vega3d.train.loader import Loader, kept_features
 from vega3d.train.order import Sample, SceneViews, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import pair_stores
 from vega3d.train.processes import Processes
 from vega3d.train.rundir import plan_run
 from vega3d.train.scoring import score_model
+from vega3d.train.streams import FeatureCache
 
 CONFIG = TrainConfig(views_per_sample=3, batch_size=4)
 
