@@ -114,6 +114,7 @@ class SyntheticWorker:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
+        ahead: object = None,
     ) -> ComputedUnit:
         if found := self.store.committed(unit):
             return ComputedUnit(committed=found)
