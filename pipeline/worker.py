@@ -7,15 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from vega3d.pipeline.ahead import Ahead as Ahead
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
-from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, TransientError
+from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
 from vega3d.pipeline.places import below
 from vega3d.pipeline.results import ComputedUnit as ComputedUnit
 from vega3d.pipeline.results import UnitResult as UnitResult
@@ -66,7 +67,7 @@ class UnitWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        ahead: "Ahead | None" = None,
+        ahead: Ahead | None = None,
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
@@ -244,7 +245,7 @@ class UnitWorker(Protocol):
         beat: Callable[[], None] = ...,
         computing: AbstractContextManager[object] = ...,
         limit_s: float = ...,
-        ahead: "Ahead | None" = ...,
+        ahead: Ahead | None = ...,
     ) -> Any:  # noqa: ANN401 - what its own `commit` takes
         """Decode and encode the scenes of a unit."""
         ...
@@ -260,36 +261,6 @@ class UnitWorker(Protocol):
     def give_up(self, unit: Unit, reason: str) -> UnitResult:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
         ...
-
-
-class Ahead:
-    """Between two units: when the last scene of one is taken, the next one's first is begun."""
-
-    def __init__(self, worker: UnitWorker, limit_s: float, following: Sequence[Unit]) -> None:
-        """Read for a worker; the first of `following`, which may change, is the unit to come."""
-        self._worker, self._limit_s, self._following = worker, limit_s, following
-        self._begun: tuple[Unit, ReadAhead] | None = None
-
-    def begin(self) -> None:
-        """Begin to read the unit to come; where that cannot be, its own turn says why."""
-        if self._following:
-            with suppress(TransientError, StoreError):
-                unit = self._following[0]
-                self._begun = unit, self._worker.read(unit, limit_s=self._limit_s)
-
-    def taken(self, unit: Unit) -> "ReadAhead":
-        """Return the reading of a unit, begun or not."""
-        begun, self._begun = self._begun, None
-        if begun is not None and begun[0] is unit:
-            return begun[1]
-        if begun is not None:
-            begun[1].stop()
-        return self._worker.read(unit, limit_s=self._limit_s)
-
-    def close(self) -> None:
-        """Drop what nobody took."""
-        if self._begun is not None:
-            self._begun[1].stop()
 
 
 Runner = Callable[[UnitWorker, Sequence[Unit]], Iterator[UnitResult]]
