@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.sharing import sharing
 from vega3d.pipeline.changes import find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import TransientError, UsageError
@@ -177,18 +178,19 @@ class TogetherWriter:
         config = next(iter(self.writers.values())).model.config
         for read in read_ahead(self.source, names, config, limit_s=limit_s, beat=beat):
             known: Known = {}
-            for out, part in parts.items():
-                if part.error or read.scene.scene_id not in part.unit.todo:
-                    continue
-                with computing:
+            with sharing():
+                for out, part in parts.items():
+                    if part.error or read.scene.scene_id not in part.unit.todo:
+                        continue
+                    with computing:
+                        beat()
+                        try:
+                            self.writers[out].add(read, part.computed, known)
+                        except TransientError:
+                            raise
+                        except Exception as error:
+                            part.error = _told(out, unit, error)
                     beat()
-                    try:
-                        self.writers[out].add(read, part.computed, known)
-                    except TransientError:
-                        raise
-                    except Exception as error:
-                        part.error = _told(out, unit, error)
-                beat()
         return parts
 
     def commit(self, unit: Unit, computed: Mapping[str, _Part]) -> UnitResult:
