@@ -89,7 +89,7 @@ class WanVae:
         """Return the latents of views alone: equal to `latents` of one-frame videos."""
         if pixels.device.type != "cpu" or not is_sharing():
             return self._frame_latents(pixels)
-        held = hashlib.sha256(pixels.contiguous().numpy()).digest()
+        held = hashlib.sha256(pixels.numpy().tobytes()).digest()
         key = ("frame latents", self._bytes_hash, tuple(pixels.shape), held)
         return once(key, lambda: self._frame_latents(pixels))
 
@@ -107,7 +107,7 @@ class WanVae:
         found = hashlib.sha256()
         for name, weight in [*self.frames.state_dict().items(), ("", self.mean), ("", self.std)]:
             found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            found.update(weight.contiguous().flatten().view(torch.uint8).numpy())
+            found.update(weight.cpu().numpy().tobytes())
         return found.digest()
 
     def latents(self, video: Float32[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
