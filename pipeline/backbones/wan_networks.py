@@ -107,7 +107,7 @@ class WanVae:
         found = hashlib.sha256()
         for name, weight in [*self.frames.state_dict().items(), ("", self.mean), ("", self.std)]:
             found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            found.update(weight.cpu().numpy().tobytes())
+            found.update(weight.flatten().view(torch.uint8).numpy().tobytes())
         return found.digest()
 
     def latents(self, video: Float32[Tensor, "B 3 T H W"]) -> Float32[Tensor, "B z t h_lat w_lat"]:
