@@ -2,20 +2,27 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.store.units import Unit
 
 if TYPE_CHECKING:
     from vega3d.pipeline.reading_ahead import ReadAhead
-    from vega3d.pipeline.worker import UnitWorker
+
+
+class UnitReader(Protocol):
+    """What begins to read a unit: a worker."""
+
+    def read(self, unit: Unit, *, limit_s: float) -> "ReadAhead":
+        """Begin to read the scenes of a unit."""
+        ...
 
 
 class Ahead:
     """Between two units: when the last scene of one is taken, the next one's first is begun."""
 
-    def __init__(self, worker: "UnitWorker", limit_s: float, following: Sequence[Unit]) -> None:
+    def __init__(self, worker: UnitReader, limit_s: float, following: Sequence[Unit]) -> None:
         """Read for a worker; the first of `following`, which may change, is the unit to come."""
         self._worker, self._limit_s, self._following = worker, limit_s, following
         self._begun: tuple[Unit, ReadAhead] | None = None
