@@ -163,8 +163,8 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
             "--dtype takes auto, float32, tf32, bfloat16 or float8, got",
         ),
         (
-            ("run", ROOMS, "--out", "s", "--store-dtype", "int8"),
-            "--store-dtype takes float16 or float32",
+            ("run", ROOMS, "--out", "s", "--store-dtype", "int4"),
+            "--store-dtype takes float16, float32 or int8",
         ),
         (
             ("run", ROOMS, "--out", "s", "--scenes-per-shard", "0"),
