@@ -23,7 +23,7 @@ from vega3d.train.batch import Batch
 from vega3d.train.checkpoint import State, load_state, save_state, save_weights, write_json
 from vega3d.train.config import RunConfig
 from vega3d.train.journal import Journal, ProgressBar
-from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.loader import Loader, kept_features
 from vega3d.train.model import SpatialModel
 from vega3d.train.optimizer import (
     NonFiniteLossError,
@@ -36,6 +36,7 @@ from vega3d.train.order import Sample
 from vega3d.train.processes import Processes, StopSignal
 from vega3d.train.rundir import BEST, LAST, RunPlan
 from vega3d.train.scoring import Scores, score_model
+from vega3d.train.streams import FeatureCache
 from vega3d.train.tasks.task import Targets
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Trainer:
         if processes.count > 1:
             self._net = DistributedDataParallel(self.model)
         self._cache = FeatureCache(run.cache_bytes)
+        self._kept = kept_features(plan.pairing, run.keep_features, processes.device)
         self._stop = StopSignal()
         # All seeds of a table are asked the same pairs.
         self.scoring_loader = self.make_loader(self.config.split_seed)
@@ -96,6 +98,7 @@ class Trainer:
             cache=self._cache,
             device=self.processes.device,
             questions=self.plan.pairing.question_table(self.config),
+            kept=self._kept,
         )
 
     def train(self) -> bool:
