@@ -34,7 +34,7 @@ def killed_job(out: Path) -> None:
     )  # fmt: skip
     commits, end = out / "unit" / "commits", time.monotonic() + 90
     while job.poll() is None and time.monotonic() < end:
-        if commits.is_dir() and len(list(commits.iterdir())) >= COMMITTED:
+        if commits.is_dir() and len(list(commits.glob("*.json"))) >= COMMITTED:
             break
         time.sleep(0.002)
     job.kill()
