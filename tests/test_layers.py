@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "train",
         "train/tasks",
         "train/annotations",
+        "train/demonstrations",
         "evaluate/benchmarks",
         "pipeline",
         "pipeline/backbones/text.py",
@@ -51,6 +52,7 @@ MAY_IMPORT = {
         "pipeline/backbones/grid.py",
         "pipeline/store",
     },
+    "train/demonstrations": {"train/demonstrations", "pipeline/scenes"},
     "train/annotations": {"train/annotations", "evaluate/benchmarks"},
     "train/pretrain": {
         "train",
@@ -75,6 +77,7 @@ MAY_IMPORT = {
     },
     "train/tasks": {
         "train/tasks",
+        "train/acted.py",
         "train/asked.py",
         "train/attention.py",
         "train/batch.py",
