@@ -4,10 +4,9 @@ import pickle
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from demos import frames, write_demos
+from demos import frames, h5py, write_demos
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.packing import pack

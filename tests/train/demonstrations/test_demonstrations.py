@@ -3,10 +3,9 @@
 import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from demos import INSTRUCTION, write_demos
+from demos import INSTRUCTION, h5py, write_demos
 from layout_writers import lerobot
 from pyarrow import Table, array, parquet
 
