@@ -64,6 +64,16 @@ MAY_IMPORT = {
         "pipeline/backbones",
         "pipeline/store",
     },
+    "train/robots": {
+        "train",
+        "train/demonstrations",
+        "train/robots",
+        "evaluate/benchmarks",
+        "pipeline",
+        "pipeline/backbones",
+        "pipeline/scenes",
+        "pipeline/store",
+    },
     "train/paper": {  # the one room that sees all stages
         "evaluate",
         "evaluate/probes",

@@ -237,7 +237,9 @@ def _policy(plan: RunPlan) -> dict[str, Any]:
         return {}
     stores = {"prior": plan.pairing.prior, "semantic": plan.pairing.semantic}
     encoders = {name: store.identity for name, store in stores.items()}
-    return {"policy": {**acted.to_json(), "encoders": encoders}}
+    sizes = plan.pairing.prior.image_size(next(iter(acted.frames))).tolist()
+    told = {**acted.to_json(), "image_size": sizes[0] if sizes else None, "encoders": encoders}
+    return {"policy": told}
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.options import DryRun, Program
 from vega3d.pipeline.settings import FILE, as_toml
 from vega3d.train.paper.config import PaperConfig
+from vega3d.train.robots.config import RolloutConfig
 
 app = Program(
     "vega3d-benchmark",
@@ -98,7 +99,12 @@ def desk(
 @app.command()
 def make(
     scenes: Annotated[
-        str, typer.Argument(help="rooms:N, with the options that features are extracted with.")
+        str,
+        typer.Argument(
+            help="rooms:N, with the options that features are extracted with; or picking:N, "
+            "N demonstrations a task of a small robot scene in LIBERO's HDF5 layout "
+            "(picking:50?height=128&width=160&noise=0.2)."
+        ),
     ],
     out: Annotated[str, typer.Option(help="Folder for the files.")],
     config: MakingConfig,
@@ -106,12 +112,37 @@ def make(
         bool, typer.Option("--dry-run", help="Count the questions, and write nothing.")
     ] = False,
 ) -> None:
-    """Write ScanRefer's, Multi3DRefer's, Scan2Cap's, ScanQA's, SQA3D's and VSI's files of rooms."""
+    """Write benchmark files of rooms in the published formats, or a robot's demonstrations."""
     start_logging(logging.WARNING, "%(message)s")
     check_out(out)
+    if scenes.startswith("picking:"):
+        from vega3d.train.robots.making import make_demonstrations
+
+        print_result(make_demonstrations(scenes, out, config.seed, dry_run=dry_run))
+        return
     from vega3d.evaluate.benchmarks.made.making import make as make_files
 
     print_result(make_files(scenes, out, config, dry_run=dry_run))
+
+
+@app.command()
+def libero(
+    policy: Annotated[str, typer.Argument(help="Folder of a run of the task action.")],
+    out: Annotated[
+        str, typer.Option(help="Folder of episodes.jsonl, videos, score.json and score.html.")
+    ],
+    config: RolloutConfig,
+    dry_run: DryRun = False,
+) -> None:
+    """Roll a trained policy out in a simulator, extraction online; the same command goes on."""
+    start_logging(logging.WARNING, "%(message)s")
+    logging.getLogger("vega3d.train.robots").setLevel(logging.INFO)
+    check_out(out)
+    from vega3d.train.robots.making import roll_out_run
+
+    with resumable():
+        result = roll_out_run(policy, out, config, dry_run=dry_run)
+    print_result(result)
 
 
 def main() -> None:
