@@ -21,23 +21,15 @@ Variant = Literal[
     "generative",
     "blind",
 ]
+KeepFeatures = Literal["auto", "always", "never"]
 GATED: tuple[str, ...] = get_args(Gate)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 """Fusions: the four gates, the other rows of the paper's Table 5, the two single streams, and
 `blind`, which sees no feature at all and shows what position in the image alone can do."""
 
 
-TASKS = (
-    "depth",
-    "displacement",
-    "matching",
-    "classes",
-    "grounding",
-    "qa",
-    "vsi",
-    "caption",
-    "action",
-)
+_ASKING = ("grounding", "qa", "vsi", "caption")
+TASKS = ("depth", "displacement", "matching", "classes", *_ASKING, "action")
 """The files of `tasks/`; grounding to caption ask what annotation files ask (`--questions`), action
 what demonstrations did (`--actions`)."""
 
@@ -94,7 +86,8 @@ class TrainConfig:
     """Largest norm of the gradient; 0 leaves it alone."""
 
     amp: bool = False
-    """Matrix products in bfloat16; weights, norms, gates and losses stay float32."""
+    """Matrix products in bfloat16; weights, norms, gates and losses stay float32. On a CPU this
+    is faster only with AVX512-BF16 or AMX."""
 
     ema: float = 0.0
     """Decay of an averaged copy of the weights, which then is scored and saved; 0 is off."""
@@ -218,6 +211,10 @@ class RunConfig:
     cache_bytes: int = 0
     """Features kept in RAM once read, at most; 0 keeps none."""
 
+    keep_features: KeepFeatures = "auto"
+    """Keep all features on the device once read: `auto` on a GPU where they fit into 60 % of its
+    free memory, else batches are streamed through pinned memory; `always`; `never`."""
+
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
 
@@ -243,6 +240,10 @@ class RunConfig:
         for name, floor in (floors | dict.fromkeys(positive, 1)).items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name} must be >= {floor}, got {getattr(self, name)}")
+        if self.keep_features not in get_args(KeepFeatures):
+            raise ValueError(
+                f"keep_features must be one of {get_args(KeepFeatures)}, got {self.keep_features!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

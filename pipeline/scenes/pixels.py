@@ -4,10 +4,10 @@ A scene may hold more pixels than a machine has memory for. Of each image what m
 views together is kept, which is little: its size, its hash, and depth on a coarser grid.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import fastcrc
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -80,6 +80,9 @@ def glance_pixels(num_views: int, held_bytes: int = HELD_BYTES) -> int:
 
 
 def _digest(image: np.ndarray) -> bytes:
-    digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()
+    """Tell images apart by a checksum, which takes a tenth of a hash's time.
+
+    Whoever makes two images with the same one has one of his own views left out.
+    """
+    data = np.ascontiguousarray(image).reshape(-1).view(np.uint8).data
+    return f"{image.dtype.str}{image.shape}{fastcrc.crc64.xz(data)}".encode()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vega3d.pipeline.store.identity import canonical_json
-from vega3d.pipeline.store.layout import ArraySpec
+from vega3d.pipeline.store.layout import PACKED, ArraySpec
 from vega3d.pipeline.store.shard import crc32c, shard_parts
 
 ROOT = "zarr.json"
@@ -115,7 +115,7 @@ def _array_document(spec: ArraySpec) -> dict[str, Any]:
 def _fill_value(dtype: str) -> float | str | bool | int:
     if dtype.startswith("float"):
         return float("nan")
-    fills: dict[str, str | bool] = {"string": "", "bool": False}
+    fills: dict[str, str | bool | int] = {"string": "", "bool": False, PACKED: -1}
     return fills.get(dtype, 0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.layout import Layout
-from vega3d.pipeline.store.reading import ShardReader
+from vega3d.pipeline.store.reading import ShardReader, numbers_of
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.shard import Place, shard_parts
 
@@ -77,10 +77,12 @@ def recomputed_moments(
         found = []
         for tap in layout.taps:
             places = [(row, view, 0, 0, 0) for view in range(len(scene.view_ids))]
-            views = reader.read(layout.find(tap), keys[tap], places)
+            features = layout.find(tap)
+            views = reader.read(features, keys[tap], places)
             if any(view is None for view in views):
                 raise StoreError(f"unit {record.unit}: {keys[tap]} lacks a view of row {row}")
-            found.append(scene_moments(np.concatenate([v[0] for v in views if v is not None])))
+            stored = np.concatenate([v[0] for v in views if v is not None])
+            found.append(scene_moments(numbers_of(features, stored)))
         chunks[row, 0, 0, 0] = np.ascontiguousarray(np.stack(found), dtype="<f8")
     return list(shard_parts(chunks, spec.grid))
 
