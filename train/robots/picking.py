@@ -29,6 +29,10 @@ HALF_M = 0.022
 HOME = (0.0, -0.02, 0.2)
 """Where the cup begins, metres."""
 
+_NO_DRAWING = (
+    "MuJoCo has nothing to draw with ({}: {}): install Debian's libosmesa6 and set "
+    "MUJOCO_GL=osmesa, or MUJOCO_GL=egl on a GPU"
+)
 _REACH = ((-0.2, 0.2), (-0.2, 0.2), (0.035, 0.24))
 _PLACES = 0.15
 _PAD_M = 0.045
@@ -66,10 +70,7 @@ class Picking(Simulator):
         try:
             self._renderer = self._mujoco.Renderer(self._model, *size)
         except Exception as error:  # MuJoCo raises whatever the library behind it does
-            raise UsageError(
-                f"MuJoCo has nothing to draw with ({type(error).__name__}: {error}): install "
-                "Debian's libosmesa6 and set MUJOCO_GL=osmesa, or MUJOCO_GL=egl on a GPU"
-            ) from error
+            raise UsageError(_NO_DRAWING.format(type(error).__name__, error)) from error
 
     def reset(self, task: int, episode: int) -> str:
         """Place cubes and pad anew."""
@@ -170,6 +171,8 @@ def load_mujoco() -> Any:  # noqa: ANN401 - MuJoCo's module, without types
         raise UsageError(
             f"the simulator needs mujoco ({error}); pip install 'vega3d[picking]'"
         ) from error
+    except (AttributeError, OSError) as error:  # what PyOpenGL says where its library is missing
+        raise UsageError(_NO_DRAWING.format(type(error).__name__, error)) from error
     return mujoco
 
 

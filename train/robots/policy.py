@@ -65,7 +65,7 @@ class Policy:
         else:
             _set_statistics(self._model, Path(run_dir), self.record)
         self._model.to(self._device).eval()
-        self._encoders = {
+        self.encoders = {
             name: ViewEncoder(told["encoders"][name], stores[name]["tap"], device)
             for name in ("prior", "semantic")
         }
@@ -100,7 +100,7 @@ class Policy:
             raise UsageError(f"the policy looks through {missing}, there is {list(seen.images)}")
         found: dict[str, list[Any]] = {"prior": [], "semantic": []}
         for camera in self.cameras:  # one view at a time
-            for name, encoder in self._encoders.items():
+            for name, encoder in self.encoders.items():
                 name_of_view = view_id(camera, frame)
                 tokens = encoder.tokens(
                     seen.images[camera], scene_id=scene_id, view_id=name_of_view
