@@ -14,7 +14,7 @@ Position = Literal["median", "center"]
 Treatment = Literal["raw", "centred", "standardised", "trimmed"]
 
 TREATMENTS: tuple[Treatment, ...] = ("raw", "centred", "standardised", "trimmed")
-SCORE_VERSION = 6
+SCORE_VERSION = 7
 """Counts changes of the arithmetic; part of the digest, so that no old partial result is reused."""
 
 

@@ -6,14 +6,16 @@ merge by addition. Letters: P view pairs, B histogram bins, T thresholds, M cell
 channels, S shared voxels of two views.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Float64, Int
 
-from vega3d.evaluate.cells import Cells, Tokens
+from vega3d.evaluate import fused, fused_pairs
+from vega3d.evaluate.cells import Cells, Tokens, no_direction
 from vega3d.evaluate.config import Pairs, ScoreConfig
 
 RECALL_COUNTS = ("possible", "nearest", "mutual", "mutual_right", "chance")
@@ -119,68 +121,147 @@ def choose_view_pairs(
     )
 
 
-def separation(
-    vectors: Float[np.ndarray, "M C"], cells: Cells, pairs: ViewPairs, bins: int
-) -> Separation:
-    """Count the cosines of all cell pairs of the chosen view pairs, matching ones apart."""
-    matched, every = np.zeros(bins, dtype=np.int64), np.zeros(bins, dtype=np.int64)
-    order = np.argsort(cells.view, kind="stable")  # keeps voxels rising within a view
-    bounds = np.searchsorted(cells.view[order], np.arange(int(cells.view.max(initial=-1)) + 2))
-    for i, j in zip(pairs.first, pairs.second, strict=True):
-        a, b = order[bounds[i] : bounds[i + 1]], order[bounds[j] : bounds[j + 1]]
-        bin_of = _bin(vectors[a] @ vectors[b].T, bins)
-        every += np.bincount(bin_of.ravel(), minlength=bins)
-        _, in_a, in_b = np.intersect1d(
-            cells.voxel[a], cells.voxel[b], assume_unique=True, return_indices=True
-        )
-        matched += np.bincount(bin_of[in_a, in_b], minlength=bins)
-    return Separation(matched, every - matched)
-
-
-def recall_counts(
+def match(
     units: Mapping[str, Float[np.ndarray, "N C"]],
     tokens: Tokens,
     pairs: ViewPairs,
     config: ScoreConfig,
-) -> dict[str, RecallCounts]:
-    """Count right correspondences of the chosen view pairs, both ways, by nearest neighbour.
+    *,
+    cells: Cells | None = None,
+    mean: Float64[np.ndarray, " C"] | None = None,
+) -> tuple[dict[str, Separation], dict[str, RecallCounts]]:
+    """Count cosines and right correspondences of the chosen view pairs.
 
     Args:
         units: By treatment: tokens of length one.
         tokens: Where they are.
         pairs: The view pairs.
         config: Thresholds and bins.
+        cells: Those whose voxel is seen from two views or more; without them nothing is separated.
+        mean: What `centred` took off. Where raw and centred tokens are both asked for, one product
+            of two views' tokens is enough for both.
 
-    The overlap of a view with another is the share of its tokens that have a token of the other
-    within `overlap_m`.
+    Returns:
+        By treatment: histograms of all cell pairs of the view pairs, matching ones apart; and right
+        correspondences, both ways, by nearest neighbour. The overlap of a view with another is the
+        share of its tokens that have a token of the other within `overlap_m`.
 
     Source: correspondence recall by relative rotation as in probe3d (mbanani/probe3d), with our
     choice of queries: tokens that do have a counterpart within the threshold. Precision is over all
     mutual matches, since whoever uses them does not know which tokens have a counterpart.
     """
-    num_thresholds = len(config.recall_m)
-    found = {
-        name: RecallCounts(
-            np.zeros((len(config.rotation_edges_deg), num_thresholds, 5)),
-            np.zeros((len(config.overlap_edges) - 1, num_thresholds, 5)),
-        )
-        for name in units
-    }
+    found = {name: _nothing_found(config) for name in units}
+    bins = np.zeros((len(units), 2, config.histogram_bins), dtype=np.int64)
+    parts = {} if cells is None else {name: _CellsOfViews(cells, units[name]) for name in units}
     rotation_bin = bin_index(pairs.rotation_deg, config.rotation_edges_deg)
     bounds = np.searchsorted(tokens.view, np.arange(tokens.num_views + 1))
+    squared_m = np.square((*config.recall_m, config.overlap_m))
+    products = _Products(units, bounds, mean)
     for k, (i, j) in enumerate(zip(pairs.first, pairs.second, strict=True)):
         a, b = slice(bounds[i], bounds[i + 1]), slice(bounds[j], bounds[j + 1])
-        *near, close = _near(tokens.xyz[a], tokens.xyz[b], (*config.recall_m, config.overlap_m))
-        overlap = np.array([close.any(axis=1).mean(), close.any(axis=0).mean()])
-        overlap_bin = bin_index(overlap, config.overlap_edges)
-        possible = np.array([[_possible(one) for one in near], [_possible(one.T) for one in near]])
-        for name, unit in units.items():
-            counts = _count_right(unit[a] @ unit[b].T, near)
-            counts[:, :, [0, 4]] = possible
+        sides = fused_pairs.near_counts(tokens.xyz[a], tokens.xyz[b], squared_m)
+        overlap_bin = bin_index(
+            np.array([(side[-1] > 0).mean() for side in sides]), config.overlap_edges
+        )
+        for n, (name, cosine) in enumerate(products.of(i, j)):
+            if cells is not None:
+                parts[name].count(cosine, i, j, bounds, bins[n])
+            counts = _count_right(cosine, tokens.xyz[a], tokens.xyz[b], squared_m[:-1])
+            counts[:, :, 0] = [np.count_nonzero(side[:-1], axis=1) for side in sides]
+            counts[:, :, 4] = [
+                side[:-1].sum(axis=1) / max(len(other.T), 1)
+                for side, other in zip(sides, sides[::-1], strict=True)
+            ]
             found[name].by_rotation[rotation_bin[k]] += counts.sum(axis=0)
             for side in (0, 1):
                 found[name].by_overlap[overlap_bin[side]] += counts[side]
-    return found
+    separations = {
+        name: Separation(matched, every - matched)
+        for name, (every, matched) in zip(units, bins, strict=True)
+    }
+    return separations if cells is not None else {}, found
+
+
+class _Products:
+    """Cosines of the tokens of two views, treatment by treatment."""
+
+    def __init__(
+        self,
+        units: Mapping[str, Float[np.ndarray, "N C"]],
+        bounds: Int[np.ndarray, " bounds"],
+        mean: Float64[np.ndarray, " C"] | None,
+    ) -> None:
+        self._units, self._bounds = units, bounds
+        self._derived = mean is not None and {"raw", "centred"} <= units.keys()
+        if mean is not None and self._derived:
+            raw = units["raw"]
+            self._along = raw @ mean.astype(raw.dtype) - float(mean @ mean) / 2
+            apart = np.vecdot(raw, raw) - 2 * self._along
+            self._lengths = np.sqrt(np.maximum(apart, 0.0))
+
+    def of(self, i: int, j: int) -> Iterator[tuple[str, Float[np.ndarray, "N K"]]]:
+        """Yield each treatment's name and cosines."""
+        a, b = (slice(self._bounds[view], self._bounds[view + 1]) for view in (i, j))
+        made = {
+            name: unit[a] @ unit[b].T
+            for name, unit in self._units.items()
+            if not (self._derived and name == "raw")
+        }
+        for name in self._units:
+            if name not in made:
+                cosine = np.empty_like(made["centred"])
+                lengths = self._lengths[a], self._lengths[b]
+                along = self._along[a], self._along[b]
+                fused_pairs.raw_of_centred(made["centred"], lengths, along, cosine)
+                made[name] = cosine
+            yield name, made[name]
+
+
+class _CellsOfViews:
+    """The shared cells of each view, with the lengths that their tokens' sums have."""
+
+    def __init__(self, cells: Cells, unit: Float[np.ndarray, "N C"]) -> None:
+        order = np.argsort(cells.view, kind="stable")  # keeps voxels rising within a view
+        counts = np.diff(cells.starts)
+        self._bounds = np.searchsorted(cells.view[order], np.arange(int(cells.view.max()) + 2))
+        starts = np.concatenate([[0], np.cumsum(counts[order])])
+        tokens = np.concatenate([cells.order[cells.starts[m] : cells.starts[m + 1]] for m in order])
+        self._starts, self._tokens = starts, tokens
+        self._voxel = cells.voxel[order]
+        norms = fused.norms_of_sums(unit, tokens, starts)
+        tiny = np.where(np.diff(starts) > 1, no_direction(unit.dtype), 0.0)
+        self._scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > tiny)
+
+    def count(
+        self,
+        cosine: Float[np.ndarray, "N K"],
+        i: int,
+        j: int,
+        bounds: Int[np.ndarray, " bounds"],
+        bins: Int[np.ndarray, "2 B"],
+    ) -> None:
+        """Add the cosines of all cells of two views to the histograms."""
+        (first, scale), (second, other) = self._of(i, bounds), self._of(j, bounds)
+        fused_pairs.add_to_histograms(
+            cosine, first, second, (scale, other), ONE_BIN, bins[0], bins[1]
+        )
+
+    def _of(self, view: int, bounds: Int[np.ndarray, " bounds"]) -> tuple[Any, np.ndarray]:
+        if view + 1 >= len(self._bounds):
+            view, cells = 0, slice(0, 0)
+        else:
+            cells = slice(self._bounds[view], self._bounds[view + 1])
+        starts = self._starts[cells.start : cells.stop + 1]
+        tokens = self._tokens[starts[0] : starts[-1]] - bounds[view]
+        return (tokens, starts - starts[0], self._voxel[cells]), self._scale[cells]
+
+
+def _nothing_found(config: ScoreConfig) -> RecallCounts:
+    num_thresholds = len(config.recall_m)
+    return RecallCounts(
+        np.zeros((len(config.rotation_edges_deg), num_thresholds, 5)),
+        np.zeros((len(config.overlap_edges) - 1, num_thresholds, 5)),
+    )
 
 
 def bin_index(values: Float[np.ndarray, " P"], edges: tuple[float, ...]) -> Int[np.ndarray, " P"]:
@@ -190,34 +271,23 @@ def bin_index(values: Float[np.ndarray, " P"], edges: tuple[float, ...]) -> Int[
     return np.where(np.isnan(values), last + 1, index)
 
 
-def _near(
-    first: Float[np.ndarray, "N 3"], second: Float[np.ndarray, "K 3"], thresholds_m: Sequence[float]
-) -> list[Bool[np.ndarray, "N K"]]:
-    """Tell which tokens lie within each threshold of one another."""
-    squared = np.zeros((len(first), len(second)))
-    for axis in range(3):
-        squared += np.subtract.outer(first[:, axis], second[:, axis]) ** 2
-    return [squared <= threshold**2 for threshold in thresholds_m]
-
-
-def _possible(near: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, " 2"]:
-    """Return how many rows have a counterpart, and how many a blind choice would get right."""
-    close = np.count_nonzero(near, axis=1)
-    return np.array([np.count_nonzero(close), close.sum() / max(near.shape[1], 1)])
-
-
 def _count_right(
-    likeness: Float[np.ndarray, "N K"], near: Sequence[Bool[np.ndarray, "N K"]]
+    cosine: Float[np.ndarray, "N K"],
+    first: Float64[np.ndarray, "N 3"],
+    second: Float64[np.ndarray, "K 3"],
+    squared_m: Float64[np.ndarray, " T"],
 ) -> Float[np.ndarray, "2 T 5"]:
     """Count nearest, mutual and mutual_right of RECALL_COUNTS, rows and columns as queries."""
-    counts = np.zeros((2, len(near), 5))
-    best, back = likeness.argmax(axis=1), likeness.argmax(axis=0)
-    rows, columns = np.arange(len(best)), np.arange(len(back))
-    for side, (query, match, other) in enumerate(((rows, best, back), (columns, back, best))):
-        mutual = other[match] == query
-        for k, one in enumerate(near):
-            right = (one.T if side else one)[query, match]
-            counts[side, k, 1:4] = [right.sum(), mutual.sum(), (mutual & right).sum()]
+    counts = np.zeros((2, len(squared_m), 5))
+    best, back = fused_pairs.nearest_both_ways(cosine)
+    for side, (match, other, xyz, there) in enumerate(
+        ((best, back, first, second), (back, best, second, first))
+    ):
+        mutual = other[match] == np.arange(len(match))
+        right = ((xyz - there[match]) ** 2).sum(axis=1) <= squared_m[:, None]
+        counts[side, :, 1] = right.sum(axis=1)
+        counts[side, :, 2] = mutual.sum()
+        counts[side, :, 3] = (mutual & right).sum(axis=1)
     return counts
 
 
@@ -242,5 +312,6 @@ def _bin(cosine: Float[np.ndarray, "N K"], bins: int) -> Int[np.ndarray, "N K"]:
 
     Those are finer near 1, where the cosines of features with a common offset crowd.
     """
-    chord = np.sqrt(np.maximum(2.0 * (1.0 - ONE_BIN - cosine), 0.0))
-    return np.maximum(bins - 1 - (chord * (bins / 2)).astype(np.int64), 0)
+    flat = fused_pairs.bins_of(cosine.ravel().astype(np.float64), ONE_BIN, bins)
+    found: np.ndarray = flat.reshape(cosine.shape)
+    return found

@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float, Int
 
-from vega3d.evaluate.cells import Cells, Tokens, cell_rows
+from vega3d.evaluate import fused
+from vega3d.evaluate.cells import Cells, Tokens, no_direction
 
 CHANCE_CEILING = 1.0 - 1e-9
 """From this random-pair mean on, features are one constant and above-chance is 0 by definition."""
@@ -72,7 +73,7 @@ def above_chance(similarity: float | None, random: float | None) -> float | None
     return 0.0 if random >= CHANCE_CEILING else (similarity - random) / (1.0 - random)
 
 
-def matched_and_random(unit: Float[np.ndarray, "N C"], cells: Cells) -> PairSums:
+def matched_and_random(tokens: Tokens, cells: Cells) -> PairSums:
     """Sum the cosines of all view pairs of shared cells; groups are voxels.
 
     Random pairs are drawn from the same cells as matched ones, so that both means speak of the
@@ -80,20 +81,20 @@ def matched_and_random(unit: Float[np.ndarray, "N C"], cells: Cells) -> PairSums
     """
     if not len(cells.voxel):
         return PairSums()
-    vectors, rows = cell_rows(unit, cells)
-    scale = np.empty(len(rows))  # brings a cell's vector to length one in float64
-    every = np.zeros(unit.shape[1])
     bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
-    matched = np.empty(len(bounds) - 1)
-    for k, (start, stop) in enumerate(pairwise(bounds)):
-        block = vectors.take(rows[start:stop], axis=0).astype(np.float64)
-        scale[start:stop] = _inverse_norms(block)
-        total = scale[start:stop] @ block
-        matched[k] = (float(total @ total) - np.count_nonzero(scale[start:stop])) / 2.0
-        every += total
-    within = _squares_of_views(vectors, rows, scale, cells.view)
+    of_views = np.zeros((tokens.num_views, tokens.values.shape[1]))
+    matched = fused.voxel_sums(
+        fused.readable(tokens.values),
+        tokens.places[cells.order],
+        cells.starts,
+        cells.view,
+        bounds,
+        no_direction(tokens.values.dtype),
+        of_views,
+    )
+    every, within = of_views.sum(axis=0), float(np.vecdot(of_views, of_views).sum())
     pairs = np.diff(bounds) * (np.diff(bounds) - 1) // 2
-    num_every = (len(rows) ** 2 - int((np.bincount(cells.view) ** 2).sum())) // 2
+    num_every = (len(cells.view) ** 2 - int((np.bincount(cells.view) ** 2).sum())) // 2
     return PairSums(
         matched_sum=float(matched.sum()),
         matched_pairs=int(pairs.sum()),
@@ -104,40 +105,19 @@ def matched_and_random(unit: Float[np.ndarray, "N C"], cells: Cells) -> PairSums
     )
 
 
-def _squares_of_views(
-    vectors: Float[np.ndarray, "rows C"],
-    rows: Int[np.ndarray, " M"],
-    scale: Float[np.ndarray, " M"],
-    view: Int[np.ndarray, " M"],
-) -> float:
-    """Return the sum over views of |sum of the view's cells|^2, a second sweep in view order."""
-    order = np.argsort(view, kind="stable")
-    squares = 0.0
-    for start, stop in pairwise(np.flatnonzero(np.diff(view[order], prepend=-1, append=-1))):
-        total = np.zeros(vectors.shape[1])
-        for first in range(start, stop, _BLOCK_ROWS):
-            cells = order[first : min(first + _BLOCK_ROWS, stop)]
-            total += scale[cells] @ vectors.take(rows[cells], axis=0).astype(np.float64)
-        squares += float(total @ total)
-    return squares
-
-
 def same_position(tokens: Tokens, token_voxel: Int[np.ndarray, " N"]) -> PairSums:
     """Sum the cosines of tokens at one grid position of two views, unless they share a voxel."""
-    if not len(tokens.unit):
+    if not len(tokens.view):
         return PairSums()
     order = np.lexsort((token_voxel, tokens.position))
-    voxel = token_voxel[order]
+    voxel, values = token_voxel[order], fused.readable(tokens.values)
     bounds = np.flatnonzero(np.diff(tokens.position[order], prepend=-1, append=-1))
     total, count = 0.0, 0
     for start, stop in pairwise(bounds):
-        places = np.flatnonzero(np.diff(voxel[start:stop], prepend=-1))
-        sizes = np.diff(places, append=stop - start)
-        apart = (int(stop - start) ** 2 - int((sizes**2).sum())) // 2
+        places = np.flatnonzero(np.diff(voxel[start:stop], prepend=-1, append=-1))
+        apart = (int(stop - start) ** 2 - int((np.diff(places) ** 2).sum())) // 2
         if apart:
-            rows = _exact_units(tokens.unit.take(order[start:stop], axis=0))
-            every, by_place = rows.sum(axis=0), np.add.reduceat(rows, places, axis=0)
-            total += float(every @ every - np.vecdot(by_place, by_place).sum()) / 2.0
+            total += fused.apart_sum(values, tokens.places[order[start:stop]], places)
             count += apart
     return PairSums(position_sum=total, position_pairs=count)
 

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 
 from vega3d.evaluate.cells import (
     Tokens,
-    cell_vectors,
     find_cells,
     gather_tokens,
     shared_cells,
@@ -23,8 +22,7 @@ from vega3d.evaluate.matching import (
     Separation,
     ViewPairs,
     choose_view_pairs,
-    recall_counts,
-    separation,
+    match,
 )
 from vega3d.evaluate.pairs import (
     PairSums,
@@ -188,17 +186,14 @@ def score_tokens(
         shared, tokens.num_views, poses, config.pairs, config.matching_view_pairs
     )
     scored: dict[Treatment, PairSums] = {}
-    separations: dict[str, Separation] = {}
     matched: dict[str, np.ndarray] = {}
     for name in config.treatments:
-        unit = treat(tokens.unit, name, sums, config.trim_channels)
-        treated = Tokens(unit, tokens.xyz, tokens.view, tokens.position, tokens.num_views)
+        treated = _treated(tokens, name, sums, config)
         scored[name] = sum_pairs(treated, voxel_m, config)
         if name in config.matching_treatments and len(chosen.first):
-            separations[name] = separation(
-                cell_vectors(unit, shared), shared, chosen, config.histogram_bins
-            )
-            matched[name] = unit
+            matched[name] = treated.unit
+    mean = sums.mean if "centred" in matched else None
+    separations, recalls = match(matched, tokens, chosen, config, cells=shared, mean=mean)
     floor = None if again is None else mean_cosine(tokens.unit, again)
     return _assemble(
         tokens,
@@ -209,14 +204,23 @@ def score_tokens(
         trimmed=tuple(int(c) for c in sums.largest(config.trim_channels) if sums.count),
         noise_floor=floor,
         separations=separations,
-        recalls=recall_counts(matched, tokens, chosen, config),
+        recalls=recalls,
     )
+
+
+def _treated(tokens: Tokens, name: Treatment, sums: ChannelSums, config: ScoreConfig) -> Tokens:
+    """Return the tokens after a treatment; raw ones are not even brought to length one."""
+    if name == "raw":
+        return tokens
+    unit = treat(tokens.unit, name, sums, config.trim_channels)
+    return Tokens(unit, tokens.xyz, tokens.view, tokens.position, tokens.num_views)
 
 
 def _own_sums(tokens: Tokens, config: ScoreConfig) -> ChannelSums:
     """Sum this scene's channels, unless no treatment asks for them."""
-    asked = config.treatments != ("raw",)
-    return channel_sums(tokens.unit if asked else tokens.unit[:0])
+    if config.treatments == ("raw",):
+        return channel_sums(np.zeros((0, tokens.values.shape[1])))
+    return channel_sums(tokens.unit)
 
 
 def sum_pairs(tokens: Tokens, voxel_m: float, config: ScoreConfig) -> PairSums:
@@ -232,15 +236,10 @@ def sum_pairs(tokens: Tokens, voxel_m: float, config: ScoreConfig) -> PairSums:
 def _sum_pairs_of(tokens: Tokens, voxel_m: float, config: ScoreConfig) -> PairSums:
     cells = find_cells(tokens.xyz, tokens.view, voxel_m, config.anchor)
     shared = shared_cells(cells)
-    sums = matched_and_random(tokens.unit, shared)
+    sums = matched_and_random(tokens, shared)
     if config.same_position:
         sums += same_position(tokens, cells.token_voxel())
     return sums
-
-
-def _count_directionless(unit: Float[np.ndarray, "N C"]) -> int:
-    """Count rows of zeros; one look at the first channel spares most of them the search."""
-    return int((~unit[unit[:, 0] == 0].any(axis=1)).sum())
 
 
 def _as_one_group(sums: PairSums) -> PairSums:
@@ -262,12 +261,12 @@ def _assemble(
     recalls: Mapping[str, RecallCounts],
 ) -> SceneScores:
     raw = scored["raw"]
-    reason = "" if raw.matched_pairs else NO_OVERLAP if len(tokens.unit) else NO_TOKENS
+    reason = "" if raw.matched_pairs else NO_OVERLAP if len(tokens.view) else NO_TOKENS
     return SceneScores(
         reason=reason,
         num_views=tokens.num_views,
-        num_tokens=len(tokens.unit),
-        num_directionless=_count_directionless(tokens.unit),
+        num_tokens=len(tokens.view),
+        num_directionless=tokens.num_directionless,
         num_voxels=num_voxels,
         num_pairs=raw.matched_pairs,
         num_random_pairs=raw.random_pairs,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from vega3d.evaluate.cells import normalise
+from vega3d.evaluate import fused
 from vega3d.evaluate.config import Treatment
 
 NO_DIRECTION = 1e-6
@@ -20,8 +20,6 @@ NO_DIRECTION = 1e-6
 FLAT_CHANNEL = 1e-6
 """A channel whose standard deviation is at most this share of its mean counts as constant: what is
 left of a constant after rounding, and after taking a square from a square, is less."""
-
-_BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,12 +61,8 @@ class ChannelSums:
 
 def channel_sums(unit: Float[np.ndarray, "N C"]) -> ChannelSums:
     """Sum unit tokens and their squares by channel, in float64 and in a fixed order."""
-    total = np.zeros(unit.shape[1])
-    squares = np.zeros(unit.shape[1])
-    for start in range(0, len(unit), _BLOCK_ROWS):
-        block = unit[start : start + _BLOCK_ROWS].astype(np.float64)
-        total += block.sum(axis=0)
-        squares += np.einsum("nc,nc->c", block, block)
+    total, squares = np.zeros(unit.shape[1]), np.zeros(unit.shape[1])
+    fused.sums_of_channels(unit, total, squares)
     return ChannelSums(len(unit), total, squares)
 
 
@@ -96,9 +90,5 @@ def treat(
         varies = sums.std > FLAT_CHANNEL * np.abs(sums.mean)
         scale = np.divide(1.0, sums.std, out=np.zeros_like(shift), where=varies)
     result = np.empty_like(unit)
-    for start in range(0, len(unit), _BLOCK_ROWS):
-        rows = slice(start, start + _BLOCK_ROWS)
-        block = (unit[rows] - shift) * scale
-        normalise(block, tiny=NO_DIRECTION)
-        result[rows] = block
+    fused.treated_rows(unit, shift, scale, NO_DIRECTION, result)
     return result

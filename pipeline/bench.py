@@ -18,7 +18,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.numpy import save_file
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
 from vega3d.pipeline.backbones.wan_naive import Naive
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import open_for
+from vega3d.pipeline.feeding import IMAGE, feed, write_captures
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.scenes.reading import read_scenes
@@ -40,8 +40,7 @@ from vega3d.pipeline.worker import UnitWriter, run_inline
 BLOCKS_RUN, TAP, BLOCKS = 2, 20, 30
 """Blocks of the reduced model, the paper's tap, and blocks of the published model."""
 
-IMAGE, _DEPTH = (968, 1296), (480, 640)
-_SCENES, _TEXT_DIM = 2, 4096
+_TEXT_DIM = 4096
 
 _VIEWS = {"cpu": 1, "cuda": 16}
 """Of each scene, and of what is timed: a GPU is measured with a batch, a CPU has no use for one."""
@@ -67,6 +66,7 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         ran, parts = measured.run(), measured.parts(depth)
         facts = planned_facts(config.backbone) if depth.run != 1 else measured.facts
         flops = config.backbone.flops_per_view(facts, measured.canvas, views)
+        fed = feed(place / "captures", place / "fed", views)
     model_s, peak = parts["stages_s"]["model"], measured.peak_tflops()
     found = {
         **parts,
@@ -77,6 +77,8 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         "tflops": flops / 1e12 / model_s,
         "peak_tflops": peak,
         "share_of_peak": flops / 1e12 / model_s / peak,
+        "feeding_cpu_s_per_view": fed.cpu_s_per_view,
+        "cores_per_100_views_per_s": 100 * fed.cpu_s_per_view,
         "load_s": measured.load_s,
         "resolution": size_text(measured.canvas),
         "scaled": depth.told,
@@ -116,6 +118,10 @@ def table(found: dict[str, Any]) -> list[str]:
     lines.append(
         f"the model is busy {100 * found['efficiency']:.0f} % of a run's time; "
         f"{found['peak_memory_gb']:.1f} GB of memory at most"
+    )
+    lines.append(
+        f"beside a GPU a view takes {1000 * found['feeding_cpu_s_per_view']:.1f} ms of a core: "
+        f"100 views/s take {found['cores_per_100_views_per_s']:.1f} cores"
     )
     return [*lines, found["scaled"]] if found["scaled"] else lines
 
@@ -258,27 +264,6 @@ class _Measured:
     def _timed(self, function: Callable[[], Any]) -> tuple[float, Any]:
         with torch.inference_mode(), gpu_kernels(self._dtype, self._numerics.device):
             return _timed(function, self._repeats)
-
-
-def write_captures(root: Path, num_views: int) -> None:
-    """Write two captures of ScanNet's sizes in the layout of its export."""
-    rng = np.random.default_rng(0)
-    for scene in range(_SCENES):
-        folder = root / f"scene{scene:04d}"
-        for name in ("color", "depth", "pose", "intrinsic"):
-            (folder / name).mkdir(parents=True)
-        for view in range(num_views):
-            # Coarse noise: about as many bytes as a photograph.
-            coarse = Image.fromarray(rng.integers(0, 256, (121, 162, 3), dtype=np.uint8))
-            coarse.resize(IMAGE[::-1]).save(folder / "color" / f"{view}.jpg", quality=90)
-            steps = rng.integers(1500, 2500, (60, 80)).astype(np.uint16)
-            depth = Image.fromarray(np.kron(steps, np.ones((8, 8), np.uint16)))
-            depth.save(folder / "depth" / f"{view}.png")
-            np.savetxt(folder / "pose" / f"{view}.txt", np.eye(4))
-        for name, size in (("color", IMAGE), ("depth", _DEPTH)):
-            K = np.diag([0.9 * size[1], 0.9 * size[1], 1.0, 1.0])
-            K[:2, 2] = size[1] / 2, size[0] / 2
-            np.savetxt(folder / "intrinsic" / f"intrinsic_{name}.txt", K)
 
 
 def _prompt_file(place: Path) -> str:

@@ -22,7 +22,7 @@ from vega3d.pipeline.machines import Machine
 from vega3d.pipeline.scenes.settings import ReadConfig
 from vega3d.pipeline.settings import Choice
 
-StoreDtype = Literal["float16", "float32"]
+StoreDtype = Literal["float16", "float32", "int8"]
 Sampling = Literal["uniform", "coverage"]
 
 
@@ -44,7 +44,8 @@ class ExtractConfig(ReadConfig):
     """Cells of the common token grid over the whole image, rows first in Python."""
 
     store_dtype: StoreDtype = "float16"
-    """Type of the stored features."""
+    """Type of the stored features; int8: half the bytes of float16, one scale a token and its
+    largest channels apart."""
 
     num_views: int = field(default=32, metadata={"option": "--views"})
     """Views kept of a scene at most; 0 keeps all."""

@@ -16,6 +16,7 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
 from vega3d.pipeline.scenes.conventions import as_meant
+from vega3d.pipeline.scenes.crew import begun
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
 from vega3d.pipeline.scenes.pixels import HELD_BYTES
@@ -105,8 +106,9 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     )
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
+    hashed = begun(lambda: _content_sha256(decoded))
     geometry = diagnose_views(decoded, asked=asked)
-    return DecodedScene(scene_id, tuple(decoded), _content_sha256(decoded), report, geometry)
+    return DecodedScene(scene_id, tuple(decoded), hashed.result(), report, geometry)
 
 
 def encode_scene(

@@ -23,7 +23,12 @@ from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION, sha256_of
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneArrays as SceneArrays
-from vega3d.pipeline.store.scene_arrays import check_view_ids, check_whole_numbers, without_unseen
+from vega3d.pipeline.store.scene_arrays import (
+    check_view_ids,
+    check_whole_numbers,
+    seen_tokens,
+    without_unseen,
+)
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.texts import safe
@@ -51,7 +56,7 @@ def import_arrays(
         model: What made the features: a name that is part of the store's config; a password or a
             query in it is not kept.
         scenes_per_shard: Scenes of one file.
-        store_dtype: float16 or float32.
+        store_dtype: float16, float32 or int8.
 
     Raises:
         SceneError: The scenes differ in taps, grid or channels, an array has another shape than
@@ -254,9 +259,8 @@ def _check_beside(scene: SceneArrays) -> None:
 
 def _check_whole_numbers(scene: SceneArrays, store_dtype: str) -> None:
     for tap, values in scene.features.items():
-        seen = values if scene.coverage is None else values[np.asarray(scene.coverage) > 0]
         try:
-            check_whole_numbers(tap, seen, store_dtype)
+            check_whole_numbers(tap, values, seen_tokens(scene, values), store_dtype)
         except SceneError as error:
             raise SceneError(f"{scene.scene_id}: {error}") from error
 

@@ -53,6 +53,51 @@ class ReadScene:
     """Makes the scene's parts one ahead, bounded in time: what is not held is decoded again."""
 
 
+class ReadAhead:
+    """Scenes that are decoded one ahead: the first at once, each next while one is computed."""
+
+    def __init__(
+        self,
+        source: SceneSource,
+        scene_ids: Sequence[str],
+        config: ExtractConfig,
+        *,
+        limit_s: float = math.inf,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin to read.
+
+        Args:
+            source: Where they are.
+            scene_ids: In order.
+            config: Says which views.
+            limit_s: A scene of which no view comes for so long is given up.
+            beat: Called when a scene is begun and before and after each image, as a sign of life.
+        """
+        reader = _Reader(source, config, _Pulse(beat), limit_s)
+        self._scene_ids, self._limit_s = scene_ids, limit_s
+        self._reading: _OneAhead[ReadScene] = _OneAhead(reader.scenes(scene_ids), reader.pulse)
+
+    def scenes(self, then: Callable[[], None] = lambda: None) -> Iterator[ReadScene]:
+        """Yield each scene; call `then` when the last was taken, as nothing is ahead any more.
+
+        Raises:
+            TransientError: A disk, mount or server does not answer, or not within the limit.
+        """
+        try:
+            for index, scene_id in enumerate(self._scene_ids, 1):
+                scene = self._reading.take(scene_id, self._limit_s)
+                if index == len(self._scene_ids):
+                    then()
+                yield scene
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Read no further than the scene that is being read."""
+        self._reading.stop()
+
+
 def read_ahead(
     source: SceneSource,
     scene_ids: Sequence[str],
@@ -61,25 +106,8 @@ def read_ahead(
     limit_s: float = math.inf,
     beat: Callable[[], None] = lambda: None,
 ) -> Iterator[ReadScene]:
-    """Yield each scene, decoded while the one before it is computed.
-
-    Args:
-        source: Where they are.
-        scene_ids: In order.
-        config: Says which views.
-        limit_s: A scene of which no view comes for so long is given up.
-        beat: Called when a scene is begun and before and after each image, as a sign of life.
-
-    Raises:
-        TransientError: A disk, mount or server does not answer, or not within `limit_s`.
-    """
-    reader = _Reader(source, config, _Pulse(beat), limit_s)
-    reading: _OneAhead[ReadScene] = _OneAhead(reader.scenes(scene_ids), reader.pulse)
-    try:
-        for scene_id in scene_ids:
-            yield reading.take(scene_id, limit_s)
-    finally:
-        reading.stop()
+    """Yield each scene, decoded while the one before it is computed; see `ReadAhead`."""
+    return ReadAhead(source, scene_ids, config, limit_s=limit_s, beat=beat).scenes()
 
 
 @dataclass

@@ -108,7 +108,7 @@ def _compare(store: Store, anew: "SceneArrays", same_environment: bool) -> Recom
     same_bytes, worst = True, 0.0
     for tap in store.taps:
         stored = store.features(anew.scene_id, tap)
-        again = anew.features[tap].astype(stored.dtype)
+        again = store.through(anew.features[tap], tap)
         same_bytes &= stored.tobytes() == again.tobytes()
         seen = ~np.isnan(stored)
         ours, theirs = again[seen].astype(np.float64), stored[seen].astype(np.float64)

@@ -60,7 +60,7 @@ def import_caches(
         source: What made the features: a name that is part of the store's config.
         captures: Of the same scenes, for positions, cameras and previews; None leaves them out.
         scenes_per_shard: Scenes of one file.
-        store_dtype: float16 or float32.
+        store_dtype: float16, float32 or int8.
 
     Raises:
         SceneError: No file can be read.

@@ -10,10 +10,10 @@ from functools import cache, partial
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from vega3d.pipeline.backbones.backbone import Pooled
 from vega3d.pipeline.backbones.grid import TokenMap, grid_cells
+from vega3d.pipeline.backbones.resampling import resize
 from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.scene import View
 from vega3d.pipeline.store.layout import PREVIEW_PX
@@ -194,5 +194,5 @@ def _previews(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def preview_of(rgb: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the small picture of an image, uint8 [H, W, 3], that is kept: `PREVIEW_PX` a token."""
-    size = (grid[1] * PREVIEW_PX, grid[0] * PREVIEW_PX)
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BOX))
+    size = (grid[0] * PREVIEW_PX, grid[1] * PREVIEW_PX)
+    return resize(rgb, size, "box", (0.0, 0.0, float(rgb.shape[1]), float(rgb.shape[0])))

@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.sharing import sharing
 from vega3d.pipeline.changes import find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import TransientError, UsageError
@@ -23,6 +25,7 @@ from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter
 from vega3d.pipeline.texts import without_secrets
 from vega3d.pipeline.worker import (
+    Ahead,
     ComputedUnit,
     Runner,
     UnitResult,
@@ -30,6 +33,9 @@ from vega3d.pipeline.worker import (
     postponed,
     unit_result,
 )
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.reading_ahead import ReadAhead
 
 _log = logging.getLogger(__name__)
 
@@ -162,6 +168,7 @@ class TogetherWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
+        ahead: Ahead | None = None,
     ) -> dict[str, _Part]:
         """Decode the scenes of a unit once, and encode them for each store that needs them.
 
@@ -169,27 +176,36 @@ class TogetherWriter:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
         from vega3d.pipeline.features import Known
-        from vega3d.pipeline.reading_ahead import read_ahead
 
         parts = self._parts(unit)
-        wanted = {name for part in parts.values() for name in part.unit.todo}
+        reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
+        for read in reading.scenes(ahead.begin if ahead else lambda: None):
+            known: Known = {}
+            with sharing():
+                for out, part in parts.items():
+                    if part.error or read.scene.scene_id not in part.unit.todo:
+                        continue
+                    with computing:
+                        beat()
+                        try:
+                            self.writers[out].add(read, part.computed, known)
+                        except TransientError:
+                            raise
+                        except Exception as error:
+                            part.error = _told(out, unit, error)
+                    beat()
+        return parts
+
+    def read(
+        self, unit: Unit, beat: Callable[[], None] = lambda: None, limit_s: float = math.inf
+    ) -> "ReadAhead":
+        """Begin to read the scenes of a unit that a store still needs."""
+        from vega3d.pipeline.reading_ahead import ReadAhead
+
+        wanted = {name for part in self._parts(unit).values() for name in part.unit.todo}
         names = [name for name in unit.todo if name in wanted]
         config = next(iter(self.writers.values())).model.config
-        for read in read_ahead(self.source, names, config, limit_s=limit_s, beat=beat):
-            known: Known = {}
-            for out, part in parts.items():
-                if part.error or read.scene.scene_id not in part.unit.todo:
-                    continue
-                with computing:
-                    beat()
-                    try:
-                        self.writers[out].add(read, part.computed, known)
-                    except TransientError:
-                        raise
-                    except Exception as error:
-                        part.error = _told(out, unit, error)
-                beat()
-        return parts
+        return ReadAhead(self.source, names, config, limit_s=limit_s, beat=beat)
 
     def commit(self, unit: Unit, computed: Mapping[str, _Part]) -> UnitResult:
         """Write a computed unit to each store, and its commit record.

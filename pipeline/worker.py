@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
-from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
+from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, TransientError
 from vega3d.pipeline.places import below
 from vega3d.pipeline.results import ComputedUnit as ComputedUnit
 from vega3d.pipeline.results import UnitResult as UnitResult
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
     from vega3d.pipeline.features import Known
     from vega3d.pipeline.prepared import PreparedModel
-    from vega3d.pipeline.reading_ahead import ReadScene
+    from vega3d.pipeline.reading_ahead import ReadAhead, ReadScene
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class UnitWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
+        ahead: "Ahead | None" = None,
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
@@ -68,15 +69,15 @@ class UnitWriter:
             beat: Called from the first byte that is read, as a sign of life.
             computing: Held while the backbone works, and not while decoding.
             limit_s: A scene of which no view can be read for so long is given up.
+            ahead: Has the unit's first scene read already, and begins with the next unit's.
 
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
-        from vega3d.pipeline.reading_ahead import read_ahead
-
-        computed, config = ComputedUnit(), self.model.config
+        computed = ComputedUnit()
         finish: Callable[[], None] = _nothing
-        for read in read_ahead(self.source, unit.todo, config, limit_s=limit_s, beat=beat):
+        reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
+        for read in reading.scenes(ahead.begin if ahead else _nothing):
             with computing:
                 beat()
                 before, finish = finish, self._begin(read, computed)
@@ -84,6 +85,15 @@ class UnitWriter:
             beat()
         finish()
         return computed
+
+    def read(
+        self, unit: Unit, beat: Callable[[], None] = lambda: None, limit_s: float = math.inf
+    ) -> "ReadAhead":
+        """Begin to read the scenes of a unit; see `compute`."""
+        from vega3d.pipeline.reading_ahead import ReadAhead
+
+        config = self.model.config
+        return ReadAhead(self.source, unit.todo, config, limit_s=limit_s, beat=beat)
 
     def add(
         self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None" = None
@@ -219,8 +229,13 @@ class UnitWorker(Protocol):
         beat: Callable[[], None] = ...,
         computing: AbstractContextManager[object] = ...,
         limit_s: float = ...,
+        ahead: "Ahead | None" = ...,
     ) -> Any:  # noqa: ANN401 - what its own `commit` takes
         """Decode and encode the scenes of a unit."""
+        ...
+
+    def read(self, unit: Unit, beat: Callable[[], None] = ..., limit_s: float = ...) -> "ReadAhead":
+        """Begin to read the scenes of a unit."""
         ...
 
     def commit(self, unit: Unit, computed: Any) -> UnitResult:  # noqa: ANN401
@@ -230,6 +245,36 @@ class UnitWorker(Protocol):
     def give_up(self, unit: Unit, reason: str) -> UnitResult:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
         ...
+
+
+class Ahead:
+    """Between two units: when the last scene of one is taken, the next one's first is begun."""
+
+    def __init__(self, worker: UnitWorker, limit_s: float, following: Sequence[Unit]) -> None:
+        """Read for a worker; the first of `following`, which may change, is the unit to come."""
+        self._worker, self._limit_s, self._following = worker, limit_s, following
+        self._begun: tuple[Unit, ReadAhead] | None = None
+
+    def begin(self) -> None:
+        """Begin to read the unit to come; where that cannot be, its own turn says why."""
+        if self._following:
+            with suppress(TransientError, StoreError):
+                unit = self._following[0]
+                self._begun = unit, self._worker.read(unit, limit_s=self._limit_s)
+
+    def taken(self, unit: Unit) -> "ReadAhead":
+        """Return the reading of a unit, begun or not."""
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] is unit:
+            return begun[1]
+        if begun is not None:
+            begun[1].stop()
+        return self._worker.read(unit, limit_s=self._limit_s)
+
+    def close(self) -> None:
+        """Drop what nobody took."""
+        if self._begun is not None:
+            self._begun[1].stop()
 
 
 Runner = Callable[[UnitWorker, Sequence[Unit]], Iterator[UnitResult]]
@@ -242,20 +287,22 @@ def run_inline(
 ) -> Iterator[UnitResult]:
     """Do the units one after the other in this process: the reference for every other runner.
 
-    A unit is stored while the next one is computed. One whose cause may pass is tried again after
-    the others, and is postponed in the end.
+    A unit is stored, and the next one's first scene read, while one is computed. One whose cause
+    may pass is tried again after the others, and is postponed in the end.
     """
     attempts = Attempts(config.attempts, config.unit_timeout_s)
     waiting = deque(units)
+    ahead = Ahead(worker, config.unit_timeout_s, waiting)
     storing: tuple[Unit, Future[UnitResult]] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside:
+    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside, closing(ahead):
         while waiting or storing:
             unit = waiting.popleft() if waiting else None
             before, storing = storing, None
             if unit is not None and attempts.exhausted:
                 yield postponed(unit, attempts.told(unit))
             elif unit is not None:
-                compute = partial(worker.compute, unit, limit_s=config.unit_timeout_s)
+                limit_s = config.unit_timeout_s
+                compute = partial(worker.compute, unit, limit_s=limit_s, ahead=ahead)
                 computed, again = _tried(unit, compute, attempts)
                 if computed is None:
                     yield from _again(unit, again, waiting, attempts)

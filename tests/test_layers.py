@@ -56,9 +56,13 @@ MAY_IMPORT = {
     },
     "train/hosts": {
         "train",
+        "train/annotations",
         "train/hosts",
+        "pipeline",
         "pipeline/backbones/backbone.py",
         "pipeline/backbones/grid.py",
+        "pipeline/backbones/text.py",
+        "pipeline/scenes",
         "pipeline/store",
     },
     "train/annotations": {"train/annotations", "evaluate/benchmarks"},
@@ -115,7 +119,7 @@ SHARED = {
 ONLY_IN = {
     "ray": {"cluster/"},
     "diffusers": {"pipeline/backbones/", "train/pretrain/"},
-    "transformers": {"pipeline/backbones/", "train/pretrain/"},
+    "transformers": {"pipeline/backbones/", "train/hosts/", "train/pretrain/"},
 }
 FOLDERS = ("pipeline", "evaluate", "train", "cluster")
 MODULES = sorted(path for folder in FOLDERS for path in (REPO / folder).rglob("*.py"))
@@ -234,7 +238,7 @@ def test_every_package_is_installed() -> None:
     assert mapped == {name: name.removeprefix("vega3d.").replace(".", "/") for name in listed}
 
 
-PROGRAMS = ("pipeline", "evaluate", "evaluate.benchmarks", "train", "train.pretrain")
+PROGRAMS = ("pipeline", "evaluate", "evaluate.benchmarks", "train", "train.hosts", "train.pretrain")
 COMMANDS = {
     package: list(get_command(import_module(f"vega3d.{package}.cli").app).commands)
     for package in PROGRAMS

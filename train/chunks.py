@@ -93,8 +93,9 @@ class DirectChunks:
     def __init__(self, store: Store, tap: str) -> None:
         """Open nothing yet; a shard's index is kept once it was read."""
         spec = store.root.layout.find(tap)
-        self.dtype = np.dtype(spec.dtype).newbyteorder("<")
-        self._store, self._tap = store, tap
+        self.dtype = np.dtype(spec.number_dtype).newbyteorder("<")
+        self._store, self._tap, self._spec = store, tap, spec
+        self._packed = threading.local()
         self._scenes, self._views = spec.grid[:2]
         self._stored_bytes = spec.chunk_bytes + _CRC_BYTES
         self._number = next(_numbers)  # a reader opened later may find other files at the paths
@@ -106,6 +107,18 @@ class DirectChunks:
         Raises:
             StoreError: The bytes are not those that were written.
         """
+        if not self._spec.channels:
+            return self._read(row, view, out)
+        from vega3d.pipeline.store.packed import unpack_into  # readers of others need no compiler
+
+        if not hasattr(self._packed, "buffer"):
+            self._packed.buffer = page_aligned(self._spec.shape[2:], np.dtype(np.int8))
+        at_once = self._read(row, view, bytes_of(self._packed.buffer))
+        unpack_into(self._packed.buffer, np.frombuffer(out, self.dtype))
+        return at_once
+
+    def _read(self, row: int, view: int, out: memoryview) -> bool:
+        """Fill `out` with a view's bytes as they are stored."""
         unit, scene = divmod(row, self._scenes)
         file, offset = self._place(unit, scene, view)
         stored = bytearray(_CRC_BYTES)
@@ -170,7 +183,7 @@ class StoredChunks:
 
     def __init__(self, store: Store, tap: str) -> None:
         """Open nothing yet."""
-        self.dtype = np.dtype(store.root.layout.find(tap).dtype).newbyteorder("<")
+        self.dtype = np.dtype(store.root.layout.find(tap).number_dtype).newbyteorder("<")
         self._store, self._tap = store, tap
 
     def expect(self, row: int, view: int) -> None:

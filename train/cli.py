@@ -25,6 +25,7 @@ from vega3d.pipeline.commands import (
 )
 from vega3d.pipeline.options import DryRun, Program
 from vega3d.train.config import AblationConfig, OtherStores, RunConfig, Stores, TrainConfig
+from vega3d.train.hosts.cli import app as host
 from vega3d.train.pretrain.cli import app as pretrain
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 app = Program("vega3d-train", "Train a small gated fusion on cached priors and semantic tokens.")
 app.add_typer(pretrain)
+app.add_typer(host)
 
 Weights = Annotated[
     Literal["last", "best"], typer.Option(help="The last ones, or the best scored.")

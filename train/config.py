@@ -21,6 +21,7 @@ Variant = Literal[
     "generative",
     "blind",
 ]
+KeepFeatures = Literal["auto", "always", "never"]
 GATED: tuple[str, ...] = get_args(Gate)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 """Fusions: the four gates, the other rows of the paper's Table 5, the two single streams, and
@@ -91,7 +92,8 @@ class TrainConfig:
     """Largest norm of the gradient; 0 leaves it alone."""
 
     amp: bool = False
-    """Matrix products in bfloat16; weights, norms, gates and losses stay float32."""
+    """Matrix products in bfloat16; weights, norms, gates and losses stay float32. On a CPU this
+    is faster only with AVX512-BF16 or AMX."""
 
     ema: float = 0.0
     """Decay of an averaged copy of the weights, which then is scored and saved; 0 is off."""
@@ -197,6 +199,10 @@ class RunConfig:
     cache_bytes: int = 0
     """Features kept in RAM once read, at most; 0 keeps none."""
 
+    keep_features: KeepFeatures = "auto"
+    """Keep all features on the device once read: `auto` on a GPU where they fit into 60 % of its
+    free memory, else batches are streamed through pinned memory; `always`; `never`."""
+
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
 
@@ -222,6 +228,10 @@ class RunConfig:
         for name, floor in (floors | dict.fromkeys(positive, 1)).items():
             if getattr(self, name) < floor:
                 raise ValueError(f"{name} must be >= {floor}, got {getattr(self, name)}")
+        if self.keep_features not in get_args(KeepFeatures):
+            raise ValueError(
+                f"keep_features must be one of {get_args(KeepFeatures)}, got {self.keep_features!r}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

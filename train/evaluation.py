@@ -8,7 +8,7 @@ from typing import Any
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import load_weights
 from vega3d.train.config import RunConfig, TrainConfig
-from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.loader import Loader
 from vega3d.train.model import SpatialModel
 from vega3d.train.order import Sample, SceneViews, scene_samples, scoring_samples
 from vega3d.train.pairing import Pairing, pair_stores
@@ -27,6 +27,7 @@ from vega3d.train.rundir import (
     same_stores,
 )
 from vega3d.train.scoring import Scores, score_model
+from vega3d.train.streams import FeatureCache
 
 
 def evaluate_run(

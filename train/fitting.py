@@ -1,14 +1,10 @@
 """Train one fusion on cached features: the whole story of `vega3d-train fit`."""
 
 import math
-import os
 import statistics
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from vega3d.pipeline.files import remove_partial_files
 from vega3d.train.checkpoint import write_json
@@ -16,7 +12,7 @@ from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.journal import read_metrics
 from vega3d.train.pairing import pair_stores
 from vega3d.train.predictions import write_predictions
-from vega3d.train.processes import Processes, join_processes
+from vega3d.train.processes import Processes, join_processes, repeatable
 from vega3d.train.report import write_report
 from vega3d.train.rundir import SUMMARY, RunPlan, check_answers, plan_run, write_record
 from vega3d.train.scoring import Scores
@@ -74,7 +70,7 @@ def fit(
     )
     plan = plan_run(pairing, config)
     check_answers(plan)
-    with join_processes(run.device) as processes, _deterministic(run):
+    with join_processes(run.device) as processes, repeatable(run.deterministic, run.device):
         if processes.is_first:
             remove_partial_files(run_dir)
             write_record(run_dir, plan, run)
@@ -154,18 +150,3 @@ def _summary(plan: RunPlan, trainer: Trainer, scores: Scores | None) -> dict[str
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-@contextmanager
-def _deterministic(run: RunConfig) -> Iterator[None]:
-    """Ask CUDA for repeatable kernels while a run lasts; a CPU's are repeatable by themselves."""
-    if not (run.deterministic and run.device.startswith("cuda")):
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first starts
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

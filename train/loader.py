@@ -19,81 +19,16 @@ from queue import Empty, SimpleQueue
 import torch
 from torch import Tensor
 
-from vega3d.pipeline.store.store import Store
 from vega3d.train.batch import Batch
-from vega3d.train.chunks import DirectChunks, StoredChunks, bytes_of, open_chunks, page_aligned
+from vega3d.train.chunks import bytes_of, page_aligned
+from vega3d.train.config import KeepFeatures
 from vega3d.train.geometry import GeometryTable
+from vega3d.train.kept import KeptFeatures, keeps, size_bytes
 from vega3d.train.order import Sample
-from vega3d.train.pairing import AnyStore, Pairing
+from vega3d.train.pairing import Pairing
 from vega3d.train.questions import QuestionTable
 from vega3d.train.randomness import seed_of
-
-
-class FeatureCache:
-    """Features kept in RAM once read, up to a limit; what came first stays.
-
-    Nothing is thrown out: an epoch visits every view once, so the view that would be dropped is
-    needed as soon as the one that would replace it.
-    """
-
-    def __init__(self, limit_bytes: int) -> None:
-        """Keep at most so many bytes; 0 keeps nothing."""
-        self.limit_bytes = limit_bytes
-        self.size_bytes = 0
-        self._kept: dict[tuple[str, str, int], bytes] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: tuple[str, str, int]) -> bytes | None:
-        """Return a view's features, or None."""
-        return self._kept.get(key)
-
-    def offer(self, key: tuple[str, str, int], features: memoryview) -> None:
-        """Keep a copy if there is room."""
-        if self.size_bytes + features.nbytes > self.limit_bytes:
-            return  # most views of a large data set end here: no lock for them
-        with self._lock:
-            if key in self._kept or self.size_bytes + features.nbytes > self.limit_bytes:
-                return
-            self.size_bytes += features.nbytes
-            self._kept[key] = bytes(features)
-
-
-class Stream:
-    """One tap of a store, or of several read as one: views into buffers, by way of the cache."""
-
-    def __init__(self, store: AnyStore, tap: str, name: str, cache: FeatureCache) -> None:
-        """Open it; `name` tells the streams apart in the cache."""
-        self._store, self._tap, self._name, self._cache = store, tap, name, cache
-        self._readers: dict[str, DirectChunks | StoredChunks] = {}
-        self._places: dict[str, tuple[DirectChunks | StoredChunks, int]] = {}
-        self.num_channels = int(store.num_channels(tap))
-        self.dtype = self._find(store.scene_ids[0])[0].dtype
-
-    def read_into(self, scene_id: str, view: int, out: memoryview) -> bool:
-        """Fill `out`, bytes of tokens by channels; False where a disk may have been waited for."""
-        reader, row = self._places.get(scene_id) or self._find(scene_id)
-        if not self._cache.limit_bytes:
-            return reader.read_into(row, view, out)
-        key = (self._name, scene_id, view)
-        if (kept := self._cache.get(key)) is not None:
-            out[:] = kept
-            return True
-        at_once = reader.read_into(row, view, out)
-        self._cache.offer(key, out)
-        return at_once
-
-    def expect(self, scene_id: str, view: int) -> None:
-        """Ask the disk for a view that is read soon, unless it is in the cache."""
-        if self._cache.get((self._name, scene_id, view)) is None:
-            reader, row = self._places.get(scene_id) or self._find(scene_id)
-            reader.expect(row, view)
-
-    def _find(self, scene_id: str) -> tuple[DirectChunks | StoredChunks, int]:
-        store = self._store if isinstance(self._store, Store) else self._store.home[scene_id]
-        if store.url not in self._readers:
-            self._readers[store.url] = open_chunks(store, self._tap)
-        place = self._places[scene_id] = self._readers[store.url], store.row(scene_id)
-        return place
+from vega3d.train.streams import FeatureCache, streams_of
 
 
 @dataclass(frozen=True)
@@ -121,6 +56,7 @@ class Loader:
         cache: FeatureCache | None = None,
         device: torch.device | str = "cpu",
         questions: QuestionTable | None = None,
+        kept: KeptFeatures | None = None,
     ) -> None:
         """Open both streams; no feature is read yet.
 
@@ -133,16 +69,15 @@ class Loader:
             cache: Shared by loaders of the same stores; None keeps nothing.
             device: Where batches go; with `cuda` by way of pinned buffers.
             questions: What annotated tasks ask of the scenes.
+            kept: Features on the same device: batches are made of these, and nothing is streamed.
         """
         if workers < 0 or (workers and prefetch < 1):
             raise ValueError(
                 f"a loader needs 0 or more workers, and with any a prefetch of 1 or more; got "
                 f"{workers} and {prefetch}"
             )
-        cache = FeatureCache(0) if cache is None else cache
-        self._pairing = pairing
-        self._gen = Stream(pairing.prior, pairing.prior_tap, "prior", cache)
-        self._sem = Stream(pairing.semantic, pairing.semantic_tap, "semantic", cache)
+        self._pairing, self._kept = pairing, kept
+        self._gen, self._sem = streams_of(pairing, cache)
         self._table = pairing.table(min_depth_share)
         self._seed = seed
         self._questions = questions
@@ -163,7 +98,7 @@ class Loader:
             held.append(slot)
             yield batch if self._device.type == "cpu" else batch.to(self._device)
             if len(held) == hold:
-                if self._device.type == "cuda":
+                if self._kept is None and self._device.type == "cuda":
                     torch.cuda.current_stream().synchronize()
                 self._give_slot(held.popleft())
 
@@ -188,7 +123,7 @@ class Loader:
             threads.close()
 
     def _take_slot(self, request: Sequence[Sample]) -> _Slot:
-        size = (len(request), len(request[0].views))
+        size = (len(request), len(request[0].views)) if self._kept is None else (0, 0)
         free = self._slots.setdefault(size, [])
         return free.pop() if free else self._new_slot(*size)
 
@@ -202,7 +137,7 @@ class Loader:
             torch.from_numpy(page_aligned(shape, stream.dtype))
             for shape, stream in zip(shapes, (self._gen, self._sem), strict=True)
         ]
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and samples:
             buffers = [buffer.pin_memory() for buffer in buffers]
         gen_views, sem_views = (
             [bytes_of(view) for sample in buffer.numpy() for view in sample] for buffer in buffers
@@ -211,6 +146,11 @@ class Loader:
 
     def _fill(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
         """Read a batch; as soon as a view is not in memory, ask the disk for all that follow."""
+        if self._kept is not None:
+            names = [sample.scene_id for sample in request]
+            gen, sem = self._kept.take(names, [sample.views for sample in request])
+            batch = aligned_batch(self._table, request, self._seed, gen, sem, self._questions)
+            return batch.to(self._device)
         views = [(sample.scene_id, view) for sample in request for view in sample.views]
         wanted = [(stream, *place) for stream in (self._gen, self._sem) for place in views]
         asked = False
@@ -220,10 +160,19 @@ class Loader:
                 asked = True
                 for later, its_scene, its_view in wanted[k + 1 :]:
                     later.expect(its_scene, its_view)
-        return self._with_geometry(slot, request)
-
-    def _with_geometry(self, slot: _Slot, request: Sequence[Sample]) -> Batch:
         return aligned_batch(self._table, request, self._seed, slot.gen, slot.sem, self._questions)
+
+
+def kept_features(
+    pairing: Pairing, wish: KeepFeatures, device: torch.device
+) -> KeptFeatures | None:
+    """Return memory for all features on a device where they are to be kept there."""
+    streams = streams_of(pairing)
+    num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
+    tokens = pairing.grid[0] * pairing.grid[1]
+    if not keeps(wish, size_bytes(streams, num_views, tokens), device):
+        return None
+    return KeptFeatures(streams, num_views, tokens, device)
 
 
 class _Threads:

@@ -1,6 +1,7 @@
 """AdamW with warm-up and a cosine, decay for matrices only, and an averaged copy on request."""
 
 import math
+from typing import Protocol
 
 from torch import nn
 from torch.optim import AdamW
@@ -17,7 +18,27 @@ class NonFiniteLossError(UsageError):
     """Of the command line: not a wrong usage."""
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
+class Schedule(Protocol):
+    """What a config says of the optimiser."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+
+    @property
+    def lr(self) -> float:
+        """Peak learning rate."""
+
+    @property
+    def warmup(self) -> float:
+        """Share of the steps with a rising rate."""
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices only."""
+
+
+def make_optimizer(model: nn.Module, config: Schedule) -> AdamW:
     """Return AdamW; matrices decay, biases, norms and single numbers do not."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -27,7 +48,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     return AdamW([group for group in groups if group["params"]], lr=config.lr)
 
 
-def lr_at(step: int, config: TrainConfig) -> float:
+def lr_at(step: int, config: Schedule) -> float:
     """Return the learning rate of a step, from 0: a rising line, then a cosine to zero."""
     warm = math.ceil(config.warmup * config.steps)
     if step < warm:

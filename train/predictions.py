@@ -49,19 +49,28 @@ def write_predictions(
                 item = mine.items[row]
                 found.setdefault(item.benchmark, {})[item.item_id] = item, told
     model.train(was_training)
-    return {name: _scored(run_dir, name, list(each.values())) for name, each in found.items()}
+    return {name: score_answers(run_dir, name, list(each.values())) for name, each in found.items()}
 
 
-def _scored(
-    run_dir: Path, name: str, answered: Sequence[tuple[Item, dict[str, Any]]]
+def score_answers(
+    run_dir: Path, name: str, answered: Sequence[tuple[Item, dict[str, Any] | None]]
 ) -> dict[str, float]:
+    """Write the answers to a benchmark's items beside the truth; return the official metrics.
+
+    Args:
+        run_dir: The run's folder.
+        name: The benchmark.
+        answered: Items with the fields of their prediction records; None where there is no answer.
+    """
     from vega3d.evaluate.benchmarks.catalogue import score  # other runs need no benchmark
 
     folder = run_dir / FOLDER
     folder.mkdir(exist_ok=True)
     truth, given = folder / f"{name}_annotations.json", folder / f"{name}.jsonl"
-    lines = [json.dumps({"id": item.item_id, **told}) for item, told in answered]
-    write_whole(given, ("\n".join(lines) + "\n").encode())
+    lines = [
+        json.dumps({"id": item.item_id, **told}) for item, told in answered if told is not None
+    ]
+    write_whole(given, ("\n".join(lines or ["[]"]) + "\n").encode())
     records = [_record(item) for item, _ in answered]
     write_whole(truth, (json.dumps(records, indent=1) + "\n").encode())
     try:

@@ -1,9 +1,12 @@
-"""The processes of a data-parallel run: one alone, or those that torchrun started."""
+"""The processes of a data-parallel run: one alone, or those that torchrun started; their end."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -73,3 +76,42 @@ def join_processes(device: str) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), count, torch.device(device))
     finally:
         dist.destroy_process_group()
+
+
+class StopSignal:
+    """Remembers a SIGTERM, so that a loop ends after its step with all saved."""
+
+    def __init__(self) -> None:
+        """Start unasked."""
+        self.asked = False
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Listen inside the `with`; only the main thread may set handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(_: int, __: FrameType | None) -> None:
+            self.asked = True
+
+        before = signal.signal(signal.SIGTERM, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def repeatable(asked: bool, device: str) -> Iterator[None]:
+    """Ask CUDA for repeatable kernels while a run lasts; a CPU's are repeatable by themselves."""
+    if not (asked and device.startswith("cuda")):
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS first starts
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -8,13 +8,10 @@ all that a bit-identical resume needs.
 import contextlib
 import logging
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
@@ -26,7 +23,7 @@ from vega3d.train.batch import Batch
 from vega3d.train.checkpoint import State, load_state, save_state, save_weights, write_json
 from vega3d.train.config import RunConfig
 from vega3d.train.journal import Journal, ProgressBar
-from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.loader import Loader, kept_features
 from vega3d.train.model import SpatialModel
 from vega3d.train.optimizer import (
     NonFiniteLossError,
@@ -36,9 +33,10 @@ from vega3d.train.optimizer import (
     set_lr,
 )
 from vega3d.train.order import Sample
-from vega3d.train.processes import Processes
+from vega3d.train.processes import Processes, StopSignal
 from vega3d.train.rundir import BEST, LAST, RunPlan
 from vega3d.train.scoring import Scores, score_model
+from vega3d.train.streams import FeatureCache
 from vega3d.train.tasks.task import Targets
 
 _log = logging.getLogger(__name__)
@@ -75,7 +73,8 @@ class Trainer:
         if processes.count > 1:
             self._net = DistributedDataParallel(self.model)
         self._cache = FeatureCache(run.cache_bytes)
-        self._stop_asked = False
+        self._kept = kept_features(plan.pairing, run.keep_features, processes.device)
+        self._stop = StopSignal()
         # All seeds of a table are asked the same pairs.
         self.scoring_loader = self.make_loader(self.config.split_seed)
 
@@ -99,6 +98,7 @@ class Trainer:
             cache=self._cache,
             device=self.processes.device,
             questions=self.plan.pairing.question_table(self.config),
+            kept=self._kept,
         )
 
     def train(self) -> bool:
@@ -110,7 +110,7 @@ class Trainer:
             self._requests(), hold=self.config.accumulate
         )
         try:
-            with self._sigterm():
+            with self._stop.heard():
                 return self._steps(batches, bar)
         finally:
             batches.close()
@@ -172,7 +172,7 @@ class Trainer:
         set_lr(self.optimizer, lr_at(self.done, self.config))
         self.optimizer.zero_grad(set_to_none=True)
         sums = self._backward(parts, asked, counts)
-        stop = torch.tensor([float(self._stop_asked)], dtype=torch.float64, device=sums.device)
+        stop = torch.tensor([float(self._stop.asked)], dtype=torch.float64, device=sums.device)
         totals = self.processes.total(torch.cat([sums, stop]))
         means = dict(zip([t.name for t in tasks], (totals[:-1] / counts).tolist(), strict=True))
         self._check_finite("loss", means, parts)
@@ -218,9 +218,9 @@ class Trainer:
         """Stop before a broken number reaches the weights; all processes see the same values."""
         if all(math.isfinite(value) for value in values.values()):
             return
-        self._stop(what, values, parts, step=self.done + 1)
+        self._stop_run(what, values, parts, step=self.done + 1)
 
-    def _stop(
+    def _stop_run(
         self, what: str, values: dict[str, float], parts: list[Batch], *, step: int
     ) -> NoReturn:
         broken = {name for part in parts for name in _broken_scenes(part)}
@@ -250,7 +250,7 @@ class Trainer:
         values = self.scores.metrics() | {"score": self.scores.score()}
         losses = {name: value for name, value in values.items() if name.endswith("/loss")}
         if not all(math.isfinite(value) for value in losses.values()):
-            self._stop("loss on the scored views, after the update", losses, [], step=self.done)
+            self._stop_run("loss on the scored views, after the update", losses, [], step=self.done)
         if not math.isnan(self.scores.gate_mean):
             values["gate_mean"] = self.scores.gate_mean
         self._write("val", {name: v for name, v in values.items() if math.isfinite(v)})
@@ -292,21 +292,6 @@ class Trainer:
     def _tokens(self, steps: int) -> int:
         rows, cols = self.plan.pairing.grid
         return steps * self.config.batch_size * self.config.views_per_sample * rows * cols
-
-    @contextlib.contextmanager
-    def _sigterm(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may set handlers
-            return
-
-        def ask(_: int, __: FrameType | None) -> None:
-            self._stop_asked = True
-
-        before = signal.signal(signal.SIGTERM, ask)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
 
 def sum_of(values: Iterator[Tensor]) -> Tensor:

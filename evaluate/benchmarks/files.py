@@ -113,7 +113,8 @@ def _items(path: str | Path, document: Any) -> Sequence[Any]:  # noqa: ANN401 - 
         lists = [
             value
             for value in document.values()
-            if isinstance(value, list) and value and isinstance(value[0], dict)
+            if isinstance(value, list)
+            and (isinstance(value[0], dict) if value else "info" in document)
         ]
         if len(lists) == 1:
             return lists[0]

@@ -93,8 +93,9 @@ def select_boxes(objects: Sequence[Any], scores: Sequence[float]) -> list[Any]:
     if int(values.argmax()) == len(values) - 1:
         return []
     shares, order = torch.softmax(values / _TEMPERATURE, dim=0)[:-1].sort(descending=True)
-    reached = torch.cumsum(shares, dim=0) >= SCORE_SHARE
-    count = int(reached.int().argmax()) + 1 if bool(reached.any()) else len(shares)
+    total, count = torch.zeros(()), 0  # one by one: cumsum adds up in double precision
+    while count < len(shares) and not bool(total >= SCORE_SHARE):
+        total, count = total + shares[count], count + 1
     return [objects[int(index)] for index in order[:count]]
 
 

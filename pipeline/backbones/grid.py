@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
-from PIL import Image
 
+from vega3d.pipeline.backbones.pooling import pool
+from vega3d.pipeline.backbones.resampling import resize
 from vega3d.pipeline.backbones.settings import Fit
 
 Pooling = Literal["area", "adaptive"]
@@ -106,13 +107,11 @@ def place(
     """
     rows, cols = placement.canvas
     top, left, bottom, right = placement.target
-    source = placement.source
-    box = (source[1], source[0], source[3], source[2])
+    above, before, below, after = placement.source
     canvas = np.full((len(rgb), rows, cols, 3), PAD_GREY, dtype=np.uint8)
+    size, box = (bottom - top, right - left), (before, above, after, below)
     for view, out in zip(rgb, canvas, strict=True):
-        image = Image.fromarray(np.ascontiguousarray(view))
-        resized = image.resize((right - left, bottom - top), Image.Resampling.BICUBIC, box=box)
-        out[top:bottom, left:right] = np.asarray(resized)
+        out[top:bottom, left:right] = resize(view, size, "bicubic", box)
     return canvas
 
 
@@ -141,15 +140,7 @@ def pool_to_grid(
     if token_map.pooling == "adaptive":
         return _adaptive_pool(features, grid), np.ones(grid, dtype=np.float32)
     rows, cols, coverage = pooling_weights(token_map, image_height, image_width, grid)
-    pooled = np.empty((len(features), *grid, features.shape[3]), dtype=np.float32)
-    # What a token of the padding alone holds is nothing to any cell; 0 times inf would be NaN.
-    unseen = ~np.outer(rows.any(axis=0), cols.any(axis=0))
-    if unseen.any():
-        features = features.copy()
-        features[:, unseen] = 0
-    for view, out in zip(features, pooled, strict=True):
-        by_row = np.tensordot(rows, view.astype(np.float64), axes=1)  # gh w C
-        out[:] = np.matmul(cols, by_row)  # gh gw C
+    pooled = pool(features, rows, cols)
     pooled[:, coverage == 0] = np.nan
     return pooled, coverage
 

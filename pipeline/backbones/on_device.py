@@ -16,9 +16,7 @@ from jaxtyping import Float32, Float64, UInt8
 from torch import Tensor
 
 from vega3d.pipeline.backbones.grid import PAD_GREY, Placement, TokenMap, pooling_weights
-
-_BITS = 22
-"""Of Pillow's 8-bit resampling. Source: Pillow, src/libImaging/Resample.c, PRECISION_BITS."""
+from vega3d.pipeline.backbones.resampling import BITS, kernel_weights
 
 
 def place_on_device(
@@ -86,46 +84,9 @@ def _pooling(
 
 @lru_cache(maxsize=16)
 def _weights(size: int, out_size: int, start: float, end: float, device: str) -> Tensor:
-    return torch.from_numpy(bicubic_weights(size, out_size, start, end)).to(device)
-
-
-def bicubic_weights(
-    size: int, out_size: int, start: float, end: float
-) -> Float64[np.ndarray, "out_size size"]:
-    """Return what each pixel gives to each output pixel, in units of 2^-22, as Pillow rounds it.
-
-    Args:
-        size: Pixels along the axis.
-        out_size: Pixels that are wanted.
-        start: Where the window begins that they are taken from, px.
-        end: Where it ends.
-
-    Source: Pillow, src/libImaging/Resample.c, precompute_coeffs and normalize_coeffs_8bpc.
-    """
-    start, end = float(np.float32(start)), float(np.float32(end))  # Pillow keeps boxes so
-    scale = (end - start) / out_size
-    widen = max(scale, 1.0)
-    reach = 2.0 * widen
-    centers = start + (np.arange(out_size) + 0.5) * scale
-    first = np.maximum((centers - reach + 0.5).astype(np.int64), 0)
-    past = np.minimum((centers + reach + 0.5).astype(np.int64), size)
-    pixel = np.arange(size)
-    distance = (pixel - centers[:, None] + 0.5) * (1.0 / widen)
-    inside = (pixel >= first[:, None]) & (pixel < past[:, None])
-    weights = np.where(inside, _bicubic(distance), 0.0)
-    weights /= weights.cumsum(axis=1)[:, -1:]  # in order, as Pillow adds them
-    rounded: np.ndarray = np.trunc(weights * (1 << _BITS) + np.copysign(0.5, weights))
-    return rounded
-
-
-def _bicubic(x: Float64[np.ndarray, "out_size size"]) -> Float64[np.ndarray, "out_size size"]:
-    """Return Keys' kernel with a = -0.5, which is Pillow's."""
-    x = np.abs(x)
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * -0.5
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+    return torch.from_numpy(kernel_weights("bicubic", size, out_size, start, end)).to(device)
 
 
 def _to_8_bits(sums: Float64[Tensor, "..."]) -> Float64[Tensor, "..."]:
     """Round as Pillow does: half a unit added, the fraction cut, values kept in 0..255."""
-    return ((sums + (1 << (_BITS - 1))) / (1 << _BITS)).floor_().clamp_(0, 255)
+    return ((sums + (1 << (BITS - 1))) / (1 << BITS)).floor_().clamp_(0, 255)

@@ -4,7 +4,7 @@ Memory is bounded: see `pixels`. Letters: H W a colour image, h w a depth image.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,10 +13,20 @@ from jaxtyping import Float, Float32, Float64, UInt8
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
-from vega3d.pipeline.scenes.pixels import HELD_BYTES, Glance, Pixels, glance_pixels
+from vega3d.pipeline.scenes.crew import in_order
+from vega3d.pipeline.scenes.pixels import HELD_BYTES, Glance, Pixels, digest_of, glance_pixels
 from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
 from vega3d.pipeline.scenes.settings import BadViews
+
+DECODERS = 4
+"""Threads that decode a scene's views; its decoders and checksums run without Python's lock."""
+
+AHEAD_BYTES = 1 << 28
+"""Memory that decoding several views at once may take; one view is decoded whatever it takes."""
+
+_DECODING_BYTES_A_BYTE = 4
+"""What decoding takes for each byte of a decoded view, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,32 +186,70 @@ def _decode_all(
     repeated: list[str] = []
     seen: set[tuple[bytes, bytes]] = set()
     room_bytes, most_pixels = held_bytes, glance_pixels(len(views), held_bytes)
-    for view in views:
-        try:
-            by = view.read_turns() if view.read_turns else 0
-            one = _decode(view, room_bytes, most_pixels)
-        except SceneError as error:
-            bad.append(BadView(view.view_id, str(error)))
+    for view, read in zip(views, _read_all(views), strict=True):
+        if isinstance(read, SceneError):
+            bad.append(BadView(view.view_id, str(read)))
             continue
+        one = _kept(view, read, room_bytes, most_pixels)
         digests = (one.color.digest, one.depth.digest if one.depth else b"")
         if digests in seen:
             repeated.append(view.view_id)
             continue
         seen.add(digests)
         decoded.append(one)
-        turns.append(by)
+        turns.append(read.turns)
         room_bytes -= one.color.held_bytes + (one.depth.held_bytes if one.depth else 0)
     return decoded, turns, bad, repeated
 
 
-def _decode(view: View, room_bytes: int, most_pixels: int) -> DecodedView:
-    color = Pixels.of(view.read_rgb(), view.read_rgb, room_bytes)
-    if view.read_depth_m is None:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A view's images, and what tells them from others."""
+
+    turns: int
+    rgb: UInt8[np.ndarray, "H W 3"]
+    rgb_digest: bytes
+    depth_m: Float32[np.ndarray, "h w"] | None
+    depth_digest: bytes
+
+    @property
+    def num_bytes(self) -> int:
+        return self.rgb.nbytes + (0 if self.depth_m is None else self.depth_m.nbytes)
+
+
+def _read_all(views: Sequence[View]) -> Iterator[_Read | SceneError]:
+    """Yield each view's images, or why there are none; several are decoded at once."""
+    if not views:
+        return
+    first = _read(views[0])
+    size = 0 if isinstance(first, SceneError) else first.num_bytes
+    yield first
+    del first
+    fitting = AHEAD_BYTES // max(size * _DECODING_BYTES_A_BYTE, 1)
+    threads = min(DECODERS, fitting) if all(view.is_independent for view in views) else 1
+    yield from in_order(_read, views[1:], threads)
+
+
+def _read(view: View) -> _Read | SceneError:
+    try:
+        turns = view.read_turns() if view.read_turns else 0
+        rgb = view.read_rgb()
+        depth_m = None if view.read_depth_m is None else view.read_depth_m()
+    except SceneError as error:
+        return error
+    digest = b"" if depth_m is None else digest_of(depth_m)
+    return _Read(turns, rgb, digest_of(rgb), depth_m, digest)
+
+
+def _kept(view: View, read: _Read, room_bytes: int, most_pixels: int) -> DecodedView:
+    color = Pixels.of(read.rgb, view.read_rgb, room_bytes, read.rgb_digest)
+    if read.depth_m is None or view.read_depth_m is None:
         return DecodedView(view=view, color=color, depth=None, glance=None)
-    depth_m = view.read_depth_m()
-    depth = Pixels.of(depth_m, view.read_depth_m, room_bytes - color.held_bytes)
-    most_pixels = depth_m.size if depth.held is not None else most_pixels
-    return DecodedView(view=view, color=color, depth=depth, glance=Glance.of(depth_m, most_pixels))
+    room_bytes -= color.held_bytes
+    depth = Pixels.of(read.depth_m, view.read_depth_m, room_bytes, read.depth_digest)
+    most_pixels = read.depth_m.size if depth.held is not None else most_pixels
+    glance = Glance.of(read.depth_m, most_pixels)
+    return DecodedView(view=view, color=color, depth=depth, glance=glance)
 
 
 def _turned(image: np.ndarray, turns: int) -> np.ndarray:

@@ -17,12 +17,16 @@ from jaxtyping import Float32, Shaped
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.images import DAMAGED, MAX_PIXELS, encode_png, open_image
 from vega3d.pipeline.scenes.integrity import PNG_SIGNATURE, check_png
+from vega3d.pipeline.scenes.scanlines import unfiltered
 
 SUFFIXES = (".png", ".npy", ".tiff", ".tif", ".exr", ".pgm")
 """Endings of the depth files that are read; the first of them is taken where there are several."""
 
 _SATURATED = 65535
 _NPY, _EXR = b"\x93NUMPY", b"v/1\x01"
+_GREY_16 = bytes((16, 0, 0, 0, 0))
+"""Of a PNG's header: 16 bits of grey, not interlaced."""
+
 _PIL_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
 
 
@@ -109,7 +113,11 @@ def _readings(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
     if image.format == "PPM" and b"65535" not in data[:64]:
         raise SceneError(f"{where}: depth is a PGM that ends below 65535; save it with 16 bits")
     if data.startswith(PNG_SIGNATURE):
-        check_png(data, f"{where}: depth image")
+        scanlines = check_png(data, f"{where}: depth image")
+        if data[24:29] == _GREY_16:
+            rows = unfiltered(scanlines, image.height, 2)
+            if rows is not None:
+                return rows.view(">u2").astype(np.uint16)
     readings = np.array(image)
     return readings.astype(readings.dtype.newbyteorder("="))
 

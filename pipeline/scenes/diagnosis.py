@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
-from vega3d.pipeline.scenes.reprojection import Agreement, PosedDepth, agreement
+from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement
 from vega3d.pipeline.scenes.settings import POSES, Poses
+from vega3d.pipeline.scenes.trials import Cameras, tried
 
 CLEARLY_BETTER = 1.7
 """A misreading is named where depths fit so many times better under it."""
@@ -152,17 +153,17 @@ def diagnose(
     medians = [float(np.median(d)) for v in views if (d := v.depth_m[v.depth_m > 0]).size]
     median_depth_m = float(np.median(medians)) if medians else None
     pairs = [*_spread(near), *_spread(wide)]
-    given = _share(pairs, Reading())
+    given = _shares(pairs, [Reading()])[0]
     meant, share = Reading(), given
     for readings in (_single_readings, _double_readings, _any_axes):
-        if readings is _any_axes and share <= SMALL_SHARE:
-            break
-        found, its_share = min(
-            ((reading, _share(pairs, reading)) for reading in readings()), key=lambda one: one[1]
-        )
+        if share <= (SMALL_SHARE if readings is _any_axes else LEAST_GAIN):
+            break  # below LEAST_GAIN nothing can be clearly better
+        tried_now = list(readings())
+        shares = _shares(pairs, tried_now)
+        best = int(np.argmin(shares))
         # What changes more must explain clearly more.
-        if _is_clearly_better(its_share, share):
-            meant, share = found, its_share
+        if _is_clearly_better(shares[best], share):
+            meant, share = tried_now[best], shares[best]
     is_misread = share <= SMALL_SHARE and _is_clearly_better(share, given)
     if np.isinf(given) and not is_misread:
         return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
@@ -204,10 +205,36 @@ def _any_axes() -> Iterator[Reading]:
         yield Reading(poses=poses, axes=(x, y, z))
 
 
-def _share(pairs: Sequence[tuple[PosedDepth, PosedDepth]], reading: Reading) -> float:
-    """Return by what share of the depth readings differ; inf where too few meet."""
-    found: Agreement = agreement(_understood(pairs, reading), most_readings=_READINGS_TRIED)
-    return found.error_share if found.met_share >= LEAST_MET else np.inf
+def _shares(
+    pairs: Sequence[tuple[PosedDepth, PosedDepth]], readings: Sequence[Reading]
+) -> list[float]:
+    """Return by what share of the depth readings differ under each; inf where too few meet."""
+    if not pairs:
+        return [np.inf] * len(readings)
+    errors, met = tried(pairs, _Cameras(readings), most_readings=_READINGS_TRIED)
+    return [float(one) for one in np.where(met >= LEAST_MET, errors, np.inf)]
+
+
+class _Cameras:
+    """What `Reading.of` makes of a view's camera, for several readings at once."""
+
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self._poses = [POSES.index(one.poses) for one in readings]
+        self._scales = np.array([one.depth_scale for one in readings])
+        self._turns = np.stack([_turn(one.axes) for one in readings])
+        self._focals = np.ones((len(readings), 3, 3))
+        for axis in range(2):
+            self._focals[:, axis, axis] = [one.focal_scale for one in readings]
+        self._is_portrait = np.array([one.is_portrait for one in readings])
+
+    def __call__(self, view: PosedDepth) -> Cameras:
+        K = np.asarray(view.K, np.float64)
+        exchanged = K[[1, 0, 2]][:, [1, 0, 2]]
+        intrinsics = np.where(self._is_portrait[:, None, None], exchanged, K) * self._focals
+        poses = np.stack([world_from_opencv(view.world_from_camera, one) for one in POSES])
+        poses = self._turns @ poses[self._poses] @ self._turns.transpose(0, 2, 1)
+        poses[:, :3, 3] /= self._scales[:, None]
+        return intrinsics, poses
 
 
 def _understood(

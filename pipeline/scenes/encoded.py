@@ -107,6 +107,7 @@ def decoded_view(encoded: EncodedView) -> View:
         # A file whose pixels are not those that the intrinsics describe is not passed on.
         read_color_bytes=None if encoded.lens else encoded.load_color,
         read_turns=lambda: _read_turns(encoded),
+        is_independent=True,  # a loader opens its file anew, or holds its bytes
     )
 
 

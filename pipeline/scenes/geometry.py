@@ -9,7 +9,9 @@ meets the colour image at a place that does not depend on its depth.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
+
+from vega3d.pipeline.scenes.medians import cell_medians
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,50 +56,28 @@ def token_positions(
     """
     col_ray = (np.arange(depth_m.shape[1]) + 0.5 - K_depth[0, 2]) / K_depth[0, 0]
     row_ray = (np.arange(depth_m.shape[0]) + 0.5 - K_depth[1, 2]) / K_depth[1, 1]
-    xyz = _unproject(depth_m, row_ray, col_ray, world_from_camera)
+    # World position is linear in z: slope = R @ ray, one number a row plus one a column.
+    turn, origin = world_from_camera[:3, :3], world_from_camera[:3, 3].astype(np.float32)
+    row_slopes = (turn[:, 1:2] * row_ray + turn[:, 2:3]).astype(np.float32)
+    col_slopes = (turn[:, 0:1] * col_ray).astype(np.float32)
     color_rows = row_ray * K_color[1, 1] + K_color[1, 2]
     color_cols = col_ray * K_color[0, 0] + K_color[0, 2]
     rows = _pixels_of_cells(color_rows, row_cells, image_height)
     cols = _pixels_of_cells(color_cols, col_cells, image_width)
-    grid = (len(row_cells), len(col_cells))
-    world_xyz = np.full((*grid, 3), np.nan, dtype=np.float32)
-    depth_share = np.zeros(grid, dtype=np.float32)
-    for i, (top, bottom) in enumerate(rows):
-        for j, (left, right) in enumerate(cols):
-            block = xyz[:, top:bottom, left:right].reshape(3, -1)
-            is_unseen = np.isnan(block[0])
-            seen = block[:, ~is_unseen] if is_unseen.any() else block  # mostly the latter
-            if seen.size:
-                world_xyz[i, j] = _median(seen)
-                depth_share[i, j] = seen.shape[1] / block.shape[1]
+    world_xyz, depth_share = cell_medians(depth_m, row_slopes, col_slopes, origin, rows, cols)
+    is_row, row = _centers(color_rows, row_cells, image_height)
+    is_col, col = _centers(color_cols, col_cells, image_width)
+    z = depth_m[np.ix_(row, col)]
+    is_known = (is_row[:, None] & is_col[None, :]) & (z > 0) & np.isfinite(z)
+    with np.errstate(invalid="ignore"):  # readings that are none
+        center_xyz = (row_slopes[:, row, None] + col_slopes[:, None, col]) * z
+    center_xyz += origin[:, None, None]
+    center_xyz[:, ~is_known] = np.nan
     return TokenGeometry(
         world_xyz=world_xyz,
-        center_xyz=_center_xyz(
-            xyz, (color_rows, color_cols), (row_cells, col_cells), (image_height, image_width)
-        ),
+        center_xyz=np.ascontiguousarray(center_xyz.transpose(1, 2, 0)),
         depth_share=depth_share,
     )
-
-
-def _unproject(
-    depth_m: Float32[np.ndarray, "h w"],
-    row_ray: Float[np.ndarray, " h"],
-    col_ray: Float[np.ndarray, " w"],
-    world_from_camera: Float[np.ndarray, "4 4"],
-) -> Float32[np.ndarray, "3 h w"]:
-    """Return world positions; NaN where there is no reading."""
-    has_depth = (depth_m > 0) & np.isfinite(depth_m)
-    z = np.where(has_depth, depth_m, np.float32(np.nan))
-    xyz = np.empty((3, *depth_m.shape), dtype=np.float32)
-    for axis in range(3):
-        along_x, along_y, along_z, origin = world_from_camera[axis]
-        # World position is linear in z: slope = R @ ray, one number a row plus one a column.
-        row_slope = (along_y * row_ray + along_z).astype(np.float32)
-        col_slope = (along_x * col_ray).astype(np.float32)
-        np.add(row_slope[:, None], col_slope[None, :], out=xyz[axis])
-        xyz[axis] *= z
-        xyz[axis] += np.float32(origin)
-    return xyz
 
 
 def _pixels_of_cells(
@@ -108,28 +88,13 @@ def _pixels_of_cells(
     return np.asarray(np.searchsorted(positions, inside, side="left"), dtype=np.int64)
 
 
-def _median(values: Float32[np.ndarray, "3 n"]) -> Float32[np.ndarray, " 3"]:
-    """Return the medians of three rows; np.median is several times slower on so few values."""
-    count = values.shape[1]
-    middle = [(count - 1) // 2, count // 2]
-    parted = np.partition(values, middle, axis=1)
-    return np.asarray(parted[:, middle].mean(axis=1, dtype=np.float32))
-
-
-def _center_xyz(
-    xyz: Float32[np.ndarray, "3 h w"],
-    positions: tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]],
-    cells: tuple[Float[np.ndarray, "gh 2"], Float[np.ndarray, "gw 2"]],
-    image_size: tuple[int, int],
-) -> Float32[np.ndarray, "gh gw 3"]:
-    picked, known = [], []
-    for places, edges, side in zip(positions, cells, image_size, strict=True):
-        center = edges.mean(axis=1)
-        # Depth pixel i spans half a step to each side of its centre.
-        step = places[1] - places[0] if len(places) > 1 else float(side)
-        index = np.floor((center - places[0]) / step + 0.5).astype(np.int64)
-        known.append((center >= 0) & (center < side) & (index >= 0) & (index < len(places)))
-        picked.append(np.clip(index, 0, len(places) - 1))
-    found = xyz[:, picked[0][:, None], picked[1][None, :]].transpose(1, 2, 0)
-    is_known = known[0][:, None] & known[1][None, :]
-    return np.where(is_known[..., None], found, np.float32(np.nan))
+def _centers(
+    places: Float[np.ndarray, " n"], cells: Float[np.ndarray, "g 2"], image_side: int
+) -> tuple[Bool[np.ndarray, " g"], Int64[np.ndarray, " g"]]:
+    """Return which cells have a depth pixel at their centre, and its index."""
+    center = cells.mean(axis=1)
+    # Depth pixel i spans half a step to each side of its centre.
+    step = places[1] - places[0] if len(places) > 1 else float(image_side)
+    index = np.floor((center - places[0]) / step + 0.5).astype(np.int64)
+    is_there = (center >= 0) & (center < image_side) & (index >= 0) & (index < len(places))
+    return is_there, np.clip(index, 0, len(places) - 1)

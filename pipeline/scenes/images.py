@@ -8,6 +8,8 @@ is read apart (`read_turns`), and what belongs to a view is turned together (`up
 import io
 import struct
 import zlib
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -58,6 +60,8 @@ def decode_rgb(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
     image = open_image(data, where, "colour", ("JPEG", "PNG"))
     if data.startswith(JPEG_SIGNATURE):
         check_jpeg(data, f"{where}: colour image")
+        if (pixels := _decode_fast(data, image)) is not None:
+            return pixels
     else:
         check_png(data, f"{where}: colour image")
         if data[24] == 16:
@@ -122,6 +126,31 @@ def open_image(data: bytes, where: str, what: str, formats: tuple[str, ...]) -> 
             f"{MAX_PIXELS} pixels; scale it down"
         )
     return image
+
+
+def _decode_fast(data: bytes, image: Image.Image) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Return a JPEG's pixels by libjpeg-turbo itself, which Pillow has too; None leaves it to that.
+
+    Pillow copies them three times. What this decoder only warns of, Pillow judges, in its words.
+    """
+    decode = _decoder()
+    if decode is None or image.mode != "RGB":
+        return None
+    try:
+        pixels: np.ndarray = decode(data, "RGB")
+    except (ValueError, MemoryError):
+        return None
+    return pixels if pixels.shape[:2] == (image.height, image.width) else None
+
+
+@cache
+def _decoder() -> Callable[..., np.ndarray] | None:
+    try:
+        from simplejpeg import decode_jpeg
+    except ImportError:  # no wheel for this machine
+        return None
+    found: Callable[..., np.ndarray] = decode_jpeg
+    return found
 
 
 def _decode_heic(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:

@@ -6,7 +6,6 @@ no checksums: a flipped bit inside its data gives other pixels, and no decoder c
 its end is there can be asked of it.
 """
 
-import re
 import struct
 import zlib
 
@@ -22,15 +21,19 @@ _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
           (1, 0, 2, 1))  # fmt: skip
 """First row and column, and steps, of each pass. Source: the same, section 8.2."""
 
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""In a JPEG's data: FF is followed by 00 where it is data and by D0..D7 at a restart."""
+_IN_DATA = frozenset((0x00, *range(0xD0, 0xD8), 0xFF))
+"""What follows FF inside a JPEG's data: 00 where it is data, D0..D7 at a restart, FF as filling."""
 
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 """JPEG markers without a length. Source: ITU-T T.81, table B.1."""
 
 
-def check_png(data: bytes, where: str) -> None:
-    """Raise SceneError unless every chunk's CRC is right and all pixels are there."""
+def check_png(data: bytes, where: str) -> bytes:
+    """Return a PNG's inflated scanlines.
+
+    Raises:
+        SceneError: A chunk's CRC is wrong, or not all pixels are there.
+    """
     chunks: list[tuple[bytes, bytes]] = []
     position = len(PNG_SIGNATURE)
     while position < len(data) and (not chunks or chunks[-1][0] != b"IEND"):
@@ -48,7 +51,7 @@ def check_png(data: bytes, where: str) -> None:
     names = [name for name, _ in chunks]
     if not chunks or names[0] != b"IHDR" or names[-1] != b"IEND" or len(chunks[0][1]) != 13:
         raise SceneError(f"{where} is a truncated PNG; fetch or export it again")
-    _check_pixels(chunks, where)
+    return _inflated(chunks, where)
 
 
 def check_jpeg(data: bytes, where: str) -> None:
@@ -67,8 +70,7 @@ def check_jpeg(data: bytes, where: str) -> None:
         else:
             position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
             if marker == 0xDA:  # the scan's data goes on until the next marker
-                found = _MARKER.search(data, position)
-                position = found.start() if found else len(data)
+                position = _next_marker(data, position)
     if data[position : position + 2] != b"\xff\xd9":
         raise SceneError(
             f"{where} is a truncated or damaged JPEG: its end is missing after {len(data)} bytes; "
@@ -76,7 +78,16 @@ def check_jpeg(data: bytes, where: str) -> None:
         )
 
 
-def _check_pixels(chunks: list[tuple[bytes, bytes]], where: str) -> None:
+def _next_marker(data: bytes, position: int) -> int:
+    """Return where a JPEG's data ends; a pattern would look at every byte, and this at each FF."""
+    while 0 <= (position := data.find(b"\xff", position)) < len(data) - 1:
+        if data[position + 1] not in _IN_DATA:
+            return position
+        position += 1
+    return len(data)
+
+
+def _inflated(chunks: list[tuple[bytes, bytes]], where: str) -> bytes:
     width, height, bits, color, _, _, interlaced = struct.unpack(">IIBBBBB", chunks[0][1])
     if color not in _CHANNELS or interlaced > 1 or not (width and height):
         raise SceneError(f"{where} is no valid PNG: its header cannot be")
@@ -101,3 +112,4 @@ def _check_pixels(chunks: list[tuple[bytes, bytes]], where: str) -> None:
             f"{where} is an incomplete PNG: its data holds {len(pixels)} of {size} bytes; "
             "export it again"
         )
+    return pixels

@@ -4,10 +4,10 @@ A scene may hold more pixels than a machine has memory for. Of each image what m
 views together is kept, which is little: its size, its hash, and depth on a coarser grid.
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import fastcrc
 import numpy as np
 from jaxtyping import Float, Float32
 
@@ -31,10 +31,12 @@ class Pixels:
     held: np.ndarray | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, image: np.ndarray, read: Callable[[], np.ndarray], room_bytes: int) -> "Pixels":
+    def of(
+        cls, image: np.ndarray, read: Callable[[], np.ndarray], room_bytes: int, digest: bytes
+    ) -> "Pixels":
         """Return an image that `read` gave; it is held where it fits into `room_bytes`."""
         held = image if image.nbytes <= room_bytes else None
-        return cls(image.shape, _digest(image), read, held)
+        return cls(image.shape, digest, read, held)
 
     @property
     def held_bytes(self) -> int:
@@ -46,7 +48,7 @@ class Pixels:
         if self.held is not None:
             return self.held
         image = self.read()
-        if _digest(image) != self.digest:
+        if digest_of(image) != self.digest:
             raise TransientError("an image changed between two readings; do not write to captures "
                                  "while they are read")  # fmt: skip
         return image
@@ -79,7 +81,10 @@ def glance_pixels(num_views: int, held_bytes: int = HELD_BYTES) -> int:
     return held_bytes // _GLANCE_SHARE // 4 // max(num_views, 1)
 
 
-def _digest(image: np.ndarray) -> bytes:
-    digest = hashlib.blake2b(f"{image.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.digest()
+def digest_of(image: np.ndarray) -> bytes:
+    """Tell images apart by a checksum, which takes a tenth of a hash's time.
+
+    Whoever makes two images with the same one has one of his own views left out.
+    """
+    data = np.ascontiguousarray(image).reshape(-1).view(np.uint8).data
+    return f"{image.dtype.str}{image.shape}{fastcrc.crc64.xz(data)}".encode()

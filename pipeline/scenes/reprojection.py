@@ -66,7 +66,7 @@ def meet(first: PosedDepth, second: PosedDepth, *, most_readings: int = _MOST_RE
         second: Its readings are looked up.
         most_readings: See `first`.
     """
-    rows, cols = _grid(first.depth_m.shape, most_readings)
+    rows, cols = grid_of(first.depth_m.shape, most_readings)
     z = first.depth_m[np.ix_(rows, cols)].astype(np.float64)
     x = z * ((cols + 0.5 - first.K[0, 2]) / first.K[0, 0])
     y = z * ((rows + 0.5 - first.K[1, 2]) / first.K[1, 1])[:, None]
@@ -105,7 +105,7 @@ def agreement(
     )
 
 
-def _grid(shape: tuple[int, ...], most: int) -> tuple[np.ndarray, np.ndarray]:
+def grid_of(shape: tuple[int, ...], most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return evenly spaced rows and columns whose crossings are at most about `most`."""
     step = max(1, int(np.ceil(np.sqrt(shape[0] * shape[1] / most))))
     return np.arange(step // 2, shape[0], step), np.arange(step // 2, shape[1], step)

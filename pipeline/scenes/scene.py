@@ -46,6 +46,9 @@ class View:
     """Return how many quarter turns clockwise show it upright (EXIF, or what the source says);
     pixels, depth and cameras are of the image before any turn."""
 
+    is_independent: bool = False
+    """Several threads may read it and the scene's other views at the same time."""
+
 
 @dataclass(frozen=True, slots=True)
 class BadView:

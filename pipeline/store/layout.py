@@ -7,7 +7,7 @@ and a view that is not real has no chunk (FORMAT.md). The small arrays are merge
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,12 @@ GEOMETRY = (
     "world_x", "world_y", "world_z", "center_x", "center_y", "center_z", "depth_share", "coverage",
 )  # fmt: skip
 """The numbers that the array `geometry` holds of each token."""
+
+PACKED = "int8"
+"""Type of a store whose tokens are packed into bytes, a code a number; see `packed.py`."""
+
+_MOST_APART = 8
+"""Of a token's numbers, kept in float16: transformers have fewer massive channels."""
 
 _LABELS: Mapping[str, Sequence[str]] = {"quantity": GEOMETRY, "moment": MOMENTS, "stat": STATS}
 
@@ -58,6 +64,19 @@ _FILE_BYTES = 2**28
 """Of a small array with values a view, were every view real."""
 
 
+def num_apart(channels: int) -> int:
+    """Return how many numbers of a packed token are kept apart.
+
+    From 52 channels on it then takes at most 52 % of float16's bytes.
+    """
+    return min(_MOST_APART, max(0, channels // 64 - 1))
+
+
+def packed_width(channels: int) -> int:
+    """Return the bytes of a packed token."""
+    return channels + 2 + 2 * num_apart(channels)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
     """One array. Where `shard` is set its chunks lie in shards, else each is a file."""
@@ -71,11 +90,24 @@ class ArraySpec:
     separator: str = "."
     """Between the numbers of a file's name; format 1 had "/"."""
 
+    channels: int = 0
+    """Of a token that is packed into bytes (`packed.py`); 0 where its numbers are stored plain."""
+
     @cached_property
     def grid(self) -> tuple[int, ...]:
         """Chunks of a whole shard along each axis."""
         assert self.shard is not None, self.name
         return tuple(math.ceil(s / c) for s, c in zip(self.shard, self.chunk, strict=True))
+
+    @property
+    def number_dtype(self) -> str:
+        """Type of the numbers that readers get."""
+        return "float16" if self.channels else self.dtype
+
+    @property
+    def inner_shape(self) -> tuple[int, ...]:
+        """Shape of a view's numbers."""
+        return (*self.shape[2:-1], self.channels or self.shape[-1])
 
     @cached_property
     def chunk_bytes(self) -> int:
@@ -117,7 +149,7 @@ class Layout:
     def unit_arrays(self) -> tuple[ArraySpec, ...]:
         """The arrays of which every unit writes one shard: taps first."""
         gh, gw = self.tokens
-        taps = [self._per_view(tap, (gh, gw, self.channels), self.store_dtype) for tap in self.taps]
+        taps = [self._tap(tap) for tap in self.taps]
         previews = (gh * PREVIEW_PX, gw * PREVIEW_PX, 3)
         return (
             *taps,
@@ -170,6 +202,7 @@ class Layout:
         others = (*self.merged_arrays, *self.fixed_arrays, self._moments())
         names = {spec.name for spec in others} | set(_INNER_DIMS)
         dims = {dim for spec in others for dim in spec.dims}
+        dims |= {"packed"} if self.store_dtype == PACKED else set()
         return frozenset(
             names | dims | {"row", "col"} | {d for i in _INNER_DIMS.values() for d in i}
         )
@@ -238,6 +271,12 @@ class Layout:
                     f"{spec.name}: the shard of unit {unit} would take {size / 2**30:.1f} GiB, and "
                     "one PUT takes 5; use fewer --scenes-per-shard or --views"
                 )
+
+    def _tap(self, name: str) -> ArraySpec:
+        if self.store_dtype != PACKED:
+            return self._per_view(name, (*self.tokens, self.channels), self.store_dtype)
+        spec = self._per_view(name, (*self.tokens, packed_width(self.channels)), PACKED)
+        return replace(spec, dims=(*spec.dims[:-1], "packed"), channels=self.channels)
 
     def _per_view(self, name: str, inner: tuple[int, ...], dtype: str) -> ArraySpec:
         scenes, views = len(self.plan.scenes), self.plan.max_views

@@ -65,3 +65,12 @@ class ShardReader:
                 self._indices.clear()
             self._indices[key] = index
         return index
+
+
+def numbers_of(spec: ArraySpec, values: np.ndarray) -> np.ndarray:
+    """Return an array's values as numbers: packed tokens as float16, all else as it is."""
+    if not spec.channels:
+        return values
+    from vega3d.pipeline.store.packed import unpacked  # readers of other stores need no compiler
+
+    return unpacked(values, spec.channels)

@@ -18,7 +18,7 @@ from vega3d.pipeline.store.identity import (
     config_digest,
     sha256_of,
 )
-from vega3d.pipeline.store.layout import Layout
+from vega3d.pipeline.store.layout import PACKED, Layout
 from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.names import check_scene_ids, check_taps
 from vega3d.pipeline.store.objects import Objects
@@ -30,7 +30,7 @@ COPY = "unit/copy.json"
 
 _MAX_CHUNK_BYTES = 2**31
 _MAX_INDEX_BYTES = 2**30
-_DTYPES = ("float16", "float32")
+_DTYPES = ("float16", "float32", PACKED)
 _MEMBERS = ("format", "identity", "config_digest", "rows_sha256", "scenes_per_shard", "numerics")
 
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from vega3d.pipeline.errors import SceneError, StoreError
-from vega3d.pipeline.store.layout import GEOMETRY, ArraySpec
+from vega3d.pipeline.store.layout import GEOMETRY, PACKED, ArraySpec
 from vega3d.pipeline.store.moments import scene_moments
 from vega3d.pipeline.store.record import MAX_FAILURE_BYTES, SceneRecord, pack_matrices
 from vega3d.pipeline.store.shard import Place
 
 _WIDER = {
+    "int8": "use --store-dtype float16 (whole to 2048) or float32",
     "float16": "use --store-dtype float32 (whole to 16777216)",
     "float32": "no stored type holds them: number the classes anew",
 }
@@ -23,7 +25,8 @@ class SceneArrays:
 
     scene_id: str
     features: Mapping[str, np.ndarray]
-    """By tap, float32 [V, gh, gw, C]; stored as NaN where not covered, whatever stands here."""
+    """By tap, float32 [V, gh, gw, C]; stored as NaN where not covered, whatever stands here. Once
+    `as_stored`, in the stored type."""
 
     view_ids: Sequence[str]
     """Of each view, as other stores of the scene name it: numbers would match whatever stands at
@@ -83,7 +86,7 @@ def unit_chunks(
         if isinstance(scene, SceneFailure):
             continue
         if spec.name == "moments":
-            values = np.stack([scene_moments(scene.features[tap]) for tap in taps])
+            values = np.stack([_moments(scene.features[tap], spec.shape[-1]) for tap in taps])
             chunks[row, 0, 0, 0] = np.ascontiguousarray(values, dtype=dtype)
             continue
         inner = (0,) * (len(spec.shape) - 2)
@@ -106,7 +109,6 @@ def as_stored(
         return scene
     try:
         check_view_ids(scene)
-        scene = without_unseen(scene)
         features = {
             spec.name: _stored_features(scene, spec)
             for spec in arrays
@@ -157,24 +159,54 @@ def scene_record(scene: SceneArrays | SceneFailure, row: int) -> SceneRecord:
 def _stored_features(scene: SceneArrays, spec: ArraySpec) -> np.ndarray:
     """Return a tap's features in the stored type; raises SceneError where they do not fit."""
     features = scene.features[spec.name]
-    if features.ndim != 4 or features.shape[1:] != spec.shape[2:]:
+    if features.ndim != 4 or features.shape[1:] != spec.inner_shape:
         raise StoreError(
             f"{scene.scene_id}: tap {spec.name} must be [views, "
-            f"{', '.join(map(str, spec.shape[2:]))}], got {list(features.shape)}"
+            f"{', '.join(map(str, spec.inner_shape))}], got {list(features.shape)}"
         )
     if not 0 < len(features) <= spec.shape[1]:
         raise SceneError(
             f"{scene.scene_id}: {len(features)} views, where the store was planned for 1 to "
             f"{spec.shape[1]}; did the source change? Write it to a store of its own"
         )
-    seen = np.ones(features.shape[:3], dtype=bool)
-    if scene.coverage is not None:
-        seen = np.asarray(scene.coverage) > 0
-    absmax = _absmax_of_seen(features, seen)
+    seen = seen_tokens(scene, features)
+    stored, absmax = _rounded(features, seen, np.dtype(spec.dtype).newbyteorder("<"))
     _check_range(spec, absmax)
     if (absmax > exact_to(spec.dtype)).any():
-        check_whole_numbers(spec.name, features[seen], spec.dtype)
-    return features.astype(np.dtype(spec.dtype).newbyteorder("<"))
+        check_whole_numbers(spec.name, features, seen, spec.dtype)
+    return stored
+
+
+def rounded_features(features: np.ndarray, spec: ArraySpec) -> np.ndarray:
+    """Return features in the stored type; a token that holds a NaN was not seen."""
+    seen = ~np.isnan(features).any(axis=-1)
+    return _rounded(features, seen, np.dtype(spec.dtype).newbyteorder("<"))[0]
+
+
+def _rounded(
+    features: np.ndarray, seen: np.ndarray, dtype: np.dtype[Any]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return features in a type, NaN where not seen, and each channel's largest |x| before that.
+
+    The features themselves where nothing is to be changed.
+    """
+    tokens, of_token = features.reshape(-1, features.shape[-1]), seen.reshape(-1)
+    if dtype == PACKED:
+        from vega3d.pipeline.store.packed import packed
+
+        codes, absmax = packed(tokens, of_token)
+        return codes.reshape(*features.shape[:-1], -1), absmax
+    if features.dtype == np.float32 and dtype == np.float16:
+        from vega3d.pipeline.store.one_pass import rounded  # readers need no compiler
+
+        halves, absmax = rounded(tokens, of_token)
+        return halves.astype(dtype, copy=False).reshape(features.shape), absmax
+    if not seen.all():
+        kind = features.dtype if features.dtype.kind == "f" else np.float64  # whole numbers
+        features = np.where(seen[..., None], features, np.asarray(np.nan, kind))
+    absmax = _absmax(features, seen)
+    with np.errstate(over="ignore"):  # the caller tells
+        return features.astype(dtype, copy=False), absmax
 
 
 def check_view_ids(scene: SceneArrays) -> None:
@@ -187,20 +219,23 @@ def check_view_ids(scene: SceneArrays) -> None:
         )
 
 
-def check_whole_numbers(tap: str, seen: np.ndarray, dtype: str) -> None:
+def check_whole_numbers(tap: str, features: np.ndarray, seen: np.ndarray, dtype: str) -> None:
     """Raise SceneError where a channel of whole numbers, as class ids are, would be rounded.
 
     Args:
         tap: Its name.
-        seen: [tokens, C], or with more axes in front: the tokens that are covered.
+        features: [V, gh, gw, C].
+        seen: bool [V, gh, gw]: the tokens that are covered.
         dtype: Type of the stored features.
     """
-    for channel in np.flatnonzero(_absmax(seen) > exact_to(dtype)):
-        values = seen[..., channel].ravel()
+    for channel in np.flatnonzero(_absmax(features, seen) > exact_to(dtype)):
+        values = features[..., channel][seen]
         if values.dtype.kind == "f" and (values != np.round(values)).any():
             continue
         with np.errstate(over="ignore"):
-            stored = values.astype(dtype)
+            stored = (
+                values.astype(dtype) if dtype != PACKED else _through(features, seen, int(channel))
+            )
         if (changed := np.flatnonzero(stored != values)).size:
             first = changed[0]
             raise SceneError(
@@ -209,21 +244,44 @@ def check_whole_numbers(tap: str, seen: np.ndarray, dtype: str) -> None:
             )
 
 
+def _through(features: np.ndarray, seen: np.ndarray, channel: int) -> np.ndarray:
+    """Return a channel of the tokens seen after packing."""
+    from vega3d.pipeline.store.packed import packed, unpacked
+
+    tokens = features[seen]
+    codes, _ = packed(tokens, np.ones(len(tokens), dtype=bool))
+    return unpacked(codes, tokens.shape[1])[:, channel]
+
+
+def _moments(features: np.ndarray, channels: int) -> np.ndarray:
+    if features.dtype == np.int8:
+        from vega3d.pipeline.store.packed import unpacked
+
+        features = unpacked(features, channels)
+    return scene_moments(features)
+
+
 def exact_to(dtype: str) -> int:
-    """Return the whole number up to which all are exact in a type."""
+    """Return the whole number up to which all are exact in a type; 0 where none is for sure."""
+    if dtype == PACKED:
+        return 0
     return int(2 ** (np.finfo(dtype).nmant + 1))
 
 
-def _absmax_of_seen(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    if features.dtype != np.float32:
-        return _absmax(features[seen])
-    from vega3d.pipeline.store.one_pass import channel_absmax  # readers need no compiler
+def seen_tokens(scene: SceneArrays, features: np.ndarray) -> np.ndarray:
+    """Return which tokens of [V, gh, gw, C] the backbone saw, bool [V, gh, gw]."""
+    if scene.coverage is None:
+        return np.ones(features.shape[:3], dtype=bool)
+    return np.asarray(scene.coverage) > 0
 
-    return channel_absmax(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
 
+def _absmax(features: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the largest |x| of each channel over the tokens seen."""
+    if features.dtype in (np.float16, np.float32):
+        from vega3d.pipeline.store.one_pass import channel_absmax  # readers need no compiler
 
-def _absmax(seen: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.abs(seen.reshape(-1, seen.shape[-1])).max(axis=0, initial=0.0)
+        return channel_absmax(features.reshape(-1, features.shape[-1]), seen.reshape(-1))
+    found: np.ndarray = np.abs(features[seen]).max(axis=0, initial=0.0)
     return found
 
 
@@ -233,7 +291,7 @@ def _check_range(spec: ArraySpec, absmax: np.ndarray) -> None:
             f"tap {spec.name}: channel {bad[0]} ({len(bad)} in all) is not finite; "
             "compute in float32 (--dtype float32) or look at the checkpoint"
         )
-    limit = float(np.finfo(spec.dtype).max)
+    limit = float(np.finfo(spec.number_dtype).max)
     if absmax.max(initial=0.0) > limit:
         channel = int(absmax.argmax())
         raise SceneError(

@@ -21,10 +21,11 @@ from vega3d.pipeline.store.layout import ArraySpec
 from vega3d.pipeline.store.metadata import ROOT, filled
 from vega3d.pipeline.store.notes import SceneNote, read_all_notes, read_notes
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.store.reading import ShardReader
+from vega3d.pipeline.store.reading import ShardReader, numbers_of
 from vega3d.pipeline.store.record import SceneRecord
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.root import COPY, Root, parse_attributes, read_root
+from vega3d.pipeline.store.scene_arrays import rounded_features
 from vega3d.pipeline.store.schema import SchemaError
 
 
@@ -170,15 +171,20 @@ class Store(FeatureStore):
         chunks = self._chunks(spec, scene.row, range(len(scene.view_ids)))
         empty = filled(spec, *spec.chunk)
         whole = np.concatenate([empty if chunk is None else chunk for chunk in chunks])[:, 0]
-        return np.ascontiguousarray(whole[pick])
+        return np.ascontiguousarray(numbers_of(spec, whole)[pick])
 
     def view(self, tap: str, row: int, view: int) -> np.ndarray:
-        """Return one view of a committed row, [gh, gw, C], as it is stored."""
+        """Return one view of a committed row, [gh, gw, C], in the type that readers get."""
         spec = self.root.layout.find(tap)
         (chunk,) = self._chunks(spec, row, [view])
         if chunk is None:
             raise StoreError(f"{self.url}: {tap} has no view {view} in row {row}")
-        return np.asarray(chunk[0, 0])
+        return numbers_of(spec, np.asarray(chunk[0, 0]))
+
+    def through(self, features: np.ndarray, tap: str) -> np.ndarray:
+        """Return features, float32 [V, gh, gw, C], as they would come back from this store."""
+        spec = self.root.layout.find(tap)
+        return numbers_of(spec, rounded_features(features, spec))
 
     def shard_key(self, name: str, row: int) -> str:
         """Return the name of the object that holds a committed row of an array."""

@@ -9,10 +9,10 @@ kind to their places in the grid, for readers that know nothing of commits (FORM
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from vega3d.pipeline.errors import StoreError
@@ -131,16 +131,14 @@ class StoreWriter:
         rows = {name: i for i, name in enumerate(unit.scene_ids)}
         new = {rows[scene.scene_id]: scene for scene in scenes}
 
-        def lay_out(spec: ArraySpec) -> _Shard:
+        def laid_out(spec: ArraySpec) -> Sequence[bytes | memoryview]:
             chunks = unit_chunks(spec, self.layout.taps, new)
             if unit.supersedes and last is not None:
                 kept = [rows[scene_id] for scene_id in unit.kept]
                 chunks |= carried_chunks(objects, spec, last, kept)
-            parts = list(shard_parts(chunks, spec.grid))
-            return _Shard(spec, parts, _entry(parts))
+            return list(shard_parts(chunks, spec.grid))
 
-        with ThreadPoolExecutor(len(self.layout.unit_arrays)) as pool:
-            return list(pool.map(lay_out, self.layout.unit_arrays))
+        return [_Shard(spec, partial(laid_out, spec)) for spec in self.layout.unit_arrays]
 
     def _put_shards(
         self,
@@ -177,13 +175,25 @@ class StoreWriter:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class _Shard:
-    """A shard in memory."""
+    """A shard in memory, laid out and hashed where it is first asked for; one thread's."""
 
-    spec: ArraySpec
-    parts: Sequence[bytes | memoryview]
-    entry: ObjectRecord
+    def __init__(
+        self, spec: ArraySpec, lay_out: Callable[[], Sequence[bytes | memoryview]]
+    ) -> None:
+        """Do nothing yet."""
+        self.spec = spec
+        self._lay_out = lay_out
+
+    @cached_property
+    def parts(self) -> Sequence[bytes | memoryview]:
+        """Its pieces, in order."""
+        return self._lay_out()
+
+    @cached_property
+    def entry(self) -> ObjectRecord:
+        """Its checksum and size."""
+        return _entry(self.parts)
 
 
 def uncommitted(writer: StoreWriter, plan: Plan) -> list[Unit]:
@@ -261,16 +271,21 @@ def _put_shard(
     A unit's first shard goes to its place in the grid. One that is there already (an orphan's, or
     a second job's) is taken where it agrees with ours.
     """
-    spec, parts, entry = shard.spec, shard.parts, shard.entry
+    spec, parts = shard.spec, shard.parts
     if first:
         place = spec.file_key(unit)
-        if objects.create(place, parts):
+        with ThreadPoolExecutor(1) as beside:  # both let other threads run
+            hashed = beside.submit(lambda: shard.entry)
+            created = objects.create(place, parts)
+            entry = hashed.result()
+        if created:
             return place, entry
         there = objects.read(place)
         found = _entry([there])
         if found == entry or shards_agree(there, parts, spec.grid, spec.dtype):
             return place, found
         _log.info("%s: a shard that is nobody's does not fit; writing another", place)
+    entry = shard.entry
     key = spec.own_key(unit, entry.sha256)
     if not objects.create(key, parts) and _entry([objects.read(key)]) != entry:
         objects.replace(key, parts)  # damaged: whoever writes this name writes these bytes

@@ -1,10 +1,13 @@
-"""A unit's write from float32 beside a plain write and fsync of the same bytes, in turns.
+"""A unit's write beside a plain write and fsync of the same bytes, in turns.
 
 python tests/benchmarks/bench_unit_write.py [scenes]
+
+From float32, as an encoder gives it, and from float16 that is ready.
 """
 
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,14 +25,18 @@ from vega3d.pipeline.store.scene_arrays import SceneArrays
 GRID = (14, 14)
 
 
-def bench(folder: Path, scenes: int, views: int, channels: int, repeats: int) -> dict[str, float]:
+def bench(
+    folder: Path, scenes: int, views: int, channels: int, repeats: int, dtype: str = "float32"
+) -> dict[str, float]:
     """Return medians of seconds of both, and their ratio by pairs."""
     rng = np.random.default_rng(0)
     names = [f"s{index}" for index in range(scenes)]
     arrays = [
         SceneArrays(
             scene_id=name,
-            features={"b1": rng.standard_normal((views, *GRID, channels), dtype=np.float32)},
+            features={
+                "b1": rng.standard_normal((views, *GRID, channels), dtype=np.float32).astype(dtype)
+            },
             view_ids=tuple(map(str, range(views))),
             coverage=np.ones((views, *GRID), dtype=np.float32),
         )
@@ -53,6 +60,7 @@ def bench(folder: Path, scenes: int, views: int, channels: int, repeats: int) ->
             os.fsync(file.fileno())
         plain.append(time.perf_counter() - start)
         (folder / "plain").unlink()
+        shutil.rmtree(folder / f"s{turn}")
     return {
         "unit_s": statistics.median(ours[1:]),
         "plain_s": statistics.median(plain[1:]),
@@ -69,4 +77,6 @@ def test_the_benchmark_runs_on_tiny_sizes(tmp_path: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=".") as scratch:
         count = int(sys.argv[1]) if len(sys.argv) > 1 else 4
-        print(json.dumps(bench(Path(scratch), count, 32, 1536, 5)))
+        for dtype in ("float32", "float16"):
+            found = bench(Path(scratch), count, 32, 1536, 9, dtype)
+            print(dtype, json.dumps({name: round(value, 3) for name, value in found.items()}))

@@ -459,8 +459,9 @@ def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
     tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stores that an older version imported hold the filler."""
-    for module in (imports, scene_arrays):
-        monkeypatch.setattr(module, "without_unseen", lambda given: given)
+    monkeypatch.setattr(imports, "without_unseen", lambda given: given)
+    everything = lambda _scene, features: np.ones(features.shape[:3], dtype=bool)  # noqa: E731
+    monkeypatch.setattr(scene_arrays, "seen_tokens", everything)
     one = scene(1)
     one["features"]["k300_b20"][:, 0] = filler
     coverage = np.ones((VIEWS, *GRID), dtype=np.float32)

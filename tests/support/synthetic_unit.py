@@ -108,6 +108,7 @@ class SyntheticWorker:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
+        ahead: object = None,
     ) -> ComputedUnit:
         with computing:
             beat()

@@ -110,12 +110,16 @@ def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_the_same_run_twice_is_the_same_bit_for_bit(stores: object, tmp_path: Path) -> None:
-    runs = [replace(QUICK, workers=0), replace(QUICK, workers=3, prefetch=2, cache_bytes=1 << 20)]
+    runs = [
+        replace(QUICK, workers=0),
+        replace(QUICK, workers=3, prefetch=2, cache_bytes=1 << 20),
+        replace(QUICK, workers=2, keep_features="always"),
+    ]
     for index, run in enumerate(runs):
         fit(stores.prior, stores.semantic, tmp_path / str(index), CONFIG, run)
-    assert losses(tmp_path / "0") == losses(tmp_path / "1")
-    weights = [(tmp_path / str(i) / "last.safetensors").read_bytes() for i in range(2)]
-    assert weights[0] == weights[1]
+    assert losses(tmp_path / "0") == losses(tmp_path / "1") == losses(tmp_path / "2")
+    weights = [(tmp_path / str(i) / "last.safetensors").read_bytes() for i in range(3)]
+    assert weights[0] == weights[1] == weights[2]
 
 
 @pytest.mark.slow

@@ -23,12 +23,14 @@ from vega3d.train.batch import Batch
 from vega3d.train.chunks import DirectChunks, StoredChunks, bytes_of, open_chunks
 from vega3d.train.config import TrainConfig
 from vega3d.train.gates import read_gates
-from vega3d.train.loader import FeatureCache, Loader
+from vega3d.train.kept import keeps
+from vega3d.train.loader import Loader, kept_features
 from vega3d.train.order import Sample, SceneViews, TrainOrder, scoring_samples, split_scenes
 from vega3d.train.pairing import pair_stores
 from vega3d.train.processes import Processes
 from vega3d.train.rundir import plan_run
 from vega3d.train.scoring import score_model
+from vega3d.train.streams import FeatureCache
 
 CONFIG = TrainConfig(views_per_sample=3, batch_size=4)
 
@@ -273,6 +275,30 @@ def test_batches_do_not_depend_on_workers_or_cache(
         count += 1
     assert count == 8
     assert cache.size_bytes <= cache_bytes
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_batches_of_kept_features_are_those_that_are_read(stores: object, workers: int) -> None:
+    pairing = pair_stores(stores.prior, stores.semantic)
+    asked = requests(pairing, 8)
+    kept = kept_features(pairing, "always", torch.device("cpu"))
+    loader = Loader(pairing, min_depth_share=0.5, workers=workers, kept=kept)
+    plain = Loader(pairing, min_depth_share=0.5, workers=0)
+    for mine, theirs in zip(loader.batches(asked), plain.batches(asked), strict=True):
+        for field in fields(Batch):
+            if isinstance(value := getattr(theirs, field.name), torch.Tensor):
+                torch.testing.assert_close(
+                    getattr(mine, field.name), value, rtol=0, atol=0, equal_nan=True
+                )
+
+
+def test_features_are_kept_on_a_gpu_where_they_fit() -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert keeps("auto", 59, gpu, free=lambda: 100)
+    assert not keeps("auto", 61, gpu, free=lambda: 100)
+    assert not keeps("never", 1, gpu, free=lambda: 100)
+    assert not keeps("auto", 1, cpu)
+    assert keeps("always", 10**15, cpu)
 
 
 @pytest.mark.slow

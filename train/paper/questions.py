@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from vega3d.evaluate.cells import gather_tokens
 from vega3d.evaluate.config import ScoreConfig
-from vega3d.evaluate.matching import RECALL_COUNTS, ViewPairs, recall_counts
+from vega3d.evaluate.matching import RECALL_COUNTS, ViewPairs, match
 from vega3d.evaluate.probes.readout import BATCH, fit_mlp
 from vega3d.pipeline.store.store import open_store
 from vega3d.train.pretrain.answers import Answers, room_answers
@@ -167,7 +167,7 @@ def _matching(parts: Sequence[Tensor], rooms: Rooms, fitted: int) -> np.ndarray:
     recalls = []
     for room in range(fitted, len(joined)):
         tokens = gather_tokens(joined[room], rooms.xyz[room].numpy(), rooms.deep[room])
-        counts = recall_counts({"all": tokens.unit}, tokens, pairs, config)["all"].overall[0]
+        counts = match({"all": tokens.unit}, tokens, pairs, config)[1]["all"].overall[0]
         told = dict(zip(RECALL_COUNTS, counts, strict=True))
         recalls.append(told["nearest"] / told["possible"] if told["possible"] else np.nan)
     return np.array(recalls)

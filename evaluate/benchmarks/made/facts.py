@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.rooms.furniture import Part
 from vega3d.pipeline.scenes.rooms.rooms import Rooms
-from vega3d.pipeline.scenes.rooms.truth import boxes, phrase, view_truth
+from vega3d.pipeline.scenes.rooms.truth import boxes, phrase, things_seen
 
 SEEN_SHARE = 0.004
 """Share of a view's pixels from which on a thing is seen; fewer is a glimpse."""
@@ -125,7 +125,7 @@ def room_facts(rooms: Rooms, scene_id: str) -> Facts:
 
 
 def _shares(film: Film, index: int) -> Float64[np.ndarray, " T"]:
-    thing = view_truth(film, index).thing
+    thing = things_seen(film, index)
     counts = np.bincount(thing[thing >= 0], minlength=len(film.room.things))
     return counts / thing.size
 

@@ -38,3 +38,29 @@ class Question:
 
     more: dict[str, Any] = field(default_factory=dict)
     """Fields of the benchmark's own, such as a situation's pose."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asker:
+    """Asks one benchmark's questions about one room."""
+
+    benchmark: str
+    scene_id: str
+    more: dict[str, Any] = field(default_factory=dict)
+    """Of all its questions, such as where someone stands."""
+
+    def __call__(
+        self, template: str, needs: Needs, text: str, answer: str, options: tuple[str, ...] = ()
+    ) -> Question:
+        """Return a question; VSI-Bench's templates are its question types."""
+        return Question(
+            benchmark=self.benchmark,
+            scene_id=self.scene_id,
+            template=template,
+            needs=needs,
+            text=text,
+            answer=answer,
+            options=options,
+            kind=template if self.benchmark == "vsi" else "",
+            more=self.more,
+        )

@@ -6,7 +6,7 @@ from itertools import combinations, pairwise, permutations
 import numpy as np
 
 from vega3d.evaluate.benchmarks.made.facts import Facts, Known
-from vega3d.evaluate.benchmarks.made.question import Needs, Question
+from vega3d.evaluate.benchmarks.made.question import Asker, Question
 from vega3d.evaluate.benchmarks.made.relations import (
     bearing,
     can_stand,
@@ -22,35 +22,36 @@ _MIN_GAP_M = 0.3  # a relative error needs something to be relative to
 
 def vsi(facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
     """Yield questions of all eight tasks; `rng` draws what is offered, and in which order."""
-    yield from _numbers(facts)
-    yield from _near(facts, rng)
-    yield from _directions(facts)
-    yield from _order(facts, rng)
+    ask = Asker(benchmark="vsi", scene_id=facts.scene_id)
+    yield from _numbers(ask, facts)
+    yield from _near(ask, facts, rng)
+    yield from _directions(ask, facts)
+    yield from _order(ask, facts, rng)
 
 
-def _numbers(facts: Facts) -> Iterator[Question]:
+def _numbers(ask: Asker, facts: Facts) -> Iterator[Question]:
     for members in facts.several():
         text = f"How many {members[0].label}(s) are in this room?"
-        yield _ask(facts, "object_counting", "both", text, str(len(members)))
+        yield ask("object_counting", "both", text, str(len(members)))
     for a, b in combinations(facts.named(), 2):
         if (gap := gap_m(a.box, b.box)) >= _MIN_GAP_M:
             text = (
                 "Measuring from the closest point of each object's box, what is the distance "
                 f"between the {a.name} and the {b.name} (in meters)?"
             )
-            yield _ask(facts, "object_abs_distance", "geometry", text, f"{gap:.2f}")
+            yield ask("object_abs_distance", "geometry", text, f"{gap:.2f}")
     for thing in facts.named():
         text = (
             "What is the length of the longest dimension (length, width, or height) of the "
             f"{thing.name}, measured in centimeters?"
         )
         longest = str(round(100 * max(thing.own_size)))
-        yield _ask(facts, "object_size_estimation", "geometry", text, longest)
+        yield ask("object_size_estimation", "geometry", text, longest)
     text = "What is the size of this room (in square meters)?"
-    yield _ask(facts, "room_size_estimation", "geometry", text, f"{facts.floor_m2:.1f}")
+    yield ask("room_size_estimation", "geometry", text, f"{facts.floor_m2:.1f}")
 
 
-def _near(facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
+def _near(ask: Asker, facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
     named = facts.named()
     for anchor in named:
         others = [thing for thing in named if thing is not anchor]
@@ -66,13 +67,13 @@ def _near(facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
                 f"({names}) is the closest to the {anchor.name}?"
             )
             options = tuple(thing.name for thing in four)
-            yield _ask(facts, "object_rel_distance", "geometry", text, closest.name, options)
+            yield ask("object_rel_distance", "geometry", text, closest.name, options)
 
 
 _THREE, _FOUR = ("left", "right", "back"), ("front-left", "front-right", "back-left", "back-right")
 
 
-def _directions(facts: Facts) -> Iterator[Question]:
+def _directions(ask: Asker, facts: Facts) -> Iterator[Question]:
     for stand, face, other in permutations(facts.named(), 3):
         if not can_stand(stand, face, other) or not can_stand(face, other):
             continue
@@ -87,11 +88,11 @@ def _directions(facts: Facts) -> Iterator[Question]:
                 named = ", ".join(options[:-1]) + f" or {options[-1]}"
                 text = f"{pose}{other.name} to my {named}?"
                 kind = f"object_rel_direction_{level}"
-                yield _ask(facts, kind, "geometry", text, words, options)
-        yield from _route(facts, stand, face, other)
+                yield ask(kind, "geometry", text, words, options)
+        yield from _route(ask, stand, face, other)
 
 
-def _route(facts: Facts, start: Known, first: Known, goal: Known) -> Iterator[Question]:
+def _route(ask: Asker, start: Known, first: Known, goal: Known) -> Iterator[Question]:
     """Yield the turn at the first stop of a walk from one thing by way of another to a third."""
     # Who has walked from `start` to `first` looks away from `start`.
     turn = bearing(first, start, goal)
@@ -105,10 +106,10 @@ def _route(facts: Facts, start: Known, first: Known, goal: Known) -> Iterator[Qu
     )
     options = tuple(f"Turn {word.capitalize()}" for word in _THREE)
     answer = f"Turn {words.capitalize()}"
-    yield _ask(facts, "route_planning", "geometry", text, answer, options)
+    yield ask("route_planning", "geometry", text, answer, options)
 
 
-def _order(facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
+def _order(ask: Asker, facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
     firsts = facts.first_sights()
     for _ in range(12):
         if len(firsts) < 4:
@@ -127,24 +128,4 @@ def _order(facts: Facts, rng: np.random.Generator) -> Iterator[Question]:
             f"video: {', '.join(labels)}?"
         )
         options = tuple(offered[i] for i in rng.permutation(4))
-        yield _ask(facts, "obj_appearance_order", "appearance", text, offered[0], options)
-
-
-def _ask(
-    facts: Facts,
-    kind: str,
-    needs: Needs,
-    text: str,
-    answer: str,
-    options: tuple[str, ...] = (),
-) -> Question:
-    return Question(
-        benchmark="vsi",
-        scene_id=facts.scene_id,
-        template=kind,
-        needs=needs,
-        text=text,
-        answer=answer,
-        options=options,
-        kind=kind,
-    )
+        yield ask("obj_appearance_order", "appearance", text, offered[0], options)

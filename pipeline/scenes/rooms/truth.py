@@ -101,6 +101,11 @@ def view_truth(film: Film, index: int) -> ViewTruth:
     )
 
 
+def things_seen(film: Film, index: int) -> Int64[np.ndarray, "h w"]:
+    """Return `thing` of a view's truth alone, in half of the time."""
+    return _things(film, film.cast(index)[1])
+
+
 def label_cells(
     label: UInt8[np.ndarray, "h w"], grid: tuple[int, int]
 ) -> tuple[Int64[np.ndarray, "gh gw"], Float32[np.ndarray, "gh gw"]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vega3d.pipeline.store.moments import scene_moments
-from vega3d.pipeline.store.one_pass import channel_absmax
+from vega3d.pipeline.store.one_pass import channel_absmax, rounded
 
 
 def plain_moments(features: np.ndarray) -> np.ndarray:
@@ -51,3 +51,28 @@ def test_the_largest_of_each_channel_is_that_of_what_is_seen() -> None:
     values[4, 2] = np.nan
     assert np.isnan(channel_absmax(values, seen)).tolist() == [c == 2 for c in range(7)]
     assert channel_absmax(values, ~(seen | True)).tolist() == [0.0] * 7
+
+
+def test_rounding_to_halves_gives_the_bits_of_numpy() -> None:
+    """Every half, every middle between two, and the float32 on both sides of each; both signs."""
+    halves = np.arange(0x7BFF, dtype=np.uint16).view(np.float16).astype(np.float32)
+    above = np.arange(1, 0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    points = np.concatenate([halves, (halves + above) / 2, [1e-45, 1e-38, 65504]])
+    both = np.concatenate([points, -points]).astype(np.float32)
+    values = np.stack([np.nextafter(both, -np.inf), both, np.nextafter(both, np.inf)])
+    values[np.abs(values) > 65504] = 0
+    stored, absmax = rounded(values, np.ones(3, dtype=bool))
+    np.testing.assert_array_equal(stored.view(np.uint16), values.astype("f2").view(np.uint16))
+    np.testing.assert_array_equal(absmax, np.abs(values).max(axis=0))
+
+
+def test_a_token_that_nobody_saw_is_rounded_to_nan_and_not_looked_at() -> None:
+    values = np.full((3, 5), 1e9, dtype=np.float32)
+    values[1] = np.arange(5)
+    stored, absmax = rounded(values, np.array([False, True, False]))
+    assert absmax.tolist() == [0, 1, 2, 3, 4]
+    assert np.isnan(stored).all(axis=1).tolist() == [True, False, True]
+    values[1, 2] = np.nan
+    assert np.isnan(rounded(values, np.array([False, True, False]))[1]).tolist() == [
+        channel == 2 for channel in range(5)
+    ]

@@ -1,0 +1,138 @@
+"""What is counted of two views' tokens and cells, given every token's cosine with every other.
+
+Compiled: each table of cosines is looked at twice, and no table beside it is made. Letters: N and
+K tokens of the two views, A and B their cells, T thresholds.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    made: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return made
+
+
+@_compiled
+def bins_of(cosine: Float64[np.ndarray, " N"], margin: float, bins: int) -> Int[np.ndarray, " N"]:
+    """Return the histogram bin of each cosine: equal bins of the distance on the sphere."""
+    found = np.empty(len(cosine), np.int64)
+    for n in range(len(cosine)):
+        chord = np.sqrt(max(2.0 * (1.0 - margin - cosine[n]), 0.0))
+        found[n] = max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
+    return found
+
+
+@_compiled
+def raw_of_centred(
+    cosine: Float[np.ndarray, "N K"],
+    lengths: tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " K"]],
+    along: tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " K"]],
+    out: Float[np.ndarray, "N K"],
+) -> None:
+    """Write the cosines of tokens before their mean m was taken off.
+
+    Args:
+        cosine: Of the tokens u - m.
+        lengths: |u - m|.
+        along: (u - m/2) m, so that u v = |u - m| |v - m| cosine + the two of these.
+        out: Where they are written; no less exact than a product of the tokens themselves.
+    """
+    for n in range(cosine.shape[0]):
+        for k in range(cosine.shape[1]):
+            out[n, k] = lengths[0][n] * lengths[1][k] * cosine[n, k] + (along[0][n] + along[1][k])
+
+
+@_compiled
+def add_to_histograms(
+    cosine: Float[np.ndarray, "N K"],
+    first: tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " starts"], Int[np.ndarray, " A"]],
+    second: tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " starts"], Int[np.ndarray, " B"]],
+    scales: tuple[Float64[np.ndarray, " A"], Float64[np.ndarray, " B"]],
+    margin: float,
+    every: Int[np.ndarray, " bins"],
+    matched: Int[np.ndarray, " bins"],
+) -> None:
+    """Count the cosines of all pairs of cells, and those of one voxel once more.
+
+    Args:
+        cosine: Of the tokens.
+        first: Tokens of the first view's cells, where each cell begins among them (the end is the
+            last), and the cells' voxels, rising.
+        second: The same of the second view.
+        scales: One over the length of the sum of each cell's tokens; 0 where it has none.
+        margin: Cosines this close to 1 are in the last bin.
+        every: Counts to be added to.
+        matched: The same.
+    """
+    bins = len(every)
+    row = np.empty(cosine.shape[1])
+    place = np.empty(len(second[2]), np.int64)
+    other = 0
+    for a in range(len(first[2])):
+        row[:] = 0.0
+        for n in range(first[1][a], first[1][a + 1]):
+            of_token = cosine[first[0][n]]
+            for k in range(len(row)):
+                row[k] += of_token[k] * scales[0][a]
+        for b in range(len(second[2])):
+            value = 0.0
+            for k in range(second[1][b], second[1][b + 1]):
+                value += row[second[0][k]]
+            chord = np.sqrt(max(2.0 * (1.0 - margin - value * scales[1][b]), 0.0))
+            place[b] = max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
+        for b in range(len(second[2])):
+            every[place[b]] += 1
+        while other < len(second[2]) and second[2][other] < first[2][a]:
+            other += 1
+        if other < len(second[2]) and second[2][other] == first[2][a]:
+            matched[place[other]] += 1
+
+
+@_compiled
+def near_counts(
+    first: Float64[np.ndarray, "N 3"],
+    second: Float64[np.ndarray, "K 3"],
+    squared_m: Float64[np.ndarray, " T"],
+) -> tuple[Int[np.ndarray, "T N"], Int[np.ndarray, "T K"]]:
+    """Count, for each token, the other view's tokens within each threshold."""
+    of_first = np.zeros((len(squared_m), len(first)), np.int64)
+    of_second = np.zeros((len(squared_m), len(second)), np.int64)
+    largest = squared_m.max()
+    for n in range(len(first)):
+        for k in range(len(second)):
+            squared = 0.0
+            for axis in range(3):
+                apart = first[n, axis] - second[k, axis]
+                squared += apart * apart
+            if squared <= largest:
+                for t in range(len(squared_m)):
+                    if squared <= squared_m[t]:
+                        of_first[t, n] += 1
+                        of_second[t, k] += 1
+    return of_first, of_second
+
+
+@_compiled
+def nearest_both_ways(
+    cosine: Float[np.ndarray, "N K"],
+) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " K"]]:
+    """Return each token's most alike one of the other view; the first where several are."""
+    best = np.zeros(cosine.shape[0], np.int64)
+    back = np.zeros(cosine.shape[1], np.int64)
+    highest = cosine[0].copy()
+    for n in range(cosine.shape[0]):
+        row = cosine[n]
+        top = row[0]
+        for k in range(len(row)):
+            if row[k] > top:
+                top = row[k]
+                best[n] = k
+            if row[k] > highest[k]:
+                highest[k] = row[k]
+                back[k] = n
+    return best, back

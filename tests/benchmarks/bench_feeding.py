@@ -1,0 +1,64 @@
+"""Whether a model is kept busy: captures of ScanNet's sizes through a stage that waits.
+
+    python tests/benchmarks/bench_feeding.py [scenes] [views a scene] [ms a view]
+
+See `pipeline/feeding.py` for the stage. Without a third argument it is as slow as these cores can
+feed, 1.05 times what a view takes them; the cores that 10 ms a view would ask for are told.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from vega3d.pipeline.feeding import IMAGE, feed, write_captures
+
+GPU_S = 0.010
+
+
+def link_scenes(folder: Path, scenes: int, views: int, size: tuple[int, int]) -> Path:
+    """Write two captures, and return a folder of so many scenes whose files are links to theirs."""
+    write_captures(folder / "two", views, size)
+    both = sorted((folder / "two").iterdir())
+    for index in range(scenes):
+        for path in both[index % 2].rglob("*.*"):
+            place = folder / "captures" / f"s{index:05d}" / path.relative_to(both[index % 2])
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, place)
+    return folder / "captures"
+
+
+def bench(folder: Path, scenes: int, views: int, stage_s: float) -> dict[str, object]:
+    """Measure what a view takes, then how busy a stage is kept; 0 s: one that can be fed."""
+    few = link_scenes(folder / "few", max(2, scenes // 10), views, IMAGE)
+    feed(few, folder / "warm", views)  # compiles
+    free = feed(few, folder / "free", views)
+    stage_s = stage_s or free.wall_s / free.views * 1.05
+    captures = link_scenes(folder / "all", scenes, views, IMAGE)
+    found = feed(captures, folder / "out", views, stage_s, scenes_per_unit=4)
+    return {
+        "cores_here": len(os.sched_getaffinity(0)),
+        "without_a_stage": asdict(free),
+        "stage_s_per_view": stage_s,
+        "cores_for_10_ms_a_view": found.cpu_s_per_view / GPU_S,
+        "with_it": asdict(found),
+    }
+
+
+def test_a_stage_is_kept_busy_across_scenes_and_units(tmp_path: Path) -> None:
+    """Units of one scene each: reading goes on while the stage is held, or it would wait."""
+    captures = link_scenes(tmp_path, 6, 2, (96, 128))
+    feed(captures, tmp_path / "warm", 2)
+    alone = feed(captures, tmp_path / "alone", 2)
+    stage_s = alone.wall_s / alone.views  # as long as all the rest: one after the other is half
+    found = max(feed(captures, tmp_path / f"out{i}", 2, 2 * stage_s).efficiency for i in range(2))
+    assert found > 0.72
+
+
+if __name__ == "__main__":
+    words = sys.argv[1:]
+    scenes, views, ms = (float(word) for word in (*words, *("200", "8", "0")[len(words) :]))
+    with tempfile.TemporaryDirectory() as name:
+        print(json.dumps(bench(Path(name), int(scenes), int(views), ms / 1000), indent=1))

@@ -1,0 +1,55 @@
+"""Compiled resizing and pooling, against Pillow and against sums of numpy's."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vega3d.pipeline.backbones.grid import plan_placement, pool_to_grid, pooling_weights
+from vega3d.pipeline.backbones.resampling import resize
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("image", "size", "margins"),
+    [
+        ((121, 162), (60, 80), (0.0, 0.0)),
+        ((97, 131), (97, 131), (0.0, 0.0)),
+        ((60, 80), (121, 160), (0.0, 0.0)),  # taken from the middle of what follows
+        ((150, 83), (60, 33), (3.3, 0.0)),  # a box that 32 bits round
+        ((83, 125), (64, 96), (0.0, 0.25)),
+        ((70, 900), (7, 90), (0.0, 0.0)),
+        ((200, 40), (20, 30), (0.0, 0.0)),  # axes unlike: Pillow's own
+    ],
+)
+def test_resizes_to_the_bytes_of_pillow(
+    image: tuple[int, int], size: tuple[int, int], margins: tuple[float, float]
+) -> None:
+    noise = RNG.integers(0, 256, (*image, 3), dtype=np.uint8)
+    box = (margins[1], margins[0], image[1] - margins[1], image[0] - margins[0])
+    for pixels in (noise, np.where(noise > 127, 255, 0).astype(np.uint8)):  # the latter overshoots
+        for name, kind in (("bicubic", Image.BICUBIC), ("box", Image.BOX)):
+            expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], kind, box=box))
+            np.testing.assert_array_equal(resize(pixels, size, name, box), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+def test_pools_to_the_bits_of_products_in_float64(fit: str) -> None:
+    """In the store's float16 always; in float32 where a BLAS fuses products as we do."""
+    where = plan_placement(97, 131, (128, 96), fit).token_map(16)  # type: ignore[arg-type]
+    features = RNG.standard_normal((2, 8, 6, 33)).astype(np.float32)
+    rows, cols, coverage = pooling_weights(where, 97, 131, (4, 3))
+    wide = np.einsum("ih,jw,vhwc->vijc", rows, cols, features.astype(np.float64))
+    expected = np.where(coverage[..., None] > 0, wide, np.nan)
+    found, _ = pool_to_grid(features, where, 97, 131, (4, 3))
+    np.testing.assert_allclose(found, expected, rtol=2e-7, atol=1e-8)
+    stored = expected.astype(np.float32).astype(np.float16)
+    np.testing.assert_array_equal(found.astype(np.float16), stored)
+
+
+def test_what_no_cell_looks_at_is_not_read() -> None:
+    where = plan_placement(60, 120, (96, 96), "pad").token_map(16)
+    features = np.ones((1, 6, 6, 4), dtype=np.float32)
+    features[:, 0] = np.inf  # of the padding alone
+    found, _ = pool_to_grid(features, where, 60, 120, (2, 2))
+    np.testing.assert_array_equal(found, 1)

@@ -1,0 +1,111 @@
+"""A model is kept fed: what goes on beside it, in which order, and what views cost."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vega3d.pipeline import read_scenes
+from vega3d.pipeline.backbones.backbone import Pooled
+from vega3d.pipeline.backbones.controls import RandomConfig
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.extract import open_for
+from vega3d.pipeline.feeding import Waiting, feed, write_captures
+from vega3d.pipeline.scenes.crew import in_order
+from vega3d.pipeline.scenes.scene import Scene, SceneEntry
+from vega3d.pipeline.worker import UnitWriter, run_inline
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class Watched:
+    """A source that says when a scene is begun, and hides that its views may be read at once."""
+
+    captures: str
+    begun: dict[str, threading.Event] = field(default_factory=dict)
+
+    def entries(self) -> Sequence[SceneEntry]:
+        found = read_scenes(self.captures).entries()
+        self.begun = {entry.scene_id: threading.Event() for entry in found}
+        return found
+
+    def read(self, scene_id: str) -> Scene:
+        self.begun[scene_id].set()
+        scene = read_scenes(self.captures).read(scene_id)
+        return replace(scene, views=tuple(replace(v, is_independent=False) for v in scene.views))
+
+
+@dataclass
+class Eager(Waiting):
+    """Computes a scene only once the next one is being read."""
+
+    source: Watched | None = None
+    waited: list[bool] = field(default_factory=list)
+
+    def begin_pooled(
+        self, rgb: np.ndarray, grid: tuple[int, int], *, scene_id: str, view_ids: Sequence[str]
+    ) -> Callable[[], Pooled]:
+        names = list(self.source.begun)
+        following = names[names.index(scene_id) + 1 :][:1]
+        self.waited += [self.source.begun[name].wait(PATIENCE_S) for name in following]
+        values = np.zeros((len(rgb), *grid, self.channels), dtype=np.float32)
+        return lambda: ({self.taps[0]: values}, np.ones(grid, dtype=np.float32))
+
+
+def writer_of(source: object, out: Path) -> tuple[UnitWriter, object]:
+    config = ExtractConfig(backbone=RandomConfig(), num_views=2, scenes_per_shard=1)
+    plan, model, store = open_for(source, str(out), config, Numerics(threads=1), "")
+    return UnitWriter(source, model, store), plan
+
+
+def test_the_next_units_scene_is_read_while_this_one_is_computed(tmp_path: Path) -> None:
+    write_captures(tmp_path / "captures", 2, (48, 64))
+    source = Watched(str(tmp_path / "captures"))
+    writer, plan = writer_of(source, tmp_path / "store")
+    stage = Eager(0.0, taps=("noise",), channels=writer.model.facts.channels, source=source)
+    stage.taps = tuple(writer.model.facts.taps)
+    writer.__dict__["backbone"] = stage
+    source.begun = {name: threading.Event() for name in source.begun}
+    results = list(run_inline(writer, plan.units))
+    assert [result.failures for result in results] == [{}, {}]
+    assert stage.waited == [True]
+
+
+def test_views_read_at_once_give_the_same_store(tmp_path: Path) -> None:
+    write_captures(tmp_path / "captures", 5, (48, 64))
+    digests = set()
+    for source in (Watched(str(tmp_path / "captures")), read_scenes(str(tmp_path / "captures"))):
+        writer, plan = writer_of(source, tmp_path / type(source).__name__)
+        list(run_inline(writer, plan.units))
+        digests.add(writer.store.committed(plan.units[0]).scenes[0].content_sha256)
+    assert len(digests) == 1
+
+
+def test_a_fed_run_says_what_views_cost(tmp_path: Path) -> None:
+    write_captures(tmp_path / "captures", 2, (48, 64))
+    fed = feed(tmp_path / "captures", tmp_path / "store", 2, 0.01)
+    assert fed.views == 4
+    assert fed.cpu_s_per_view > 0
+    assert 0.04 / fed.wall_s <= fed.efficiency < 1
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_work_of_several_threads_comes_in_order_and_ends_with_an_error(threads: int) -> None:
+    done: list[int] = []
+
+    def square(number: int) -> int:
+        if number == 6:
+            raise ValueError("six")
+        done.append(number)
+        return number * number
+
+    taken = in_order(square, range(100), threads)
+    assert [next(taken) for _ in range(6)] == [0, 1, 4, 9, 16, 25]
+    with pytest.raises(ValueError, match="six"):
+        next(taken)
+    assert max(done) <= 6 + threads + 1  # and nothing after it but what was begun
