@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "pipeline/scenes": {"pipeline/scenes", "pipeline/scenes/rooms"},
     "pipeline/scenes/rooms": {"pipeline/scenes", "pipeline/scenes/rooms"},
     "pipeline/backbones": {"pipeline/backbones"},
+    "pipeline/backbones/small": {"pipeline/backbones", "pipeline/backbones/small"},
     "pipeline/store": {"pipeline/store"},
     "evaluate": {"evaluate", "pipeline", "pipeline/store"},
     "evaluate/benchmarks": {"evaluate", "evaluate/benchmarks", "pipeline"},
@@ -26,6 +27,15 @@ MAY_IMPORT = {
         "evaluate/benchmarks",
         "evaluate/benchmarks/made",
         "pipeline/scenes/rooms",
+    },
+    "evaluate/encoders": {  # the one room of evaluate that runs encoders
+        "evaluate",
+        "evaluate/encoders",
+        "evaluate/probes",
+        "pipeline",
+        "pipeline/backbones",
+        "pipeline/backbones/small",
+        "pipeline/scenes",
     },
     "evaluate/probes": {
         "evaluate",

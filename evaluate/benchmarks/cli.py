@@ -1,6 +1,7 @@
-"""`vega3d-benchmark`: official metrics of prediction files, and files made of procedural rooms.
+"""`vega3d-benchmark`: official metrics of prediction files, files made of rooms, encoders compared.
 
-Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file.
+Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file, 3 done, but some encoders or scenes
+gave nothing and are named.
 """
 
 import logging
@@ -10,7 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.evaluate.benchmarks.config import BENCHMARKS, MakingConfig, ScoringConfig
+from vega3d.evaluate.encoders.config import EncodersConfig
+from vega3d.evaluate.probes.config import ProbeConfig
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.cli_running import by_device
 from vega3d.pipeline.commands import (
+    SOME_FAILED,
     check_out,
     exit_on_sigterm,
     print_result,
@@ -94,6 +100,37 @@ def desk(
     with resumable():
         result = write_paper(out, config)
     print_result(result)
+
+
+@app.command(fill=by_device)
+def encoders(
+    scenes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENES", help="Folders, shards or rooms:N; each, or NAME=PLACE, is a section."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder of encoders.html and all behind it.")],
+    config: EncodersConfig,
+    probing: ProbeConfig,
+    numerics: Numerics,
+    dry_run: DryRun = False,
+) -> None:
+    """Extract, score and probe every encoder side by side; run the same command again to go on."""
+    check_out(out)
+    start_logging(logging.WARNING, "%(message)s")
+    logging.getLogger("vega3d").setLevel(logging.INFO)
+    from vega3d.evaluate.encoders.choosing import told_of
+    from vega3d.evaluate.encoders.comparison import compare_encoders
+
+    if dry_run:
+        print_result({"scenes": scenes, "encoders": told_of(config)})
+        return
+    with resumable():
+        result = compare_encoders(scenes, out, config, numerics, probing=probing)
+    print_result(result)
+    if result["failed"]:
+        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()
