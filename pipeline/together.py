@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.sharing import sharing
 from vega3d.pipeline.changes import find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import TransientError, UsageError
@@ -180,18 +181,19 @@ class TogetherWriter:
         reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
         for read in reading.scenes(ahead.begin if ahead else lambda: None):
             known: Known = {}
-            for out, part in parts.items():
-                if part.error or read.scene.scene_id not in part.unit.todo:
-                    continue
-                with computing:
+            with sharing():
+                for out, part in parts.items():
+                    if part.error or read.scene.scene_id not in part.unit.todo:
+                        continue
+                    with computing:
+                        beat()
+                        try:
+                            self.writers[out].add(read, part.computed, known)
+                        except TransientError:
+                            raise
+                        except Exception as error:
+                            part.error = _told(out, unit, error)
                     beat()
-                    try:
-                        self.writers[out].add(read, part.computed, known)
-                    except TransientError:
-                        raise
-                    except Exception as error:
-                        part.error = _told(out, unit, error)
-                beat()
         return parts
 
     def read(

@@ -13,6 +13,8 @@ from vega3d.pipeline.backbones.controls import PositionConfig, RandomConfig, Rgb
 from vega3d.pipeline.backbones.encoder import Views
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.registry import configured
+from vega3d.pipeline.backbones.twins import write_random_generator
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError, UsageError
 from vega3d.pipeline.extract import Summary, extract, open_for
@@ -88,6 +90,32 @@ def test_a_scene_s_images_are_opened_once_and_each_store_is_that_of_its_own_run(
         assert found[name].taps == by_itself.taps
         assert (found[name].committed, found[name].pending) == (3, 0)
         assert found[name].reprojection_m == by_itself.reprojection_m
+
+
+@pytest.mark.slow
+def test_a_vae_that_encoders_share_runs_once_a_scene_and_stores_are_those_of_their_own_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vega3d.pipeline.backbones.wan_frames import FrameEncoder
+
+    write_random_generator("desk", tmp_path / "weights", seed=0)
+    backbones = {
+        "prior": configured("desk", SIZE),
+        "twin": configured("desk", {**SIZE, "model": str(tmp_path / "weights")}),
+        "vae": configured("wan-vae", {**SIZE, "model": str(tmp_path / "weights")}),
+    }
+    for name, backbone in backbones.items():
+        alone(tmp_path / "alone" / name, backbone)
+    calls = []
+    forward = FrameEncoder.forward
+    monkeypatch.setattr(FrameEncoder, "forward", lambda *given: calls.append(1) or forward(*given))
+    together(tmp_path, backbones)
+    assert len(calls) == 3  # scenes, one batch each
+    for name in backbones:
+        mine, its_own = (open_store(str(p / name)) for p in (tmp_path, tmp_path / "alone"))
+        assert mine.digest() == its_own.digest()
+        for scene_id in mine.scene_ids:
+            np.testing.assert_array_equal(mine.features(scene_id), its_own.features(scene_id))
 
 
 @pytest.mark.slow

@@ -18,8 +18,10 @@ class PaperConfig:
     rooms: int = 80
     """Rooms that are scored; nothing is fitted on them."""
 
-    fitted: int = 60
-    """Rooms that probes and fusions are fitted on, of the same seed."""
+    fitted: int = 300
+    """Rooms that probes and fusions are fitted on, of the same seed. On few rooms a probe of two
+    streams side by side learns the rooms by heart: with 30, 60 and 100 of them (seed 102) depth
+    R2 of semantic + prior was 0.11, 0.22 and 0.26."""
 
     map_rooms: int = 24
     """Rooms of the maps over block and timestep: of another seed, so that a choice made from
@@ -37,8 +39,9 @@ class PaperConfig:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of probes and fusions, and of the random twins: each seed meets a twin of its own."""
 
-    epochs: int = 20
-    """Passes of a probe over the tokens that it is fitted on."""
+    epochs: int = 6
+    """Passes of a probe over the tokens that it is fitted on. With 20, depth R2 was lower by 0.03
+    to 0.07 on rooms of seed 102; classes were read better by 0.02."""
 
     map_timesteps: tuple[int, ...] = (100, 300, 500, 700, 900)
     """Columns of the maps."""

@@ -129,7 +129,15 @@ class GeneratorConfig:
     """Views of a step, in clips of 1, 3 or 5."""
 
     amp: bool = True
-    """Matrix products in bfloat16."""
+    """Matrix products in bfloat16: faster on a GPU and on a CPU that has instructions for it
+    (avx512_bf16 or amx_bf16), 6 times slower on any other."""
+
+    init: str = ""
+    """Folder, hub id or `desk`: a trained model of these sizes to go on from, with a new optimiser;
+    its VAE is taken as it is. "" begins with random weights."""
+
+    vae: str = ""
+    """Likewise, of which the VAE alone is taken, as it is; "" is that of `init`, or a new one."""
 
     seed: int = 0
     """Of weights, batches and noise."""
@@ -206,7 +214,12 @@ class SemanticConfig:
     """Pictures a step, each of another scene."""
 
     amp: bool = True
-    """Matrix products in bfloat16."""
+    """Matrix products in bfloat16: faster on a GPU and on a CPU that has instructions for it
+    (avx512_bf16 or amx_bf16), 6 times slower on any other."""
+
+    init: str = ""
+    """Folder, hub id or `desk`: a trained model of these sizes and its words to go on from, with a
+    new optimiser; "" begins with random weights."""
 
     seed: int = 0
     """Of weights, batches and noise."""

@@ -27,6 +27,7 @@ from vega3d.train.pretrain.config import GeneratorConfig, PretrainRun
 from vega3d.train.pretrain.loop import Place, compile_each, train
 from vega3d.train.pretrain.probes import GeneratorProbe, load_scored
 from vega3d.train.pretrain.saving import save_generator
+from vega3d.train.pretrain.starting import identity_of, take_weights
 from vega3d.train.processes import Processes, join_processes
 
 CLIP_LENGTHS = (1, 3, 5)
@@ -50,33 +51,40 @@ def pretrain_generator(out: str, config: GeneratorConfig, run: PretrainRun) -> d
         UsageError: `out` holds a run with another config.
     """
     torch.set_num_threads(run.threads)
-    folder, begun_s = Path(out), time.monotonic()
+    folder, begun_s, identity = Path(out), time.monotonic(), identity_of(config)
     with join_processes(run.device) as processes:
         if processes.is_first:
-            check_same(folder, config.identity())
+            check_same(folder, identity)
         vae, latents = _prepare(folder, config, run, processes)
         scored = load_scored(
             config, vae, processes.device, _views(config.choose, folder, config, run)
         )
-        decoding = _Decoding(vae, folder, config, run, processes)
-        place = Place(folder / "decoder", config.identity(), run, processes)
         ends_s = begun_s + 60 * run.max_minutes if run.max_minutes else math.inf
-        decoder_ends_s = time.monotonic() + _DECODER_SHARE * (ends_s - time.monotonic())
-        vae, _ = train(
-            vae, decoding.loss, decoding.score, config.decoder,
-            replace(place, ends_s=decoder_ends_s),
-        )  # fmt: skip
+        place = Place(folder / "transformer", identity, run, processes, ends_s)
         transformer = new_transformer(config)
+        if config.init:
+            take_weights(transformer, config.init, "transformer")
+        if not (config.vae or config.init):
+            vae = _train_decoder(vae, config, place)
         if run.compile:
             compile_each(transformer.blocks)
         transformer, steps = train(
             transformer, _Batches(latents, config, processes).loss, GeneratorProbe(scored, config),
-            config.transformer, replace(place, folder=folder / "transformer", ends_s=ends_s),
+            config.transformer, place,
         )  # fmt: skip
         if processes.is_first:
             save_generator(folder / "model", transformer, vae, config)
     scores = [line for line in read_metrics(folder / "transformer") if line["kind"] == "val"]
     return {"model": str(folder / "model"), "steps": steps, "transformer": scores[-1]}
+
+
+def _train_decoder(vae: AutoencoderKLWan, config: GeneratorConfig, place: Place) -> nn.Module:
+    """Return the VAE with a decoder that has learnt to undo the encoder."""
+    folder = place.folder.parent
+    decoding = _Decoding(vae, folder, config, place.run, place.processes)
+    ends_s = time.monotonic() + _DECODER_SHARE * (place.ends_s - time.monotonic())
+    place = replace(place, folder=folder / "decoder", ends_s=ends_s)
+    return train(vae, decoding.loss, decoding.score, config.decoder, place)[0]
 
 
 def new_transformer(config: GeneratorConfig) -> WanTransformer3DModel:
@@ -132,11 +140,11 @@ def _prepare(
     if processes.is_first:
         views = _views(config.scenes, folder, config, run)
         vae = _started_vae(folder, config, views)
-        _encode_all(vae, views, folder, processes)
+        _encode_all(vae, views, folder, config, processes)
     processes.gather(None)  # the others wait for the files
     views = _views(config.scenes, folder, config, run)
     vae = _started_vae(folder, config, views)
-    return vae, _encode_all(vae, views, folder, processes)
+    return vae, _encode_all(vae, views, folder, config, processes)
 
 
 def _views(
@@ -151,6 +159,9 @@ def _started_vae(
 ) -> AutoencoderKLWan:
     """Return the VAE whose encoder is the PCA of some of the views, the same in every process."""
     vae = images.new_vae(config.vae_width, config.vae_blocks, config.seed)
+    if trained := config.vae or config.init:
+        take_weights(vae, trained, "vae")
+        return images.for_pictures(vae)
     sample = np.concatenate([part[::5, ::6].reshape(-1, *part.shape[2:]) for part in views[:6]])
     kept = images.start_encoder(vae, sample[:240])
     _log.info("encoder: a PCA that keeps %.4f of the variance of its last level", kept)
@@ -158,7 +169,11 @@ def _started_vae(
 
 
 def _encode_all(
-    vae: AutoencoderKLWan, views: list[np.ndarray], folder: Path, processes: Processes
+    vae: AutoencoderKLWan,
+    views: list[np.ndarray],
+    folder: Path,
+    config: GeneratorConfig,
+    processes: Processes,
 ) -> list[np.ndarray]:
     """Return latents of views and mirror images, [S, 2, V, z, h, w] float16 in parts."""
     numbers = [str(i) for i in range(sum(len(part) for part in views))]
@@ -172,7 +187,7 @@ def _encode_all(
         pictures, parts = both.reshape(-1, *both.shape[3:]), []
         for start in range(0, len(pictures), at_once):
             some = pictures[start : start + at_once]
-            with torch.autocast(processes.device.type, torch.bfloat16):
+            with torch.autocast(processes.device.type, torch.bfloat16, enabled=config.amp):
                 parts.append(images.encode(vae, some, processes.device))
         latents = torch.cat(parts).half().cpu().numpy()
         return latents.reshape(*both.shape[:3], *latents.shape[1:])

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import SiglipConfig, SiglipModel
+from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
+from vega3d.pipeline.backbones.checkpoints import resolve_model
 from vega3d.train.journal import read_metrics
 from vega3d.train.pretrain.clips import cache_phrases, cache_views, views_folder
 from vega3d.train.pretrain.config import PretrainRun, SemanticConfig
@@ -26,6 +27,7 @@ from vega3d.train.pretrain.generator import check_same
 from vega3d.train.pretrain.loop import Place, compile_each, train
 from vega3d.train.pretrain.pictures import Pictures
 from vega3d.train.pretrain.saving import save_semantic
+from vega3d.train.pretrain.starting import identity_of, take_weights
 from vega3d.train.processes import Processes, join_processes
 
 WORDS = 8
@@ -47,22 +49,24 @@ def pretrain_semantic(out: str, config: SemanticConfig, run: PretrainRun) -> dic
         UsageError: `out` holds a run with another config, or the scenes cannot be described.
     """
     torch.set_num_threads(run.threads)
-    folder, begun_s = Path(out), time.monotonic()
+    folder, begun_s, identity = Path(out), time.monotonic(), identity_of(config)
     with join_processes(run.device) as processes:
         if processes.is_first:
-            check_same(folder, config.identity())
+            check_same(folder, identity)
             _described(config.scenes, folder, config, run)
             _described(config.choose, folder, config, run)
         processes.gather(None)  # the others wait for the files
         known = _described(config.scenes, folder, config, run)
-        words = vocabulary(known.phrases)
+        words = known_words(config.init) if config.init else vocabulary(known.phrases)
         model: Any = new_siglip(config, len(words) + 2)
+        if config.init:
+            take_weights(model, config.init, ".")
         if run.compile:
             compile_each(model.vision_model.encoder.layers)
         pairs = _Pairs(known, words, config, processes)
         asked = _Pairs(_described(config.choose, folder, config, run), words, config, processes)
         ends_s = begun_s + 60 * run.max_minutes if run.max_minutes else math.inf
-        place = Place(folder / "siglip", config.identity(), run, processes, ends_s)
+        place = Place(folder / "siglip", identity, run, processes, ends_s)
         model, steps = train(model, pairs.loss, asked.score, config.recipe, place)
         if processes.is_first:
             save_semantic(folder / "model", model, words)
@@ -105,6 +109,13 @@ def new_siglip(config: SemanticConfig, num_words: int) -> SiglipModel:
 def vocabulary(phrases: Phrases) -> list[str]:
     """Return every word, sorted; the first two numbers are for padding and unknown words."""
     return sorted({word for scene in phrases for view in scene for p in view for word in p.split()})
+
+
+def known_words(init: str) -> list[str]:
+    """Return the words of a trained model, in the order of their numbers."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(resolve_model(init, (".",))))
+    numbers: dict[str, int] = tokenizer.get_vocab()
+    return sorted((word for word in numbers if numbers[word] > UNKNOWN), key=lambda w: numbers[w])
 
 
 def word_numbers(phrases: Sequence[str], words: Sequence[str]) -> Tensor:

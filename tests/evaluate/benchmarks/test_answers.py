@@ -31,6 +31,19 @@ from vega3d.pipeline.errors import UsageError
         ("letf", "left"),
         ("caf\u00e9", "caf"),
         ("a", "a"),  # an article with nothing after it stays
+        # As the official function printed them:
+        ("it\u2019s", "its"),
+        ("\u6905\u5b50", ""),
+        ("\u0660", ""),  # an Arabic zero is no digit here
+        ("three oclock", "three o'clock"),
+        ("chair 2", "chair two"),
+        ("b12", "b12"),
+        ("10:30", "ten:30"),
+        ("the the chair", "the chair"),
+        ("an hour, the end", "hour, end"),
+        ("A\n chair", "a\n chair"),
+        ("x.  y", "x y"),
+        ("CHAI", "chair"),
         ("", ""),
     ],
 )
@@ -265,6 +278,17 @@ def test_malformed_predictions_name_line_and_field(
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(UsageError, match=f"p.json.*{told}"):
         score("sqa3d", path, tmp_path / "p.json")
+
+
+def test_no_question_and_no_answer_are_files_too(write: Write) -> None:
+    """A room about which nothing could be asked; a model that never answered."""
+    nothing = {"info": {}, "data_type": "x", "questions": []}
+    path = write("v1_balanced_questions_x.json", nothing)
+    write("v1_balanced_sqa_annotations_x.json", {"info": {}, "annotations": []})
+    assert score("sqa3d", path, write("p.json", [])).queries == ()
+    truths = write("t.jsonl", [question(0, "object_counting", "4")])
+    found = score("vsi", truths, write("p.json", []))
+    assert (found.missing, found.values["score overall"]) == (("0",), 0)
 
 
 @pytest.mark.usefixtures("no_java")

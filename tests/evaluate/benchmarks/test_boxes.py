@@ -162,6 +162,34 @@ def test_scores_that_do_not_fit_their_objects_are_refused(write: Write) -> None:
         score("multi3drefer", truths, answers)
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": "q", "box": [0, 0, 0, 1, 1, NaN]}', "a box must be finite with sizes >= 0"),
+        ('{"id": "q", "box": [0, 0, 0, 1, 1, -0.1]}', "a box must be finite with sizes >= 0"),
+        ('{"id": "q", "box": [0, 0, 0, 1, 1]}', "a box must be 6 numbers"),
+        ('{"id": "q"}', "needs the field box or pred_response"),
+        ('{"id": "a", "box": [0, 0, 0, 1, 1, 1]}', "'a' is there already"),
+        ('{"id": "z", "box": [0, 0, 0, 1, 1, 1]}', "1 predictions are for queries that"),
+    ],
+)
+def test_a_malformed_box_is_named_with_its_line(
+    write: Write, tmp_path: Path, line: str, told: str
+) -> None:
+    truths = write("t.json", [truth("a", "unique", UNIT), truth("q", "unique", UNIT)])
+    (tmp_path / "p.jsonl").write_text(f'{{"id": "a", "box": [0, 0, 0, 1, 1, 1]}}\n{line}\n')
+    with pytest.raises(UsageError, match=f"p.jsonl, line 2: {told}"):
+        score("scanrefer", truths, tmp_path / "p.jsonl")
+
+
+def test_boxes_of_no_volume_are_hit_by_nothing(write: Write) -> None:
+    flat = [0, 0, 0, 1, 1, 0]
+    truths = write("t.json", [truth("a", "unique", flat), truth("b", "multiple", UNIT)])
+    answers = write("p.json", [{"id": "a", "box": flat}, {"id": "b", "box": flat}])
+    for protocol in ("released", "m3dref", "plain"):
+        assert score("scanrefer", truths, answers, protocol).values["acc@0.25 overall"] == 0
+
+
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="benchmark must be one of scanrefer"):
         score("scanref", tmp_path, tmp_path)

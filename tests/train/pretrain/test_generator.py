@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.wan import WanConfig
@@ -111,6 +113,28 @@ def test_a_resumed_run_is_the_undisturbed_one(finished: Path, tmp_path: Path) ->
 def test_another_config_is_refused(finished: Path) -> None:
     with pytest.raises(UsageError, match="another run: .*layers"):
         pretrain_generator(str(finished), dataclasses.replace(SMALL, layers=3), RUN)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_trained_weights(finished: Path, tmp_path: Path) -> None:
+    """One step at a rate of nothing leaves what it began with, the VAE and its decoder too."""
+    still = dataclasses.replace(SMALL.transformer, steps=1, cooldown=0, lr=1e-12)
+    model = tmp_path / "model"
+    shutil.copytree(finished / "model", model)
+    config = dataclasses.replace(SMALL, init=str(model), seed=7, transformer=still)
+    out = tmp_path / "run"
+    pretrain_generator(str(out), config, RUN)
+    for part in ("transformer", "vae"):
+        weights = f"{part}/diffusion_pytorch_model.safetensors"
+        begun, left = load_file(model / weights), load_file(out / "model" / weights)
+        for name, values in begun.items():
+            torch.testing.assert_close(left[name], values, atol=1e-6, rtol=0, msg=name)
+    wide = dataclasses.replace(config, ffn_dim=48)
+    with pytest.raises(UsageError, match="has other sizes"):
+        pretrain_generator(str(tmp_path / "wide"), wide, RUN)
+    save_file({name: values + 1 for name, values in begun.items()}, model / weights)
+    with pytest.raises(UsageError, match="another run: .*vae"):  # other bytes, the same name
+        pretrain_generator(str(out), config, RUN)
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, SiglipModel
 
 from vega3d.pipeline.backbones.loading import load_backbone
@@ -78,6 +80,21 @@ def test_the_pipeline_takes_the_saved_model_as_any_other(finished: Path) -> None
     backbone = load_backbone("siglip", model=str(finished / "model"), resolution=(64, 96))
     features = backbone.encode(rgb, scene_id="room0000", view_ids=["0000", "0001"])
     assert features["b0"].shape == (2, 4, 6, 16)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_trained_weights_and_their_words(finished: Path, tmp_path: Path) -> None:
+    still = dataclasses.replace(SMALL.recipe, steps=1, cooldown=0, lr=1e-12)
+    others = SMALL.scenes.replace("rooms:4", "rooms:3")  # fewer words
+    config = dataclasses.replace(
+        SMALL, scenes=others, batch=2, init=str(finished / "model"), seed=7, recipe=still
+    )
+    pretrain_semantic(str(tmp_path), config, RUN)
+    begun, left = (load_file(p / "model/model.safetensors") for p in (finished, tmp_path))
+    for name, values in begun.items():
+        torch.testing.assert_close(left[name], values, atol=1e-6, rtol=0, msg=name)
+    words = [AutoTokenizer.from_pretrained(p / "model").get_vocab() for p in (finished, tmp_path)]
+    assert words[0] == words[1]
 
 
 def test_scenes_without_words_are_refused(tmp_path: Path) -> None:

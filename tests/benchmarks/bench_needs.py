@@ -1,0 +1,115 @@
+"""Where does geometry pay? Heads on stores that carry it, scored by what a question needs.
+
+The stores are controls with exact content: the semantic one knows class and colour of every token
+(what a perfect recogniser knows), the prior where each token lies in the world (from the rooms'
+exact depth). Both go through the same fusion, head and training; no head is given a position.
+
+OMP_NUM_THREADS=1 python tests/benchmarks/bench_needs.py OUT --rooms 200 --task grounding
+pytest tests/benchmarks/bench_needs.py                                        # tiny
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+from room_stores import write_room_stores
+
+from vega3d.evaluate.benchmarks.catalogue import score
+from vega3d.evaluate.benchmarks.config import MakingConfig
+from vega3d.evaluate.benchmarks.made.making import make
+from vega3d.evaluate.benchmarks.measures import compare
+from vega3d.train.config import RunConfig, TrainConfig
+from vega3d.train.fitting import fit
+
+TASKS = {"grounding": ("scanrefer", "multi3drefer"), "qa": ("scanqa", "sqa3d"), "vsi": ("vsi",)}
+VARIANTS = ("semantic", "adaptive")
+
+
+def train(
+    out: Path, scenes: str, making: MakingConfig, config: TrainConfig, variants: tuple[str, ...]
+) -> None:
+    """Make rooms' questions and stores, and train a head on each variant; what is there stays."""
+    questions = out / "questions"
+    if not (questions / "made.json").exists():
+        make(scenes, questions, making)
+    if not (out / "semantic").exists():
+        write_room_stores(out, scenes)
+    for variant in variants:
+        plain = {name: getattr(config, name) for name in config.__dataclass_fields__}
+        one = TrainConfig(**{**plain, "variant": variant})
+        run = RunConfig(workers=0, eval_every=10**6, report_scenes=0)
+        stores = str(out / "prior"), str(out / "semantic")
+        folder = out / config.tasks[0] / variant
+        fit(*stores, folder, one, run, questions=[str(questions)])
+
+
+def differences(out: Path, task: str) -> dict[tuple[str, str], tuple[float, ...]]:
+    """Return fused minus semantic by benchmark and need: values, difference, interval, p."""
+    found = {}
+    ours, theirs = (out / task / name / "predictions" for name in ("adaptive", "semantic"))
+    for name in TASKS[task]:
+        truth = ours / f"{name}_annotations.json"
+        scores = [score(name, truth, place / f"{name}.jsonl") for place in (ours, theirs)]
+        between = compare(*scores)
+        for need in ("geometry", "both", "appearance"):
+            key = f"worth {need}"
+            if key in between:
+                one = between[key]
+                values = (scores[1].values[key], scores[0].values[key])
+                found[name, need] = (*values, one.difference, one.low, one.high, one.p_value)
+    return found
+
+
+def table(found: dict[tuple[str, str], tuple[float, ...]]) -> str:
+    """Return the differences as lines of a table."""
+    lines = [
+        "| benchmark | needs | semantic | fused | difference | p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, need), (theirs, ours, difference, low, high, p_value) in found.items():
+        told = f"{difference:+.1f} [{low:.1f}, {high:.1f}]"
+        lines.append(f"| {name} | {need} | {theirs:.1f} | {ours:.1f} | {told} | {p_value:.3f} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.slow
+def test_the_table_has_a_line_a_need(tmp_path: Path) -> None:
+    config = TrainConfig(
+        tasks=("grounding",), hidden_dim=16, heads=2, reader_layers=0, views_per_sample=4,
+        batch_size=2, steps=2,
+    )  # fmt: skip
+    train(tmp_path, "rooms:4?views=4", MakingConfig(val_share=0.5), config, VARIANTS)
+    found = differences(tmp_path, "grounding")
+    assert {("scanrefer", "geometry"), ("multi3drefer", "appearance")} <= set(found)
+    assert len(table(found).splitlines()) == 2 + len(found)
+
+
+def main() -> None:
+    """Train the variants that are asked for, and print the table when both are there."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rooms", type=int, default=200)
+    parser.add_argument("--task", choices=TASKS, default="grounding")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    asked = parser.parse_args()
+    config = TrainConfig(
+        tasks=(asked.task,), hidden_dim=64, reader_layers=0, views_per_sample=8, batch_size=8,
+        steps=asked.steps, lr=2e-3,
+    )  # fmt: skip
+    scenes, making = f"rooms:{asked.rooms}?views=8&seed=7", MakingConfig(per_room=96)
+    train(asked.out, scenes, making, config, tuple(asked.variants.split(",")))
+    if all((asked.out / asked.task / name / "summary.json").exists() for name in VARIANTS):
+        found = differences(asked.out, asked.task)
+        sys.stdout.write(table(found) + "\n")
+        kept = {" ".join(key): values for key, values in found.items()}
+        (asked.out / f"{asked.task}.json").write_text(json.dumps(kept, indent=1))
+
+
+if __name__ == "__main__":
+    main()
