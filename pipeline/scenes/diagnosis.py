@@ -186,7 +186,8 @@ def diagnose(
 def _some_readings(view: PosedDepth) -> Float32[np.ndarray, " n"]:
     """Return depth readings spread over a view, which have its median to a per mille or so."""
     spread = view.depth_m[np.ix_(*grid_of(view.depth_m.shape, _READINGS_OF_A_MEDIAN))]
-    return spread[spread > 0]
+    readings: np.ndarray = spread[spread > 0]
+    return readings
 
 
 def _single_readings() -> Iterator[Reading]:
