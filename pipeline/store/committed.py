@@ -7,10 +7,11 @@ store want in memory, so a record is read again when it is asked for: it never c
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.identity import FORMAT_VERSION
-from vega3d.pipeline.store.index import IndexedRecord, read_index
+from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json
+from vega3d.pipeline.store.index import IndexedRecord, read_environments, read_index
 from vega3d.pipeline.store.layout import ArraySpec, Layout
 from vega3d.pipeline.store.record import Record, SceneRecord
 from vega3d.pipeline.store.records import Records, latest_places
@@ -43,8 +44,13 @@ class Committed(Mapping[int, Record]):
         stored_bytes: Of all committed shards.
     """
 
-    def __init__(self, records: Records, layout: Layout) -> None:
+    def __init__(self, records: Records, layout: Layout, *, keep: bool = False) -> None:
         """Read the index, and those records that are not in it.
+
+        Args:
+            records: Of the store.
+            layout: Of the same.
+            keep: Whether records that are read stay in memory for `read_all`.
 
         Raises:
             StoreError: A record is damaged, or is not what the store was planned for.
@@ -59,6 +65,8 @@ class Committed(Mapping[int, Record]):
         self._committed: dict[int, int] = {}
         self._moved: dict[tuple[int, str], str] = {}
         self._held: dict[int, Record] = {}
+        self._indexed: dict[int, tuple[int, int]] = {}
+        self._kept: dict[int, Record] | None = {} if keep else None
         shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # scenes often name views alike
         units = layout.plan.units
         for entry in self._entries(units):
@@ -110,9 +118,20 @@ class Committed(Mapping[int, Record]):
 
     def read_all(self) -> dict[int, Record]:
         """Read the commits of all units at once, many at a time."""
-        return {
-            record.unit: record for record in self._records.read_many([*self._committed.items()])
-        }
+        kept = self._kept or {}
+        wanted = [place for place in self._committed.items() if place[0] not in kept]
+        read = {record.unit: record for record in self._records.read_many(wanted)}
+        return {unit: kept.get(unit) or read[unit] for unit in self._committed}
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Return the different machines and versions that took part, as they first come."""
+        found: dict[int, dict[str, Any]] = {}
+        if self._indexed:
+            found = read_environments(self._records.objects, self._indexed)
+        rest = [(unit, last) for unit, last in self._committed.items() if unit not in found]
+        found |= {record.unit: dict(record.environment) for record in self._records.read_many(rest)}
+        different = {canonical_json(found[unit]): found[unit] for unit in self._committed}
+        return [one for one in different.values() if one]
 
     def _entries(self, units: Sequence[Unit]) -> Iterator[IndexedRecord]:
         """Yield what is known of each unit's latest record, in the order of the units."""
@@ -123,10 +142,13 @@ class Committed(Mapping[int, Record]):
         for unit in self.sequences:
             if unit in new:
                 record = next(read)
-                check_record(record, self._layout, units, self._records.objects.url)
-                yield indexed(record)
+                yield check_record(record, self._layout, units, self._records.objects.url)
+                if self._kept is not None:
+                    self._kept[unit] = record
             else:
-                yield index[unit]
+                entry = index[unit]
+                self._indexed[unit] = entry.offset, entry.length
+                yield entry
 
     def _index(self, units: Sequence[Unit]) -> dict[int, IndexedRecord]:
         if self._records.format != FORMAT_VERSION:
@@ -177,20 +199,26 @@ def indexed(record: Record) -> IndexedRecord:
     )
 
 
-def check_record(record: Record, layout: Layout, units: Sequence[Unit], url: str) -> None:
-    """Compare a record with the plan; raises StoreError where a member is not what it must be."""
+def check_record(record: Record, layout: Layout, units: Sequence[Unit], url: str) -> IndexedRecord:
+    """Compare a record with the plan, and return what the index would say of it.
+
+    Raises:
+        StoreError: A member is not what it must be.
+    """
+    entry = indexed(record)
     try:
         if record.unit >= len(units):
             raise SchemaError(f"unit {record.unit} of {len(units)}")
         if record.kind == "commit":
             _check_scenes(record, units[record.unit])
-            _check_entry(indexed(record), layout, units)
+            _check_entry(entry, layout, units)
             _check_shards(record, layout)
     except SchemaError as error:
         raise StoreError(
             f"{url}: the record of unit {record.unit} does not fit the store's plan: {error}; run "
             "`vega3d-extract verify STORE --repair`, then the extraction again"
         ) from error
+    return entry
 
 
 def _check_scenes(record: Record, unit: Unit) -> None:

@@ -5,8 +5,9 @@ of all of them at once, then that line's length in 20 digits. It is a copy: what
 read from the records, and a record that was damaged can be restored from it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vega3d.pipeline.store import schema
 from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json
@@ -18,6 +19,8 @@ INDEX = "unit/index.jsonl"
 
 _FOOTER_BYTES = 21
 _FIRST_READ = 2**20
+_PIECE_BYTES = 2**24
+_ENVIRONMENT, _AFTER = b'"environment":', b',"format":'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +56,8 @@ def index_parts(records: Iterable[Record]) -> list[bytes]:
     tables: dict[tuple[str, ...], int] = {}  # scenes often name their views alike
     offset = 0
     for record in records:
-        text = record.to_json() + b"\n"
+        text = record.text if record.text and b"\n" not in record.text else record.to_json()
+        text += b"\n"
         entries.append([*_entry(record, offset, len(text) - 1, tables)])
         lines.append(text)
         offset += len(text)
@@ -85,6 +89,49 @@ def read_index(objects: Objects) -> dict[int, IndexedRecord]:
 def read_indexed(objects: Objects, entry: IndexedRecord) -> bytes:
     """Return the text of a record from the index."""
     return objects.read_parts(INDEX, [(entry.offset, entry.length)])[0]
+
+
+def read_environments(
+    objects: Objects, places: Mapping[int, tuple[int, int]]
+) -> dict[int, dict[str, Any]]:
+    """Return the environment that each record in the index names; damaged ones are left out.
+
+    Args:
+        objects: Of the store.
+        places: By unit: where its text begins, and its length.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    known: dict[bytes, dict[str, Any]] = {}  # most units name the same
+    for piece in _pieces(places):
+        start = places[piece[0]][0]
+        end = sum(places[piece[-1]])
+        raw = objects.read_parts(INDEX, [(start, end - start)])[0]
+        for unit in piece:
+            offset, length = places[unit]
+            text = raw[offset - start : offset - start + length]
+            # Members are sorted, so this is the first of that name but for its digest.
+            named = text[text.find(_ENVIRONMENT) + len(_ENVIRONMENT) : text.find(_AFTER)]
+            try:
+                unsealed(text, INDEX)
+                if named not in known:
+                    known[named] = schema.plain(schema.load(named, INDEX), INDEX)
+            except schema.SchemaError:
+                continue  # its record is asked
+            found[unit] = known[named]
+    return found
+
+
+def _pieces(places: Mapping[int, tuple[int, int]]) -> Iterator[list[int]]:
+    """Yield units whose texts lie one after the other, of some megabytes together."""
+    piece: list[int] = []
+    for unit, (offset, length) in sorted(places.items(), key=lambda item: item[1]):
+        far = piece and offset + length - places[piece[0]][0] > _PIECE_BYTES
+        if far:
+            yield piece
+            piece = []
+        piece.append(unit)
+    if piece:
+        yield piece
 
 
 def _entry(

@@ -3,6 +3,7 @@
 Everything here is a copy: it can be written again from the records and shards at any time.
 """
 
+import base64
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -12,11 +13,10 @@ from vega3d.pipeline.store.committed import Committed
 from vega3d.pipeline.store.identity import sha256_of
 from vega3d.pipeline.store.index import INDEX, index_parts
 from vega3d.pipeline.store.layout import ArraySpec, Layout
-from vega3d.pipeline.store.metadata import chunk_files, filled
+from vega3d.pipeline.store.metadata import chunk_files, encode, encode_texts, filled
 from vega3d.pipeline.store.moments import merged_moments, read_moments, stats_of
 from vega3d.pipeline.store.objects import Objects, Parts, open_objects
-from vega3d.pipeline.store.reading import ShardReader
-from vega3d.pipeline.store.record import Record, SceneRecord, unpack_matrices
+from vega3d.pipeline.store.record import Record, SceneRecord
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.writer import StoreWriter
 
@@ -29,7 +29,7 @@ def merge_commits(writer: StoreWriter) -> dict[int, Record]:
     """
     objects = open_objects(writer.url)
     records = Records(objects)
-    committed = Committed(records, writer.layout)
+    committed = Committed(records, writer.layout, keep=True)
     commits = committed.read_all()
     for place, key in moved_shards(writer.layout, commits):
         publish(objects, place, key, commits[_unit_of(key)].objects[key].sha256)
@@ -84,7 +84,7 @@ def _unit_of(key: str) -> int:
 
 def _stats(objects: Objects, layout: Layout, commits: Mapping[int, Record]) -> np.ndarray:
     """Return the statistics of every tap, float64 [T, 3, C]."""
-    found = read_moments(ShardReader(objects), layout, commits)
+    found = read_moments(objects, layout, commits)
     return stats_of(merged_moments(found, len(layout.taps), layout.channels))
 
 
@@ -110,24 +110,27 @@ def _of_scene(name: str, scene: SceneRecord) -> object:
 
 def _view_chunks(
     spec: ArraySpec, scenes: Sequence[SceneRecord]
-) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Yield the chunks that hold something, each of some views of one scene."""
+) -> Iterator[tuple[tuple[int, ...], bytes]]:
+    """Yield the bytes of the chunks that hold something, each of some views of one scene."""
     length, inner = spec.chunk[1], spec.chunk[2:]
+    rest, nothing = [0] * len(inner), encode(spec, filled(spec, 1, length, *inner))
     for scene in scenes:
+        if spec.dtype == "string":
+            for block in range(-(-len(scene.view_ids) // length)):
+                names = scene.view_ids[block * length : (block + 1) * length]
+                yield (scene.row, block, *rest), encode_texts(names, length)
+            continue
         values = _of_views(spec.name, scene)
-        for block in range(-(-len(values) // length)):
-            part = values[block * length : (block + 1) * length]
-            chunk = filled(spec, 1, length, *inner)
-            chunk[0, : len(part)] = part
-            yield (scene.row, block, *[0] * len(inner)), chunk
+        for block in range(-(-len(values) // len(nothing))):
+            part = values[block * len(nothing) : (block + 1) * len(nothing)]
+            yield (scene.row, block, *rest), part + nothing[len(part) :]
 
 
-def _of_views(name: str, scene: SceneRecord) -> Sequence[object] | np.ndarray:
+def _of_views(name: str, scene: SceneRecord) -> bytes:
+    """Return what a record holds of each view, as the array's bytes: matrices lie so already."""
     if name in ("world_from_camera", "intrinsics"):
-        packed = getattr(scene, name)
-        size = 4 if name == "world_from_camera" else 3
-        return unpack_matrices(packed, len(scene.view_ids), size) if packed else ()
-    return scene.view_ids if name == "view_id" else scene.image_size
+        return base64.b64decode(getattr(scene, name))
+    return np.array(scene.image_size, dtype="<i4").tobytes()
 
 
 def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:

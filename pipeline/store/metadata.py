@@ -18,8 +18,8 @@ from vega3d.pipeline.store.shard import crc32c, shard_parts
 
 ROOT = "zarr.json"
 
-Chunks = Mapping[tuple[int, ...], np.ndarray]
-"""Values by their place in the grid of chunks; object arrays hold strings."""
+Chunks = Mapping[tuple[int, ...], np.ndarray | bytes]
+"""Values, or their bytes, by their place in the grid of chunks; object arrays hold strings."""
 
 
 def metadata_objects(specs: Sequence[ArraySpec], attributes: Mapping[str, Any]) -> dict[str, bytes]:
@@ -71,13 +71,22 @@ def filled(spec: ArraySpec, *shape: int) -> np.ndarray:
     return np.full(shape, _fill_value(spec.dtype), dtype=kind)
 
 
-def encode(spec: ArraySpec, values: np.ndarray) -> bytes:
+def encode(spec: ArraySpec, values: np.ndarray | bytes) -> bytes:
     """Return a chunk's bytes without its checksum."""
+    if isinstance(values, bytes):
+        return values
     if spec.dtype != "string":
         return np.ascontiguousarray(values, dtype=np.dtype(spec.dtype).newbyteorder("<")).tobytes()
-    items = [str(value).encode() for value in values.ravel()]
-    lengths = (part for item in items for part in (struct.pack("<I", len(item)), item))
-    return struct.pack("<I", len(items)) + b"".join(lengths)
+    return encode_texts([str(value) for value in values.ravel()], values.size)
+
+
+def encode_texts(texts: Sequence[str], count: int) -> bytes:
+    """Return the bytes of so many texts; those that are not given are empty."""
+    parts = [struct.pack("<I", count)]
+    for text in texts:
+        item = text.encode()
+        parts += (struct.pack("<I", len(item)), item)
+    return b"".join(parts) + bytes(4 * (count - len(texts)))
 
 
 def _array_document(spec: ArraySpec) -> dict[str, Any]:

@@ -6,14 +6,23 @@ Source: Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm (1979)
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.layout import Layout
-from vega3d.pipeline.store.reading import ShardReader, numbers_of
+from vega3d.pipeline.store.layout import ArraySpec, Layout
+from vega3d.pipeline.store.objects import Objects
+from vega3d.pipeline.store.reading import REMEDY, ShardReader, numbers_of
 from vega3d.pipeline.store.record import Record
-from vega3d.pipeline.store.shard import Place, shard_parts
+from vega3d.pipeline.store.shard import Place, crc32c, shard_parts
+
+_READERS = 16
+_READ_AHEAD = 256
+"""Units whose moments are read before the first of them is used up."""
+
+_AT_ONCE = 16
+"""Units that a thread reads one after the other."""
 
 
 def scene_moments(features: np.ndarray) -> np.ndarray:
@@ -39,15 +48,15 @@ def merged_moments(scenes: Iterable[np.ndarray], *shape: int) -> np.ndarray:
     *leading, channels = shape
     total = np.zeros((*leading, 4, channels))
     total[..., 3, :] = np.nan
+    count, mean, deviations, absmax = (total[..., k, :] for k in range(4))
     for scene in scenes:
-        count, mean = total[..., 0, :], total[..., 1, :]
-        more, other = scene[..., 0, :], scene[..., 1, :]
+        more, other, others_deviations, others_absmax = (scene[..., k, :] for k in range(4))
         both = np.maximum(count + more, 1.0)
         delta = other - mean
-        total[..., 2, :] += scene[..., 2, :] + delta**2 * count * more / both
-        total[..., 1, :] = mean + delta * more / both
-        total[..., 0, :] = count + more
-        total[..., 3, :] = np.fmax(total[..., 3, :], scene[..., 3, :])
+        deviations += others_deviations + delta**2 * count * more / both
+        mean += delta * more / both
+        count += more
+        np.fmax(absmax, others_absmax, out=absmax)
     return total
 
 
@@ -88,14 +97,45 @@ def recomputed_moments(
 
 
 def read_moments(
-    reader: ShardReader, layout: Layout, commits: Mapping[int, Record]
+    objects: Objects, layout: Layout, commits: Mapping[int, Record]
 ) -> Iterator[np.ndarray]:
     """Yield the moments of each committed scene's taps, float64 [T, 4, C]."""
-    spec = layout.find("moments")
-    for record in commits.values():
-        key = next(key for key in record.objects if key.startswith("moments/"))
-        rows = [row for row, scene in enumerate(record.scenes) if not scene.failure]
-        for chunk in reader.read(spec, key, [(row, 0, 0, 0) for row in rows]):
-            if chunk is None:
-                raise StoreError(f"unit {record.unit}: {key} lacks a committed scene")
-            yield chunk[0]
+    spec, records = layout.find("moments"), list(commits.values())
+
+    def read(start: int) -> list[np.ndarray]:
+        return [m for r in records[start : start + _AT_ONCE] for m in _of_unit(objects, spec, r)]
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for first in range(0, len(records), _READ_AHEAD):
+            last = min(first + _READ_AHEAD, len(records))
+            for scenes in pool.map(read, range(first, last, _AT_ONCE)):
+                yield from scenes
+
+
+def _of_unit(objects: Objects, spec: ArraySpec, record: Record) -> Iterator[np.ndarray]:
+    """Yield the moments of a unit's scenes: a shard is read at once, it holds little else."""
+    key = next(key for key in record.objects if key.startswith("moments/"))
+    name = f"{objects.url}/{key}"
+    try:
+        raw = objects.read(key, spec.shard_bytes(spec.grid[0]))
+        for row, scene in enumerate(record.scenes):
+            if not scene.failure:
+                yield np.frombuffer(_chunk(raw, spec, row, name), "<f8").reshape(spec.chunk[1:])
+    except FileNotFoundError as error:
+        raise StoreError(f"{name} is committed but gone; {REMEDY}") from error
+    except StoreError as error:
+        raise StoreError(f"{error}: it is damaged; {REMEDY}") from error
+
+
+def _chunk(raw: bytes, spec: ArraySpec, row: int, name: str) -> bytes:
+    """Return a scene's chunk of a whole shard; numpy's way to ask it is slow for few numbers."""
+    index = raw[-spec.index_bytes : -4]
+    if len(raw) < spec.index_bytes or crc32c(index) != raw[-4:]:
+        raise StoreError(f"{name}: the shard's index does not match its checksum")
+    offset, length = (int.from_bytes(index[k : k + 8], "little") for k in (16 * row, 16 * row + 8))
+    if length != spec.chunk_bytes + 4 or offset + length > len(raw) - spec.index_bytes:
+        raise StoreError(f"{name}: the shard lacks row {row}")
+    chunk = raw[offset : offset + length]
+    if crc32c(chunk[:-4]) != chunk[-4:]:
+        raise StoreError(f"{name}: chunk ({row}, 0, 0, 0) does not match its checksum")
+    return chunk[:-4]

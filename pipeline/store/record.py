@@ -8,7 +8,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import schema
 from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json, sha256_of
-from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key, check_text
+from vega3d.pipeline.store.names import MAX_NAME_BYTES, MAX_PUT_BYTES, check_key, check_text
 
 MAX_RECORD_BYTES = 2**28
 MAX_FAILURE_BYTES = 4096
@@ -77,6 +77,9 @@ class Record:
     digest: str = field(default="", compare=False)
     """Hash of what was stored, wherever it lies and however it came about."""
 
+    text: bytes = field(default=b"", compare=False, repr=False)
+    """What it was read from; empty where it was not."""
+
     def __post_init__(self) -> None:
         """Compute the digest where none was read."""
         if not self.digest:
@@ -94,25 +97,34 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the one text of this record."""
-        scenes = [_plain(scene) for scene in self.scenes]
-        document = {**asdict(replace(self, scenes=())), "scenes": scenes}
+        document = {name: getattr(self, name) for name in _MEMBERS_OF_RECORD}
+        document["objects"] = _plain_objects(self.objects)
+        document["scenes"] = [_plain(scene) for scene in self.scenes]
         return sealed(canonical_json({"format": FORMAT_VERSION, **document}))
 
 
 def content_digest(record: Record) -> str:
     """Return the sha256 of a record without its sequence, environment and objects' names."""
-    shards = {key.split("/")[0]: asdict(entry) for key, entry in record.objects.items()}
+    named = _plain_objects(record.objects)
+    shards = {key.split("/")[0]: entry for key, entry in named.items()}
     scenes = [_plain(scene) for scene in record.scenes]
     return sha256_of([canonical_json({"unit": record.unit, "shards": shards, "scenes": scenes})])
 
 
+_MEMBERS_OF_RECORD = tuple(f.name for f in fields(Record) if f.name != "text")
+_MEMBERS_OF_SCENE = tuple(f.name for f in fields(SceneRecord))
+
+
 def _plain(scene: SceneRecord) -> dict[str, Any]:
     """Return what a record holds of a scene: members that came later where they say something."""
+    found = {name: getattr(scene, name) for name in _MEMBERS_OF_SCENE}
     return {
-        name: value
-        for name, value in asdict(scene).items()
-        if name not in _LATER or value != _LATER[name]
+        name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]
     }
+
+
+def _plain_objects(objects: Mapping[str, ObjectRecord]) -> dict[str, dict[str, Any]]:
+    return {key: {"sha256": entry.sha256, "size": entry.size} for key, entry in objects.items()}
 
 
 def sealed(document: bytes) -> bytes:
@@ -135,8 +147,7 @@ def parse_record(raw: bytes, what: str) -> Record:
     if len(raw) > MAX_RECORD_BYTES:
         raise schema.SchemaError(f"{what} has {len(raw)} bytes, and may have {MAX_RECORD_BYTES}")
     document = schema.load(unsealed(raw, what), what)
-    names = {"format", *(f.name for f in fields(Record))}
-    document = schema.members(document, what, names)
+    document = schema.members(document, what, ("format", *_MEMBERS_OF_RECORD))
     if document["format"] != FORMAT_VERSION:
         raise schema.SchemaError(f"{what} is of another format than its store")
     if document["kind"] not in ("commit", "revoke"):
@@ -153,6 +164,7 @@ def parse_record(raw: bytes, what: str) -> Record:
         scenes=[_scene(scene, f"{what}: scene {i}") for i, scene in enumerate(scenes)],
         environment=schema.plain(document["environment"], f"{what}: environment"),
         digest=schema.sha256_text(document["digest"], f"{what}: digest"),
+        text=raw,
     )
 
 
@@ -188,28 +200,57 @@ def _object(value: object, what: str) -> ObjectRecord:
 def _scene(value: object, what: str) -> SceneRecord:
     if isinstance(value, dict):
         value = {**_LATER, **value}
-    scene = schema.members(value, what, [f.name for f in fields(SceneRecord)])
+    scene = schema.members(value, what, _MEMBERS_OF_SCENE)
     views = schema.items(scene["view_ids"], f"{what}: view_ids", schema.MAX_VIEWS)
     sizes = schema.items(scene["image_size"], f"{what}: image_size", schema.MAX_VIEWS)
     if len(sizes) != len(views):
         raise schema.SchemaError(f"{what}: {len(sizes)} image sizes for {len(views)} views")
-    for size in sizes:
-        for side in schema.items(size, f"{what}: image_size", 2):
-            schema.whole(side, f"{what}: image_size", 0, 2**31 - 1)
-        if len(size) != 2:
-            raise schema.SchemaError(f"{what}: an image size has two sides")
+    _check_sizes(sizes, what)
     return SceneRecord(
         scene_id=_name(scene["scene_id"], f"{what}: scene_id"),
         row=schema.whole(scene["row"], f"{what}: row", 0, schema.MAX_SCENES),
         failure=schema.text(scene["failure"], f"{what}: failure", MAX_FAILURE_BYTES),
         content_sha256=schema.sha256_text(scene["content_sha256"], what, empty=True),
-        view_ids=tuple(_name(view, f"{what}: view_ids") for view in views),
+        view_ids=_names(views, f"{what}: view_ids"),
         image_size=tuple((size[0], size[1]) for size in sizes),
         world_from_camera=_packed(scene["world_from_camera"], len(views), 4, what),
         intrinsics=_packed(scene["intrinsics"], len(views), 3, what),
         dropped_views=schema.whole(scene["dropped_views"], f"{what}: dropped_views"),
         repeated_views=schema.whole(scene["repeated_views"], f"{what}: repeated_views"),
     )
+
+
+def _check_sizes(sizes: Sequence[object], what: str) -> None:
+    """Raise SchemaError unless each is a height and a width.
+
+    Records hold so many of them that they are looked at all at once, and one by one only to say
+    which is wrong.
+    """
+    if all(
+        type(size) is list and len(size) == 2 and type(size[0]) is type(size[1]) is int
+        and 0 <= size[0] < 2**31 > size[1] >= 0
+        for size in sizes
+    ):  # fmt: skip
+        return
+    for size in sizes:
+        pair = schema.items(size, f"{what}: image_size", 2)
+        for side in pair:
+            schema.whole(side, f"{what}: image_size", 0, 2**31 - 1)
+        if len(pair) != 2:
+            raise schema.SchemaError(f"{what}: an image size has two sides")
+
+
+def _names(values: Sequence[object], what: str) -> tuple[str, ...]:
+    """Return names, looked at all at once where none can be too long."""
+    texts = [value for value in values if isinstance(value, str)]
+    if len(texts) == len(values) and max(map(len, texts), default=0) * 4 <= MAX_NAME_BYTES:
+        try:
+            check_text(what, "".join(texts), schema.MAX_DOCUMENT_BYTES)
+        except (StoreError, UnicodeEncodeError):
+            pass  # one by one, to say which
+        else:
+            return tuple(texts)
+    return tuple(_name(value, what) for value in values)
 
 
 def _name(value: object, what: str) -> str:

@@ -21,8 +21,11 @@ ROWS = "unit/rows.json"
 RUNS = "unit/runs"
 
 _READERS = 16
-_READ_AHEAD = 256
+_READ_AHEAD = 512
 """Records parsed before the first of them is used up."""
+
+_AT_ONCE = 16
+"""Records that a thread reads one after the other: handing them over costs as much as reading."""
 
 _NAMES = {
     1: re.compile(rf"{COMMITS}/(\d{{6,8}})/(\d{{1,9}})\.json"),
@@ -91,9 +94,15 @@ class Records:
 
     def read_many(self, places: Sequence[tuple[int, int]]) -> Iterator[Record]:
         """Yield the records of these units and sequences, in their order."""
+
+        def read(start: int) -> list[Record]:
+            return [self.read(*place) for place in places[start : start + _AT_ONCE]]
+
         with ThreadPoolExecutor(_READERS) as pool:
-            for start in range(0, len(places), _READ_AHEAD):
-                yield from pool.map(lambda p: self.read(*p), places[start : start + _READ_AHEAD])
+            for first in range(0, len(places), _READ_AHEAD):
+                last = min(first + _READ_AHEAD, len(places))
+                for records in pool.map(read, range(first, last, _AT_ONCE)):
+                    yield from records
 
     def put(self, record: Record) -> bool:
         """Write a record and read it back; False where another worker wrote that number first.

@@ -20,6 +20,7 @@ MAX_VIEWS = 2**20
 _MAX_DEPTH = 12
 _MAX_VALUES = 100_000
 _MAX_TEXT = 65_536
+_MAX_INTEGER = 10**19
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,12 +32,12 @@ def load(raw: bytes, what: str, limit: int = MAX_DOCUMENT_BYTES) -> Any:  # noqa
     """Parse a JSON document of bounded size.
 
     Raises:
-        SchemaError: It is too long, no JSON, nested too deep, or holds NaN or a giant number.
+        SchemaError: It is too long, no JSON, nested too deep, or holds NaN.
     """
     if len(raw) > limit:
         raise SchemaError(f"{what}: {len(raw)} bytes, more than the {limit} that it may have")
     try:
-        return json.loads(raw, parse_constant=_refuse_constant, parse_int=_bounded_int)
+        return _DECODER.decode(raw.decode())
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise SchemaError(f"{what}: not JSON as it must be ({reason[:200]})") from error
@@ -111,6 +112,8 @@ def plain(value: object, what: str) -> Any:  # noqa: ANN401 - JSON
             text(current, what)
         elif isinstance(current, float) and not math.isfinite(current):
             raise SchemaError(f"{what} holds a number that is not finite")
+        elif isinstance(current, int) and abs(current) >= _MAX_INTEGER:
+            raise SchemaError(f"{what} holds an integer of more than 19 digits")
     return value
 
 
@@ -118,7 +121,4 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _bounded_int(digits: str) -> int:
-    if len(digits) > 19:
-        raise ValueError(f"an integer of {len(digits)} digits")
-    return int(digits)
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -35,7 +35,8 @@ def shard_parts(chunks: Mapping[Place, Buffer], grid: Place) -> Iterator[bytes |
     """
     offsets = np.full((*grid, 2), MISSING, dtype="<u8")
     offset = 0
-    for place in sorted(chunks, key=lambda place: morton_code(place, grid)):
+    one_axis = sum(count > 1 for count in grid) < 2  # then the order is that of the places
+    for place in sorted(chunks, key=None if one_axis else lambda place: morton_code(place, grid)):
         chunk = bytes_of(chunks[place])
         yield chunk
         yield crc32c(chunk)

@@ -128,7 +128,7 @@ def status(url: str) -> dict[str, Any]:
         "config_digest": store.config_digest,
         "digest": store.digest(),
         "complete": not store.pending,
-        "environments": _environments(store.records.read_all().values()),
+        "environments": store.records.environments(),
         "numerics": store.attributes["numerics"],
     }
 

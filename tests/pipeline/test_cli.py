@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import xarray
 from PIL import Image
+from processes import Program, run_program
 
 from vega3d.pipeline import cli, open_store
 from vega3d.pipeline.errors import CheckpointError
@@ -23,12 +24,9 @@ ROOMS = "rooms:2?views=3&height=96&width=128"
 SMALL = ("--resolution", "128x96", "--threads", "1")
 
 
-def command(*args: object, code: int = 0, **options: object) -> tuple[dict, str]:
+def command(*args: object, code: int = 0) -> tuple[dict, str]:
     """Run a command; return the JSON of its last line and what it told on stderr."""
-    script = Path(sys.executable).with_name("vega3d-extract")
-    done = subprocess.run(
-        [script, *map(str, args)], capture_output=True, text=True, check=False, **options
-    )
+    done = run_program("vega3d-extract", *args)
     assert done.returncode == code, done.stderr
     told = " ".join(done.stderr.replace("\u2502", " ").split())
     assert "Traceback" not in told
@@ -165,8 +163,8 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
             "--dtype takes auto, float32, tf32, bfloat16 or float8, got",
         ),
         (
-            ("run", ROOMS, "--out", "s", "--store-dtype", "int8"),
-            "--store-dtype takes float16 or float32",
+            ("run", ROOMS, "--out", "s", "--store-dtype", "int4"),
+            "--store-dtype takes float16, float32 or int8",
         ),
         (
             ("run", ROOMS, "--out", "s", "--scenes-per-shard", "0"),
@@ -349,22 +347,22 @@ def test_interrupted_runs_end_cleanly_and_go_on(
 ) -> None:
     out = tmp_path / "s"
     many = "rooms:12?views=3&height=96&width=128"
-    script = Path(sys.executable).with_name("vega3d-extract")
-    args = [script, "run", many, "--out", out, "--model", tiny_wan, *SMALL]
+    args = ["run", many, "--out", out, "--model", tiny_wan, *SMALL]
     here = ["--runner", runner, *(["--workers", "1"] if runner == "ray" else [])]
-    process = subprocess.Popen([*map(str, [*args, *here])], stderr=subprocess.PIPE, text=True)
     commits = out / "unit" / "commits"
-    until = time.monotonic() + 60
-    while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:
-        time.sleep(0.05)
-    os.kill(process.pid, sent)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == code, told
+    with Program("vega3d-extract", *args, *here) as started:
+        until = time.monotonic() + 60
+        while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(started.pid, sent)
+        done = started.wait(60)
+    told = done.stderr
+    assert done.returncode == code, told
     assert "run the same command again to go on" in told
     assert "Traceback" not in told
     assert not list(out.rglob("*.partial"))
     assert 1 <= len(list(commits.iterdir())) < 12
-    summary, _ = command(*args[1:])
+    summary, _ = command(*args)
     assert summary["committed"] == 12
 
 

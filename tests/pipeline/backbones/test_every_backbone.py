@@ -59,6 +59,12 @@ def has(name: str, setting: str) -> bool:
     return setting in {item.name for item in fields(family(name))}
 
 
+def keeps_aspect(name: str) -> bool:
+    """Say whether `resolution="auto"` is one of its settings."""
+    hint = get_type_hints(family(name)).get("resolution")
+    return "auto" in [word for part in get_args(hint) for word in get_args(part)]
+
+
 def test_every_encoder_is_in_the_suite() -> None:
     assert set(SMALL) == set(NAMES)
 
@@ -73,13 +79,12 @@ def test_what_planning_knows_is_what_comes(models: SmallModels, name: str) -> No
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 def test_it_comes_for_every_fit_and_aspect(models: SmallModels, name: str, fit: str) -> None:
     check_what_comes(models, name, (150, 70), fit=fit)
-    if has(name, "resolution") and "auto" in resolutions(name):
-        check_what_comes(models, name, (70, 150), fit=fit, resolution="auto")
 
 
-def resolutions(name: str) -> tuple[str, ...]:
-    hint = get_type_hints(family(name))["resolution"]
-    return tuple(word for part in get_args(hint) for word in get_args(part))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*filter(keeps_aspect, NAMES)])
+def test_it_keeps_an_images_own_aspect(models: SmallModels, name: str) -> None:
+    check_what_comes(models, name, (70, 150), resolution="auto")
 
 
 def check_what_comes(

@@ -1,0 +1,128 @@
+"""What is read of many units at once is what is read of each."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_unit import make_plan, make_store, scene_arrays
+
+from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.store.committed import Committed
+from vega3d.pipeline.store.index import INDEX
+from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.moments import read_moments
+from vega3d.pipeline.store.objects import open_objects
+from vega3d.pipeline.store.record import Record, parse_record
+from vega3d.pipeline.store.records import Records
+from vega3d.pipeline.store.store import Store
+from vega3d.pipeline.store.verify import status
+from vega3d.pipeline.store.writer import StoreWriter
+
+MACHINES = ({"torch": "2", "format": "x"}, {}, {"cpu": "b"})
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> StoreWriter:
+    plan = make_plan(5, scenes_per_shard=2)
+    made = make_store(str(tmp_path / "s"), plan)
+    views = {scene.scene_id: scene.num_views for scene in plan.scenes}
+    for unit, machine in zip(plan.units, MACHINES, strict=True):
+        scenes = [scene_arrays(name, views[name]) for name in unit.scene_ids]
+        made.write_unit(unit, scenes, machine)
+    return made
+
+
+def test_environments_are_told_with_and_without_an_index(writer: StoreWriter) -> None:
+    named = [machine for machine in MACHINES if machine]
+    assert status(writer.url)["environments"] == named
+    merge_commits(writer)
+    assert status(writer.url)["environments"] == named
+    path = Path(writer.url, INDEX)
+    raw = path.read_bytes()
+    at = raw.index(b'"torch"')
+    path.write_bytes(raw[:at] + b'"tosch"' + raw[at + 7 :])  # that line is not believed
+    assert status(writer.url)["environments"] == named
+
+
+def test_the_index_holds_the_texts_of_the_records(writer: StoreWriter) -> None:
+    merge_commits(writer)
+    records = Records(open_objects(writer.url))
+    lines = Path(writer.url, INDEX).read_bytes().split(b"\n")
+    for unit, sequence in Committed(records, writer.layout)._committed.items():
+        raw = Path(writer.url, records.key(unit, sequence)).read_bytes()
+        assert lines[unit] == raw
+        record = parse_record(raw, "r")
+        rebuilt = {name: getattr(record, name) for name in Record.__slots__ if name != "text"}
+        assert Record(**rebuilt).to_json() == raw  # a record that was not read gives the same
+
+
+def test_small_arrays_hold_what_the_records_say(writer: StoreWriter) -> None:
+    """Their chunks are put together from bytes; zarr reads what the store itself says."""
+    import zarr
+
+    merge_commits(writer)
+    group, store = zarr.open_group(writer.url, mode="r"), Store.open(writer.url)
+    for scene_id in store.scene_ids:
+        row, count = store.row(scene_id), store.num_views(scene_id)
+        assert group["view_id"][row].tolist()[:count] == list(store.view_ids(scene_id))
+        assert set(group["view_id"][row].tolist()[count:]) <= {""}
+        for name, ours in (
+            ("image_size", store.image_size(scene_id)),
+            ("world_from_camera", store.world_from_camera(scene_id)),
+            ("intrinsics", store.intrinsics(scene_id)),
+        ):
+            np.testing.assert_array_equal(group[name][row][:count], ours)
+        assert np.isnan(group["world_from_camera"][row][count:]).all()
+
+
+def test_moments_that_are_damaged_or_gone_are_named(writer: StoreWriter) -> None:
+    objects = open_objects(writer.url)
+    commits = Committed(Records(objects), writer.layout).read_all()
+    path = Path(writer.url, writer.layout.find("moments").file_key(1))
+    raw = path.read_bytes()
+    for damaged, told in (
+        (raw[:-1] + b"x", "index does not match"),
+        (b"x" + raw[1:], r"chunk \(0, 0, 0, 0\) does not match"),
+        (b"", "index does not match"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match=told):
+            list(read_moments(objects, writer.layout, commits))
+    path.unlink()
+    with pytest.raises(StoreError, match="is committed but gone"):
+        list(read_moments(objects, writer.layout, commits))
+
+
+def test_a_record_behind_a_link_that_leads_out_is_not_read(
+    writer: StoreWriter, tmp_path: Path
+) -> None:
+    objects = open_objects(writer.url)
+    records = Records(objects)
+    assert objects.read(records.key(0, 0))  # now the folder is known
+    path = Path(writer.url, records.key(1, 0))
+    path.rename(tmp_path / "outside.json")
+    path.symlink_to(tmp_path / "outside.json")
+    with pytest.raises(StoreError, match="leads out of the store"):
+        objects.read(records.key(1, 0))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="cannot read"):
+        objects.read(records.key(1, 0))
+
+
+def test_names_and_sizes_are_still_looked_at_one_by_one(writer: StoreWriter) -> None:
+    """The quick looks at all of them fall back to the one that says which is wrong."""
+    from vega3d.pipeline.store.record import _check_sizes, _names
+    from vega3d.pipeline.store.schema import SchemaError
+
+    with pytest.raises(SchemaError, match="two sides"):
+        _check_sizes([[1, 2], [3]], "r")
+    for bad in ([[1, 2], [3, 2**31]], [[1, -1]], [[1, True]], [[1, 2.0]]):
+        with pytest.raises(SchemaError, match="image_size"):
+            _check_sizes(bad, "r")
+    with pytest.raises(SchemaError, match="control character"):
+        _names(["fine", "a\x1bb"], "r")
+    with pytest.raises(SchemaError, match="longer than"):
+        _names(["x" * 1025], "r")
+    assert _names(["x" * 1024, "\u00fc"], "r") == ("x" * 1024, "\u00fc")
