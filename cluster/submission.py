@@ -48,12 +48,7 @@ def render(to: str, options: Sequence[str], run: RunConfig, config: SubmitConfig
     """
     if to not in TARGETS:
         raise UsageError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
-    for option in options:
-        if without_secrets(option) != option:
-            raise UsageError(
-                f"{without_secrets(option)}: a manifest is no place for a user, a password or a "
-                "query in a URL; give the nodes what they need through --secret, and the URL bare"
-            )
+    check_bare(options)
     from jinja2 import Environment, StrictUndefined
 
     words = shlex.join(command(options, run, config))
@@ -73,6 +68,16 @@ def render(to: str, options: Sequence[str], run: RunConfig, config: SubmitConfig
             "ray_version": version("ray"),
         }
     )
+
+
+def check_bare(texts: Sequence[str]) -> None:
+    """Raise UsageError where a text that goes into a manifest holds a secret."""
+    for text in texts:
+        if without_secrets(text) != text:
+            raise UsageError(
+                f"{without_secrets(text)}: a manifest is no place for a user, a password or a "
+                "query in a URL; give the nodes what they need through --secret, and the URL bare"
+            )
 
 
 def command(options: Sequence[str], run: RunConfig, config: SubmitConfig) -> list[str]:

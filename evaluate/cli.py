@@ -89,16 +89,19 @@ def probe(
         bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
     ] = False,
 ) -> None:
-    """Say what simple maps read from the features: depth, normal, place, class, relative pose."""
+    """Say what simple maps read from the features; run the same command again to resume."""
     check_out(out)
     start_logging(logging.INFO, "%(message)s")
     if dry_run:
         print_result(_plan(stores, chosen))
         return
+    from vega3d.evaluate.partials import Partials
     from vega3d.evaluate.probes.page import probe_result, write_probe
     from vega3d.evaluate.probes.probe import probe as read
 
-    summary = read(stores, config, chosen, labels=labels)
+    kept = Partials(Path(out) / "partials")
+    with resumable():
+        summary = read(stores, config, chosen, labels=labels, kept=kept)
     html, plain = write_probe(Path(out), summary)
     comparison = summary.comparison
     print_result(

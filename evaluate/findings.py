@@ -33,7 +33,7 @@ def findings(summary: Summary) -> list[str]:
                 else f", and {by_raw.name} has {number(by_raw.mean('above_chance'))}."
             )
         )
-    leaky = [row.name for row in scored if _tells_position(row)]
+    leaky = [row.name for row in scored if tells_position(row)]
     if leaky:
         found.append(
             f"In {len(leaky)} of {len(scored)} kinds of features ({some(leaky)}), tokens at one "
@@ -49,17 +49,17 @@ def findings(summary: Summary) -> list[str]:
     return found
 
 
-def _tells_position(row: Row) -> bool:
-    """Tell whether one image position makes tokens as alike as one 3D point does, or more."""
-    position = row.mean("position_above_chance")
-    floor = max(row.mean("above_chance") or 0.0, POSITION_NOISE)
-    return position is not None and position >= floor
-
-
 def _told(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return number(estimate.mean)
     return f"{number(estimate.mean)} ({number(estimate.low)} to {number(estimate.high)})"
+
+
+def tells_position(row: Row) -> bool:
+    """Tell whether one image position makes tokens as alike as one 3D point does, or more."""
+    position = row.mean("position_above_chance")
+    floor = max(row.mean("above_chance") or 0.0, POSITION_NOISE)
+    return position is not None and position >= floor
 
 
 def downstream_findings(related: Related) -> Iterable[str]:

@@ -122,6 +122,8 @@ class _Command(TyperCommand):
     ) -> Callable[[], None] | None:
         """Return what is to be done for several stores; None where one is asked for."""
         usual = self.idle is not None or "--help" in args
+        if tables is not None and not usual and not self._taker.choices:
+            raise UsageError(f"{self.name} takes no [{TABLES}.NAME] in its --config file")
         for item, choice in [] if usual else self._taker.choices:
             stores = asked_for(item, args, tables)
             if not stores:

@@ -7,11 +7,15 @@ as `true` and `false`.
 
 import json
 import tomllib
+from base64 import b64decode
+from binascii import Error as BinasciiError
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from vega3d.pipeline.errors import UsageError
+
+IN_A_WORD = "data:application/toml;base64,"
 
 
 def parse(text: str, kind: Any) -> Any:  # noqa: ANN401 - a type and a value of it
@@ -64,12 +68,19 @@ def text_in_file(value: object) -> str:
 
 
 def read_toml(path: str, but: str = "") -> dict[str, Any]:
-    """Return the settings in a file; raises UsageError where it is none, or holds other tables."""
+    """Return the settings in a file; raises UsageError where it is none, or holds other tables.
+
+    A file that other machines would not see may come as one word: IN_A_WORD and its text in base64.
+    """
     try:
-        held = tomllib.loads(Path(path).read_text("utf-8"))
+        if path.startswith(IN_A_WORD):
+            text = b64decode(path.removeprefix(IN_A_WORD), validate=True).decode()
+        else:
+            text = Path(path).read_text("utf-8")
+        held = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, BinasciiError) as error:
         raise UsageError(f"--config {path} is no TOML file: {error}") from error
     if tables := [key for key, value in held.items() if isinstance(value, dict) and key != but]:
         raise UsageError(f"--config {path}: [{tables[0]}] is a table, settings stand in none")

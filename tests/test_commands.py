@@ -40,6 +40,7 @@ ALONE = {
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-benchmark desk": "out dry_run",
     "vega3d-benchmark make": "scenes out dry_run",
+    "vega3d-benchmark libero": "policy out dry_run",
     "vega3d-consistency report": "stores out downstream scene dry_run",
     "vega3d-consistency probe": "stores out labels dry_run",
     "vega3d-train fit": "out dry_run",

@@ -58,6 +58,7 @@ def ablate(
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
     questions: Sequence[str] | None = None,
+    actions: Sequence[str] | None = None,
     text_model: str | None = None,
 ) -> dict[str, Any]:
     """Train all variants with all seeds below `out`, and write their table.
@@ -82,6 +83,7 @@ def ablate(
                 semantic_tap=semantic_tap,
                 labels=labels,
                 questions=questions,
+                actions=actions,
                 text_model=text_model,
             )
             summaries.setdefault(variant, []).append(summary)

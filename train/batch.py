@@ -10,6 +10,7 @@ from typing import Any
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor, device
 
+from vega3d.train.acted import Acted
 from vega3d.train.asked import Asked
 
 
@@ -53,8 +54,8 @@ class Batch:
     labels: Int64[Tensor, "B V N"] | None = None
     """Class of a token, -1 for none."""
 
-    questions: dict[str, Asked] | None = None
-    """What annotation files ask of the samples' scenes, by task."""
+    questions: dict[str, Asked | Acted] | None = None
+    """What annotation files ask of the samples' scenes, or what was done there, by task."""
 
     def to(self, where: device) -> "Batch":
         """Return the batch on another device; a pinned one is copied without waiting."""

@@ -28,17 +28,10 @@ VARIANTS: tuple[Variant, ...] = get_args(Variant)
 `blind`, which sees no feature at all and shows what position in the image alone can do."""
 
 
-TASKS = (
-    "depth",
-    "displacement",
-    "matching",
-    "classes",
-    "grounding",
-    "qa",
-    "vsi",
-    "caption",
-)
-"""The files of `tasks/`; the last four ask what annotation files ask (`--questions`)."""
+_ASKING = ("grounding", "qa", "vsi", "caption")
+TASKS = ("depth", "displacement", "matching", "classes", *_ASKING, "action")
+"""The files of `tasks/`; grounding to caption ask what annotation files ask (`--questions`), action
+what demonstrations did (`--actions`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +40,7 @@ class TrainConfig:
 
     tasks: tuple[str, ...] = field(default=("depth",), metadata={"option": "--task"})
     """Trained together, each with its own head: depth, displacement, matching, classes, and of
-    annotated scenes grounding, qa, vsi, caption."""
+    annotated scenes grounding, qa, vsi, caption; or, alone, action of robots' demonstrations."""
 
     variant: Variant = "adaptive"
     """How the two streams become one: a gate, another row of the paper's Table 5, one stream alone,
@@ -74,7 +67,8 @@ class TrainConfig:
     views of one scene."""
 
     views_per_sample: int = 4
-    """Views of a sample: neighbours in time for matching, any for the other tasks."""
+    """Views of a sample: neighbours in time for matching; for action the cameras of a frame, the
+    first so many; any for the other tasks."""
 
     accumulate: int = 1
     """Parts a step's batch is cut into; must divide the batch of a process."""
@@ -119,6 +113,19 @@ class TrainConfig:
     text_dim: int = 512
     """Numbers of a text's vector: 512 for `words`, 128 for `desk`, 1152 for SigLIP so400m."""
 
+    action_chunk: int = 8
+    """Actions that are said at once, from a frame on."""
+
+    action_dim: int = 7
+    """Numbers of an action; 7 in LIBERO."""
+
+    proprio_dim: int = 8
+    """Numbers of the robot's state, 8 in LIBERO; 0 leaves it out."""
+
+    action_offset: int = 0
+    """Rows from a frame to the first action after it: 0 where frames were taken before the action
+    of their row, 1 in LIBERO's own files, which hold what was seen after it."""
+
     shards_in_flight: int = 4
     """Shards whose samples are shuffled together: more is a better shuffle, fewer is a more
     sequential read."""
@@ -154,6 +161,8 @@ class TrainConfig:
                 "num_classes (2 or more) goes with the task classes, and only with it; "
                 f"got {self.num_classes} for {self.tasks}"
             )
+        if "action" in self.tasks and len(self.tasks) > 1:
+            raise ValueError(f"action makes samples of its own: train it alone, not {self.tasks}")
         self._check_ranges()
 
     def _check_ranges(self) -> None:
@@ -166,6 +175,8 @@ class TrainConfig:
             "shards_in_flight",
             "questions_per_sample",
             "text_dim",
+            "action_chunk",
+            "action_dim",
         )
         if bad := [name for name in at_least_one if getattr(self, name) < 1]:
             raise ValueError(f"{bad[0]} must be >= 1, got {getattr(self, bad[0])}")
@@ -178,7 +189,8 @@ class TrainConfig:
             raise ValueError(
                 f"lr and match_radius_m must be positive, got {self.lr} and {self.match_radius_m}"
             )
-        floors = ("weight_decay", "clip_norm", "gap_views", "reader_layers", "seed", "split_seed")
+        floors: tuple[str, ...] = ("weight_decay", "clip_norm", "gap_views", "reader_layers")
+        floors += ("seed", "split_seed", "proprio_dim", "action_offset")
         if bad := [name for name in floors if getattr(self, name) < 0]:
             raise ValueError(f"{bad[0]} must be >= 0, got {getattr(self, bad[0])}")
 
@@ -286,6 +298,10 @@ class OtherStores:
     questions: tuple[str, ...] | None = field(default=None, metadata=_REPEAT)
     """Annotation file of a benchmark, or a folder of `vega3d-benchmark make`; repeat it for
     several, files of candidate boxes too."""
+
+    actions: tuple[str, ...] | None = field(default=None, metadata=_REPEAT)
+    """Demonstrations for the task action: a LIBERO HDF5 file, a folder of them, or a LeRobot v3
+    dataset, where the stores were extracted from; repeat it for several."""
 
     text_model: str | None = None
     """What turns texts into vectors: `words` (the default, no weights), `desk`, or the hub id or

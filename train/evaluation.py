@@ -10,13 +10,11 @@ from vega3d.train.checkpoint import load_weights
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.loader import Loader
 from vega3d.train.model import SpatialModel
-from vega3d.train.order import Sample, SceneViews, scene_samples, scoring_samples
+from vega3d.train.order import Sample, SceneViews
 from vega3d.train.pairing import Pairing, pair_stores
 from vega3d.train.processes import join_processes
-from vega3d.train.questions import asks_scenes
 from vega3d.train.rundir import (
     LAST,
-    check_labels,
     check_no_leak,
     check_same_stores,
     plan_run,
@@ -25,9 +23,11 @@ from vega3d.train.rundir import (
     recorded_model,
     recorded_pairing,
     same_stores,
+    scored_samples,
 )
 from vega3d.train.scoring import Scores, score_model
 from vega3d.train.streams import FeatureCache
+from vega3d.train.usable import check_labels
 
 
 def evaluate_run(
@@ -72,7 +72,7 @@ def evaluate_run(
             samples, what = plan_run(pairing, config).scoring, record["split"]["note"]
         else:
             check_no_leak(pairing, record)
-            samples = _all_views(pairing, config.views_per_sample, asks_scenes(config))
+            samples = _all_views(pairing, config)
             what = "All views of other stores."
     _check_dims(pairing, record)
     model = recorded_model(record)
@@ -107,7 +107,7 @@ def _score(
             prefetch=run.prefetch,
             cache=FeatureCache(run.cache_bytes),
             device=processes.device,
-            questions=pairing.question_table(config),
+            questions=pairing.asks(config),
         )
         return score_model(
             model.to(processes.device),
@@ -142,6 +142,7 @@ def _other_stores(
         semantic_tap=taps["semantic"],
         labels=labels,
         questions=record["where"].get("questions"),
+        actions=record["where"].get("actions"),
         text_model=record["where"].get("text_model"),
         allow_partial=run.allow_partial,
     )
@@ -149,18 +150,17 @@ def _other_stores(
     return pairing
 
 
-def _all_views(pairing: Pairing, views_per_sample: int, by_scene: bool) -> list[Sample]:
+def _all_views(pairing: Pairing, config: TrainConfig) -> list[Sample]:
+    views_per_sample = config.views_per_sample
     counts = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
     scenes = [
         SceneViews(name, tuple(range(count)))
         for name, count in counts.items()
         if count >= views_per_sample
     ]
-    if scenes and by_scene:
-        return scene_samples(scenes, views_per_sample)
     if not scenes:
         raise UsageError(f"no scene has the {views_per_sample} views that a sample needs")
-    return scoring_samples(scenes, views_per_sample)
+    return scored_samples(pairing, scenes, config)
 
 
 def _check_dims(pairing: Pairing, record: dict[str, Any]) -> None:

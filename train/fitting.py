@@ -31,6 +31,7 @@ def fit(
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
     questions: Sequence[str] | None = None,
+    actions: Sequence[str] | None = None,
     text_model: str | None = None,
 ) -> dict[str, Any]:
     """Train on two stores, leave the run in `out`, and return its summary.
@@ -49,6 +50,7 @@ def fit(
         semantic_tap: Likewise.
         labels: Store of token classes, for the task `classes`.
         questions: Annotation files, for grounding, qa, vsi and caption.
+        actions: Locations of demonstrations, for action.
         text_model: What turns their texts into vectors; None takes `words`.
 
     Raises:
@@ -65,6 +67,7 @@ def fit(
         semantic_tap=semantic_tap,
         labels=labels,
         questions=questions,
+        actions=actions,
         text_model=text_model,
         allow_partial=run.allow_partial,
     )

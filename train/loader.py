@@ -19,6 +19,9 @@ from queue import Empty, SimpleQueue
 import torch
 from torch import Tensor
 
+from vega3d.train.acted import Acted
+from vega3d.train.acting import ActionTable
+from vega3d.train.asked import Asked
 from vega3d.train.batch import Batch
 from vega3d.train.chunks import bytes_of, page_aligned
 from vega3d.train.config import KeepFeatures
@@ -55,7 +58,7 @@ class Loader:
         prefetch: int = 4,
         cache: FeatureCache | None = None,
         device: torch.device | str = "cpu",
-        questions: QuestionTable | None = None,
+        questions: QuestionTable | ActionTable | None = None,
         kept: KeptFeatures | None = None,
     ) -> None:
         """Open both streams; no feature is read yet.
@@ -68,7 +71,7 @@ class Loader:
             prefetch: Batches read ahead at most.
             cache: Shared by loaders of the same stores; None keeps nothing.
             device: Where batches go; with `cuda` by way of pinned buffers.
-            questions: What annotated tasks ask of the scenes.
+            questions: What annotated tasks ask of the scenes, or what was done in them.
             kept: Features on the same device: batches are made of these, and nothing is streamed.
         """
         if workers < 0 or (workers and prefetch < 1):
@@ -230,13 +233,16 @@ def aligned_batch(
     seed: int,
     gen: Tensor,
     sem: Tensor,
-    questions: QuestionTable | None = None,
+    questions: QuestionTable | ActionTable | None = None,
 ) -> Batch:
     """Return the batch of a request whose features are these; the rest comes from the table."""
     views = [list(sample.views) for sample in request]
     rows = table.rows([sample.scene_id for sample in request], views)
     found = {name: torch.from_numpy(array) for name, array in table.take(rows).items()}
     asked = torch.tensor([s.asked or (True,) * len(s.views) for s in request])
+    about: dict[str, Asked | Acted] = {}
+    if questions is not None:
+        about.update(questions.asked(request, seed))
     return Batch(
         scene_ids=tuple(sample.scene_id for sample in request),
         views=torch.tensor(views),
@@ -252,5 +258,5 @@ def aligned_batch(
             [[seed_of(seed, s.epoch, s.scene_id, v) for v in s.views] for s in request]
         ),
         labels=found.get("labels"),
-        questions=None if questions is None else questions.asked(request, seed),
+        questions=about or None,
     )

@@ -4,7 +4,7 @@ Everything here is a pure function of scenes, config and position, so a run resu
 of an epoch by asking for the next position, whatever the number of workers or processes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -32,6 +32,10 @@ class Sample:
     epoch: int = 0
     asked: tuple[bool, ...] = ()
     """False for a view that only fills up a sample when scoring; empty is all True."""
+
+
+Frames = Mapping[str, tuple[tuple[int, ...], ...]]
+"""Of every scene the samples that a task over frames asks: the views of one frame each."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +140,23 @@ class TrainOrder:
         config: TrainConfig,
         *,
         adjacent: bool,
+        frames: Frames | None = None,
     ) -> None:
-        """Plan it; `adjacent` keeps a sample's views next to each other in time."""
+        """Plan it; `adjacent` keeps a sample's views next to each other in time.
+
+        Where there are frames, they are the samples.
+        """
         self._by_id = {scene.scene_id: scene for scene in scenes}
         kept = (tuple(name for name in unit if name in self._by_id) for unit in units)
         self._units = [unit for unit in kept if unit]
         self._config = config
         self._adjacent = adjacent
+        self._frames = frames
         size = config.views_per_sample
-        self.samples_per_epoch = sum(-(-len(scene.views) // size) for scene in scenes)
+        self.samples_per_epoch = sum(
+            -(-len(scene.views) // size) if frames is None else len(frames.get(scene.scene_id, ()))
+            for scene in scenes
+        )
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
 
     def sample(self, position: int) -> Sample:
@@ -174,6 +186,8 @@ class TrainOrder:
     def _windows(self, scene: SceneViews, epoch: int) -> list[tuple[int, ...]]:
         size, views = self._config.views_per_sample, scene.views
         random = _generator(self._config.seed, scene.scene_id, epoch)
+        if self._frames is not None:
+            return list(self._frames.get(scene.scene_id, ()))  # the block is shuffled anyway
         if self._adjacent:
             # A shift moves the borders, so that any two neighbours meet in some epoch.
             shift = int(random.integers(-(size - 1), size))
@@ -204,6 +218,15 @@ def scene_samples(scenes: Sequence[SceneViews], views_per_sample: int) -> list[S
         places = np.linspace(0, len(scene.views) - 1, views_per_sample).round().astype(int)
         samples.append(Sample(scene.scene_id, tuple(scene.views[i] for i in places), -1))
     return samples
+
+
+def frame_samples(scenes: Sequence[SceneViews], frames: Frames) -> list[Sample]:
+    """Return every frame of the scenes once."""
+    return [
+        Sample(scene.scene_id, views, -1)
+        for scene in scenes
+        for views in frames.get(scene.scene_id, ())
+    ]
 
 
 def _window(views: Sequence[int], start: int, size: int) -> tuple[int, ...]:

@@ -11,7 +11,9 @@ from vega3d.pipeline.backbones.text import WORDS
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.store.store import JoinedStore, Store, open_store
+from vega3d.train.acting import ActionTable
 from vega3d.train.config import TrainConfig
+from vega3d.train.demonstrations.reading import Demonstrations, read_demonstrations
 from vega3d.train.geometry import Geometry, GeometryTable
 from vega3d.train.questions import Questions, QuestionTable, read_questions
 from vega3d.train.tasks.registry import task_class
@@ -35,8 +37,11 @@ class Pairing:
     """What was left out, for people to read."""
     questions: Questions | None = None
     """What annotation files ask about the scenes."""
+    demonstrations: Demonstrations | None = None
+    """What robots did in the scenes."""
     _tables: dict[float, GeometryTable] = field(default_factory=dict, repr=False)
     _question_tables: list[QuestionTable] = field(default_factory=list, repr=False)
+    _action_tables: list[ActionTable] = field(default_factory=list, repr=False)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -79,6 +84,25 @@ class Pairing:
             self._question_tables.append(QuestionTable(self.questions, config))
         return self._question_tables[0]
 
+    def action_table(self, config: TrainConfig) -> ActionTable | None:
+        """Return what a config's tasks ask of frames, the same table for all; None without tasks.
+
+        Raises:
+            UsageError: A task asks of frames and there are no demonstrations.
+        """
+        if not any(task_class(name).asks_frames for name in config.tasks):
+            return None
+        if self.demonstrations is None:
+            raise UsageError("action asks what demonstrations did: pass --actions LOCATION")
+        if not self._action_tables:
+            view_ids = {name: self.prior.view_ids(name) for name in self.scene_ids}
+            self._action_tables.append(ActionTable(self.demonstrations, view_ids, config))
+        return self._action_tables[0]
+
+    def asks(self, config: TrainConfig) -> QuestionTable | ActionTable | None:
+        """Return what batches hold beside tokens and geometry."""
+        return self.action_table(config) or self.question_table(config)
+
 
 def pair_stores(
     prior: str | Sequence[str],
@@ -88,6 +112,7 @@ def pair_stores(
     semantic_tap: str | None = None,
     labels: str | Sequence[str] | None = None,
     questions: Sequence[str] | None = None,
+    actions: Sequence[str] | None = None,
     text_model: str | None = None,
     allow_partial: bool = False,
 ) -> Pairing:
@@ -123,9 +148,11 @@ def pair_stores(
         raise UsageError("a label store has one channel, the class of a token (NaN for none)")
     asked = read_questions(questions, text_model or WORDS, shared) if questions else None
     notes += asked.notes if asked else ()
+    done = read_demonstrations(actions, text_model or WORDS, shared) if actions else None
+    notes += done.notes if done else ()
     for note in notes:
         _log.warning("%s", note)
-    return Pairing(first, second, *taps, shared, third, tuple(notes), asked)
+    return Pairing(first, second, *taps, shared, third, tuple(notes), asked, done)
 
 
 def parts(store: AnyStore) -> tuple[Store, ...]:

@@ -124,7 +124,7 @@ def _metric_rows(scores: Scores) -> list[tuple[str, str, str, str]]:
     for name, value in scores.metrics().items():
         task, metric = name.split("/")
         count = sum(sums[name][1] for sums in scores.scenes.values() if name in sums)
-        meaning = (task_class(task).meanings | _LOSS)[metric]
+        meaning = _LOSS[metric] if metric in _LOSS else task_class(task).meaning(metric)
         rows.append((name, f"{value:.4f}", f"{count:,.0f}", meaning))
     return rows
 

@@ -25,8 +25,10 @@ from vega3d.train.loader import aligned_batch
 from vega3d.train.model import SpatialModel, build_model
 from vega3d.train.order import (
     Sample,
+    SceneViews,
     Split,
     TrainOrder,
+    frame_samples,
     scene_samples,
     scoring_samples,
 )
@@ -35,6 +37,7 @@ from vega3d.train.questions import asks_scenes, run_split
 from vega3d.train.sealed import read_sealed_json, sealed_json
 from vega3d.train.tasks.registry import task_class
 from vega3d.train.tasks.task import Targets
+from vega3d.train.usable import check_geometry, check_labels, usable_views
 
 RECORD = "run.json"
 SUMMARY = "summary.json"
@@ -85,37 +88,35 @@ class RunPlan:
 def plan_run(pairing: Pairing, config: TrainConfig) -> RunPlan:
     """Split the scenes, order the samples; raises UsageError where there is too little to train."""
     check_labels(pairing, config)
-    num_views, note = _usable_views(pairing, config)
+    num_views, note = usable_views(pairing, config)
     split = run_split(pairing.questions, num_views, config)
     split = replace(split, note=note + split.note)
-    _check_geometry(pairing, split, config)
-    sampled = scene_samples if asks_scenes(config) else scoring_samples
+    check_geometry(pairing, split, config)
+    acted = pairing.action_table(config)
+    if acted is not None and split.kind != "scene":
+        raise UsageError("action needs two demonstrations or more: one to train and one to score")
     adjacent = any(task_class(name).adjacent_views for name in config.tasks)
+    frames = None if acted is None else acted.order()
     return RunPlan(
         pairing=pairing,
         config=config,
         split=split,
-        order=TrainOrder(split.train, pairing.units, config, adjacent=adjacent),
-        scoring=tuple(sampled(split.val, config.views_per_sample)),
+        order=TrainOrder(split.train, pairing.units, config, adjacent=adjacent, frames=frames),
+        scoring=tuple(scored_samples(pairing, split.val, config)),
         gen_dim=pairing.prior.num_channels(pairing.prior_tap),
         sem_dim=pairing.semantic.num_channels(pairing.semantic_tap),
     )
 
 
-def check_labels(pairing: Pairing, config: TrainConfig) -> None:
-    """Refuse the task classes without labels, and labels that are no class of the config."""
-    if "classes" not in config.tasks:
-        return
-    if pairing.labels is None:
-        raise UsageError("the task classes needs a label store: pass --labels STORE")
-    table = pairing.table(config.min_depth_share)
-    for scene_id in pairing.scene_ids:
-        labels = table.scene(scene_id, len(pairing.prior.view_ids(scene_id)))["labels"]
-        if labels.max() >= config.num_classes:
-            raise UsageError(
-                f"{scene_id} has a token of class {labels.max()} in the label store; with "
-                f"--num-classes {config.num_classes} the classes are 0 to {config.num_classes - 1}"
-            )
+def scored_samples(
+    pairing: Pairing, scenes: Sequence[SceneViews], config: TrainConfig
+) -> list[Sample]:
+    """Return the samples that score the config's tasks: views, whole scenes, or frames."""
+    acted = pairing.action_table(config)
+    if acted is not None:
+        return frame_samples(scenes, acted.order())
+    sampled = scene_samples if asks_scenes(config) else scoring_samples
+    return sampled(scenes, config.views_per_sample)
 
 
 def check_answers(plan: RunPlan) -> None:
@@ -126,7 +127,7 @@ def check_answers(plan: RunPlan) -> None:
     table = plan.pairing.table(plan.config.min_depth_share)
     nothing = torch.empty(1, plan.config.views_per_sample, rows * cols, 0)
     for sample in plan.scoring:
-        seed, asked = plan.config.split_seed, plan.pairing.question_table(plan.config)
+        seed, asked = plan.config.split_seed, plan.pairing.asks(plan.config)
         batch = aligned_batch(table, [sample], seed, nothing, nothing, asked)
         waiting = [task for task in waiting if not _is_asked(task.targets(batch))]
         if not waiting:
@@ -187,45 +188,6 @@ def check_same_stores(pairing: Pairing, record: dict[str, Any]) -> None:
         )
 
 
-def _usable_views(pairing: Pairing, config: TrainConfig) -> tuple[dict[str, int], str]:
-    """Return the views of the scenes that the tasks can use, and a note on the others."""
-    num_views = {name: len(pairing.prior.view_ids(name)) for name in pairing.scene_ids}
-    spatial = [name for name in config.tasks if task_class(name).needs_depth]
-    if not spatial:
-        return num_views, ""
-    table = pairing.table(config.min_depth_share)
-    usable = {
-        name: count
-        for name, count in num_views.items()
-        if table.scene(name, count)["has_depth"].any()
-    }
-    if not usable:
-        raise UsageError(
-            f"none of the {len(num_views)} scenes has depth with poses, which "
-            f"{', '.join(spatial)} learn from; extract posed RGB-D captures, or lower "
-            "--min-depth-share"
-        )
-    left_out = len(num_views) - len(usable)
-    return usable, f"{left_out} scenes without depth are left out. " if left_out else ""
-
-
-def _check_geometry(pairing: Pairing, split: Split, config: TrainConfig) -> None:
-    """Refuse spatial tasks where one side of a scene split by time has no depth."""
-    spatial = [name for name in config.tasks if task_class(name).needs_depth]
-    for side, scenes in (("to train", split.train), ("to score", split.val)):
-        if spatial and not any(
-            pairing.geometry(scene.scene_id, config.min_depth_share)
-            .has_depth[list(scene.views)]
-            .any()
-            for scene in scenes
-        ):
-            raise UsageError(
-                f"none of the {len(scenes)} scenes {side} has depth with poses, which "
-                f"{', '.join(spatial)} learn from; extract posed RGB-D captures, or lower "
-                "--min-depth-share"
-            )
-
-
 def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
     """Write what the run is and its settings, or check that the folder holds the same run.
 
@@ -260,11 +222,24 @@ def write_record(run_dir: Path, plan: RunPlan, run: RunConfig) -> None:
         "streams": plan.streams(),
         "where": _where(pairing),
         "run": to_json(run),
+        **_policy(plan),
         "versions": {name: version(name) for name in _VERSIONS}
         | {"python": platform.python_version()},
     }
     write_json(run_dir / RECORD, sealed_json(record))
     write_text(run_dir / FILE, as_toml(plan.config, run))
+
+
+def _policy(plan: RunPlan) -> dict[str, Any]:
+    """Return what acting on new frames takes beside the weights; nothing of other tasks."""
+    acted = plan.pairing.action_table(plan.config)
+    if acted is None:
+        return {}
+    stores = {"prior": plan.pairing.prior, "semantic": plan.pairing.semantic}
+    encoders = {name: store.identity for name, store in stores.items()}
+    sizes = plan.pairing.prior.image_size(next(iter(acted.frames))).tolist()
+    told = {**acted.to_json(), "image_size": sizes[0] if sizes else None, "encoders": encoders}
+    return {"policy": told}
 
 
 def read_record(run_dir: Path) -> dict[str, Any]:
@@ -290,6 +265,7 @@ def recorded_pairing(record: dict[str, Any]) -> Pairing:
         semantic_tap=stores["semantic"]["tap"],
         labels=where.get("labels"),
         questions=where.get("questions"),
+        actions=where.get("actions"),
         text_model=where.get("text_model"),
         allow_partial=True,
     )
@@ -318,6 +294,8 @@ def _stores_identity(pairing: Pairing) -> dict[str, Any]:
         stores["labels"] = _store_identity(pairing.labels, pairing.labels.taps[0])
     if pairing.questions is not None:
         stores["questions"] = {"digest": pairing.questions.digest}
+    if pairing.demonstrations is not None:
+        stores["actions"] = {"digest": pairing.demonstrations.digest}
     return stores
 
 
@@ -341,6 +319,9 @@ def _where(pairing: Pairing) -> dict[str, Any]:
     if pairing.questions is not None:
         places["questions"] = [_absolute(file) for file in pairing.questions.files]
         places["text_model"] = pairing.questions.text_model
+    if pairing.demonstrations is not None:
+        places["actions"] = [_absolute(file) for file in pairing.demonstrations.files]
+        places["text_model"] = pairing.demonstrations.text_model
     return places
 
 

@@ -97,7 +97,7 @@ class Trainer:
             prefetch=self.run.prefetch,
             cache=self._cache,
             device=self.processes.device,
-            questions=self.plan.pairing.question_table(self.config),
+            questions=self.plan.pairing.asks(self.config),
             kept=self._kept,
         )
 

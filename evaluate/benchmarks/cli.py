@@ -1,6 +1,7 @@
-"""`vega3d-benchmark`: official metrics of prediction files, and files made of procedural rooms.
+"""`vega3d-benchmark`: official metrics of prediction files, files made of rooms, encoders compared.
 
-Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file.
+Exit codes: 0 done, 1 a bug, 2 wrong usage or a malformed file, 3 done, but some encoders or scenes
+gave nothing and are named.
 """
 
 import logging
@@ -10,7 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.evaluate.benchmarks.config import BENCHMARKS, MakingConfig, ScoringConfig
+from vega3d.evaluate.encoders.config import EncodersConfig
+from vega3d.evaluate.probes.config import ProbeConfig
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.cli_running import by_device
 from vega3d.pipeline.commands import (
+    SOME_FAILED,
     check_out,
     exit_on_sigterm,
     print_result,
@@ -23,6 +29,7 @@ from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.options import DryRun, Program
 from vega3d.pipeline.settings import FILE, as_toml
 from vega3d.train.paper.config import PaperConfig
+from vega3d.train.robots.config import RolloutConfig
 
 app = Program(
     "vega3d-benchmark",
@@ -95,10 +102,46 @@ def desk(
     print_result(result)
 
 
+@app.command(fill=by_device)
+def encoders(
+    scenes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENES", help="Folders, shards or rooms:N; each, or NAME=PLACE, is a section."
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="Folder of encoders.html and all behind it.")],
+    config: EncodersConfig,
+    probing: ProbeConfig,
+    numerics: Numerics,
+    dry_run: DryRun = False,
+) -> None:
+    """Extract, score and probe every encoder side by side; run the same command again to go on."""
+    check_out(out)
+    start_logging(logging.WARNING, "%(message)s")
+    logging.getLogger("vega3d").setLevel(logging.INFO)
+    from vega3d.evaluate.encoders.choosing import told_of
+    from vega3d.evaluate.encoders.comparison import compare_encoders
+
+    if dry_run:
+        print_result({"scenes": scenes, "encoders": told_of(config)})
+        return
+    with resumable():
+        result = compare_encoders(scenes, out, config, numerics, probing=probing)
+    print_result(result)
+    if result["failed"]:
+        raise typer.Exit(SOME_FAILED)
+
+
 @app.command()
 def make(
     scenes: Annotated[
-        str, typer.Argument(help="rooms:N, with the options that features are extracted with.")
+        str,
+        typer.Argument(
+            help="rooms:N, with the options that features are extracted with; or picking:N, "
+            "N demonstrations a task of a small robot scene in LIBERO's HDF5 layout "
+            "(picking:50?height=128&width=160&noise=0.2)."
+        ),
     ],
     out: Annotated[str, typer.Option(help="Folder for the files.")],
     config: MakingConfig,
@@ -106,12 +149,37 @@ def make(
         bool, typer.Option("--dry-run", help="Count the questions, and write nothing.")
     ] = False,
 ) -> None:
-    """Write ScanRefer's, Multi3DRefer's, Scan2Cap's, ScanQA's, SQA3D's and VSI's files of rooms."""
+    """Write benchmark files of rooms in the published formats, or a robot's demonstrations."""
     start_logging(logging.WARNING, "%(message)s")
     check_out(out)
+    if scenes.startswith("picking:"):
+        from vega3d.train.robots.making import make_demonstrations
+
+        print_result(make_demonstrations(scenes, out, config.seed, dry_run=dry_run))
+        return
     from vega3d.evaluate.benchmarks.made.making import make as make_files
 
     print_result(make_files(scenes, out, config, dry_run=dry_run))
+
+
+@app.command()
+def libero(
+    policy: Annotated[str, typer.Argument(help="Folder of a run of the task action.")],
+    out: Annotated[
+        str, typer.Option(help="Folder of episodes.jsonl, videos, score.json and score.html.")
+    ],
+    config: RolloutConfig,
+    dry_run: DryRun = False,
+) -> None:
+    """Roll a trained policy out in a simulator, extraction online; the same command goes on."""
+    start_logging(logging.WARNING, "%(message)s")
+    logging.getLogger("vega3d.train.robots").setLevel(logging.INFO)
+    check_out(out)
+    from vega3d.train.robots.making import roll_out_run
+
+    with resumable():
+        result = roll_out_run(policy, out, config, dry_run=dry_run)
+    print_result(result)
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ PROTOCOLS: tuple[str, ...] = ("official",)
 """Success of a suite is the mean over its episodes (every task has as many); the overall number is
 the mean over suites, as the published tables have it."""
 
-SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90")
+SUITES = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90", "picking")
+"""LIBERO's, and last the small table of this package (`train/robots/picking.py`)."""
 
 
 def score(annotations: str | Path, predictions: str | Path, protocol: str = "official") -> Score:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
+from vega3d.evaluate.probes.config import ProbeConfig
 from vega3d.evaluate.probes.readout import (
     Ridge,
     Standard,
@@ -23,6 +24,12 @@ from vega3d.evaluate.probes.readout import (
 
 POSITION_STRENGTH = 1e-2
 """Of the ridge that sees the grid position alone: it has no channel that could mislead it."""
+
+MOMENTS = 4
+"""Of an MLP's fit, evenly spread over its steps: one of them is believed."""
+
+MOST_UNCHOSEN = 2
+"""Folds with which none is left to choose on: one is fitted, one scored."""
 
 Readings = Mapping[str, Float64[Tensor, "N D"]]
 """By reader: `ridge` sees the features, `position` where a token lies in the grid, `both` both,
@@ -102,35 +109,120 @@ def read_by_mlp(
     y: Float[Tensor, "N D"],
     label: Int[Tensor, " N"] | None,
     classes: int,
-    hidden: int,
-    steps: int,
-    seed: int,
+    questions: Sequence[slice],
+    config: ProbeConfig,
 ) -> Float[Tensor, "N D_classes"]:
     """Read each token by small MLPs fitted on the other folds: the answers, then logits of classes.
 
-    An answer of NaN is not fitted; it is read all the same.
+    How far a fit is believed is chosen on one of the folds that are fitted, which the fit does not
+    see, for each question: which of a few moments of it, and how much of its distance from the
+    mean. Of features that tell nothing that is the mean itself. With two folds there is none to
+    choose on, and the end of the fit is taken as it is.
+
+    Args:
+        asked: What to read from.
+        y: The right answers; NaN is not fitted, and read all the same.
+        label: Class, -1 for none; None where no class is asked for.
+        classes: How many there are.
+        questions: Columns of the answers that belong together.
+        config: Width, steps and seed.
     """
     found = torch.full((len(y), y.shape[1] + classes), torch.nan)
-    for fold in asked.folds()[1]:
-        known, rows = asked.fold != fold, asked.fold == fold
+    every, scored = asked.folds()
+    for fold in scored:
+        inner = every[(every.index(fold) + 1) % len(every)] if len(every) > MOST_UNCHOSEN else None
+        known = asked.fold != fold
+        if inner is not None:
+            known &= asked.fold != inner
+        judge, rows = asked.fold == inner, asked.fold == fold
         wanted = y[known].float()
         middle = wanted.nanmean(0)
         spread = (wanted - middle).square().nanmean(0).sqrt().clamp(min=1e-6)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            probe = nn.Sequential(
-                Standard(asked.x[known]),
-                nn.Linear(asked.x.shape[1], hidden),
-                nn.GELU(),
-                nn.Linear(hidden, found.shape[1]),
-            )
-            told = None if label is None else label[known]
-            fit_mlp(probe, asked.x[known], (wanted - middle) / spread, told, steps)
-        with torch.no_grad():
-            said = probe(asked.x[rows])
-        numbers = said[:, : y.shape[1]] * spread + middle
-        found[rows] = torch.cat([numbers, said[:, y.shape[1] :]], dim=1)
+        told = None if label is None else label[known]
+        asked_of = asked.x[rows], asked.x[judge]
+        moments = _fitted(
+            asked.x[known], (wanted - middle) / spread, told, classes, asked_of, config
+        )
+        chosen = moments[-1][0]
+        if inner is not None:
+            right = ((y[judge].float() - middle) / spread), None if label is None else label[judge]
+            chosen = _believed(moments, right, questions, _frequency(told, classes))
+        base = y[~rows].float().nanmean(0)  # the mean of all that is known, judged ones too
+        numbers = chosen[:, : y.shape[1]] * spread + base
+        found[rows] = torch.cat([numbers, chosen[:, y.shape[1] :]], dim=1)
     return found
+
+
+def _fitted(
+    x: Float[Tensor, "K C"],
+    wanted: Float[Tensor, "K D"],
+    label: Int[Tensor, " K"] | None,
+    classes: int,
+    asked_of: Sequence[Float[Tensor, "M C"]],
+    config: ProbeConfig,
+) -> list[list[Tensor]]:
+    """Fit an MLP; return what it says of some tokens at a few moments, the last one the end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        probe = nn.Sequential(
+            Standard(x),
+            nn.Linear(x.shape[1], config.mlp_hidden),
+            nn.GELU(),
+            nn.Linear(config.mlp_hidden, wanted.shape[1] + classes),
+        )
+        moments: list[list[Tensor]] = []
+
+        def note() -> None:
+            with torch.no_grad():
+                moments.append([probe(part) for part in asked_of])
+
+        fit_mlp(probe, x, wanted, label, config.mlp_steps, MOMENTS, note)
+    return moments
+
+
+def _believed(
+    moments: Sequence[Sequence[Tensor]],
+    right: tuple[Float[Tensor, "M D"], Int[Tensor, " M"] | None],
+    questions: Sequence[slice],
+    frequency: Float[Tensor, " classes"],
+) -> Float[Tensor, "N D_classes"]:
+    """Return what is said of the scored tokens, as far as it proves right on the judged ones.
+
+    Args:
+        moments: Of a fit: what is said of the scored tokens, and of the judged ones.
+        right: Answers in spreads about the mean, and classes, of the judged ones.
+        questions: Columns of the answers.
+        frequency: Logarithm of each class's share of the fitted tokens: what the mean would say.
+    """
+    answers, label = right
+    found = torch.zeros_like(moments[0][0])
+    for columns in questions:
+        truth = answers[:, columns]
+        asked = ~truth.isnan().any(dim=1)
+        best = truth[asked].square().sum()
+        for said, judged in moments:
+            guess, true = judged[asked][:, columns], truth[asked]
+            share = ((guess * true).sum() / guess.square().sum().clamp(min=1e-9)).clamp(0, 1)
+            error = (share * guess - true).square().sum()
+            if error < best:
+                best, found[:, columns] = error, share * said[:, columns]
+    if label is not None:
+        logits, asked = slice(answers.shape[1], None), label >= 0
+        right_at_best = int((label[asked] == frequency.argmax()).sum())
+        found[:, logits] = frequency
+        for said, judged in moments:
+            count = int((judged[asked][:, logits].argmax(1) == label[asked]).sum())
+            if count > right_at_best:
+                right_at_best, found[:, logits] = count, said[:, logits]
+    return found
+
+
+def _frequency(label: Int[Tensor, " K"] | None, classes: int) -> Float[Tensor, " classes"]:
+    """Return the logarithm of each class's share."""
+    if label is None:
+        return torch.zeros(classes)
+    counts = torch.bincount(label[label >= 0], minlength=classes).float()
+    return ((counts + 1) / (counts + 1).sum()).log()
 
 
 def principal(

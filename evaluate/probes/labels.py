@@ -48,6 +48,12 @@ def open_labels(location: str) -> Labels:
     return lambda scene_id, views, grid: _of_store(store, scene_id, views, grid)
 
 
+def labels_digest(location: str) -> str:
+    """Return what tells these labels from others: of a store its digest, of rooms their name."""
+    told = not location or location.startswith("rooms:")
+    return location if told else str(open_store(location).digest())
+
+
 def _of_store(
     store: Any,  # noqa: ANN401 - one store or several
     scene_id: str,

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from vega3d.evaluate.intervals import Estimate
 from vega3d.evaluate.probes.config import PROBE_VERSION
+from vega3d.evaluate.probes.crossfit import MOMENTS
 from vega3d.evaluate.probes.measures import QUESTIONS, Question
 from vega3d.evaluate.probes.summary import ProbeRow, ProbeSummary
 from vega3d.evaluate.tables import Cell, cell, counted
@@ -175,7 +176,11 @@ def _settings(summary: ProbeSummary) -> dict[str, str]:
     folds = min(config.folds, len(summary.comparison.views))
     strengths = ", ".join(f"{strength:g}" for strength in config.strengths)
     asked = summary.rows[0].asked
-    mlp = f"{config.mlp_hidden} hidden, {config.mlp_steps} steps of 512 tokens, AdamW"
+    mlp = (
+        f"{config.mlp_hidden} hidden, up to {config.mlp_steps} steps of 512 tokens, AdamW; which "
+        f"of {MOMENTS} moments of a fit is believed, and how far, is chosen on one fold that the "
+        "fit does not see"
+    )
     return {
         "split": f"{folds} folds of whole scenes; each is read by probes fitted on the others",
         "scored": ", ".join(f"{name} {count:,}" for name, count in asked.items()),

@@ -4,14 +4,19 @@ Every scene is scored by probes fitted on other scenes, never on other views of 
 own places and surfaces would be remembered. Letters: N tokens, S scenes, D numbers asked for.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from vega3d.evaluate.config import TapsConfig
-from vega3d.evaluate.probes.config import ProbeConfig
+from vega3d.evaluate.config import TapsConfig, digest_of
+from vega3d.evaluate.partials import Partial, Partials, array_name
+from vega3d.evaluate.probes.config import PROBE_VERSION, ProbeConfig
 from vega3d.evaluate.probes.crossfit import (
     Asked,
     principal,
@@ -19,7 +24,7 @@ from vega3d.evaluate.probes.crossfit import (
     read_linearly,
     split_scenes,
 )
-from vega3d.evaluate.probes.labels import Labels, open_labels
+from vega3d.evaluate.probes.labels import Labels, labels_digest, open_labels
 from vega3d.evaluate.probes.parts import Part, SceneSums, in_two_folds
 from vega3d.evaluate.probes.reading import SourceQuestions, TapReading, ask, pair_views, read_tap
 from vega3d.evaluate.probes.summary import ProbeRow, ProbeSummary, row_of
@@ -34,6 +39,7 @@ def probe(
     taps: TapsConfig | None = None,
     *,
     labels: str = "",
+    kept: Partials | None = None,
 ) -> ProbeSummary:
     """Say what is readable from every tap of the stores; `page.write_probe` writes it down.
 
@@ -42,6 +48,7 @@ def probe(
         config: What decides the numbers.
         taps: Which taps.
         labels: A label store, or `rooms:...`; "" asks for no class.
+        kept: Where the readings of a tap are kept, so that a second call goes on; None keeps none.
 
     Raises:
         UsageError: There is nothing to read, or a single scene: scenes cannot be split.
@@ -52,35 +59,72 @@ def probe(
     if len(comparison.views) < 2:
         raise UsageError("probes are fitted on some scenes and scored on others: 2 at least")
     known = open_labels(labels) if labels else None
+    asked = Asking(comparison=comparison, labels=known, named=labels_digest(labels), config=config)
     rows: list[ProbeRow] = []
     with progress("probed", sum(len(s.taps) for s in comparison.sources)) as step:
         for source in comparison.sources:
-            for row in probe_source(source, comparison, known, config, controls=not rows):
+            for row in probe_source(source, asked, kept, controls=not rows):
                 rows.append(row)
                 if not row.control:
                     step()
     return ProbeSummary(comparison=comparison, config=config, rows=tuple(rows), labels=labels)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What is asked of every store alike."""
+
+    comparison: Comparison
+    labels: Labels | None
+    named: str
+    """What the labels are, in a key."""
+    config: ProbeConfig
+
+    def key(self, source: Source, tap: str) -> str:
+        """Return the name of a tap's readings: what decides them."""
+        settings = {k: v for k, v in asdict(self.config).items() if k != "bootstrap_samples"}
+        views = [(scene, list(ids)) for scene, ids in self.comparison.views.items()]
+        decides = [PROBE_VERSION, settings, source.digest, tap, views, self.named]
+        return f"probe-{digest_of(decides)}"
+
+
 def probe_source(
-    source: Source,
-    comparison: Comparison,
-    labels: Labels | None,
-    config: ProbeConfig,
-    *,
-    controls: bool,
+    source: Source, asked: Asking, kept: Partials | None, *, controls: bool
 ) -> Iterator[ProbeRow]:
     """Yield a row a tap; with `controls`, those that see position alone and nothing first."""
-    questions = ask(source, comparison, labels, config)
-    if not questions.joined("picked").size:
-        raise UsageError(f"{source.label}: no token has a position; its scenes lack depth or poses")
+    config = asked.config
+    held: list[SourceQuestions] = []  # asked once, and not at all where every reading is kept
+
+    def read(tap: str) -> SceneSums:
+        if not held:
+            held.append(ask(source, asked.comparison, asked.labels, config))
+        if not held[0].joined("picked").size:
+            raise UsageError(
+                f"{source.label}: no token has a position; its scenes lack depth or poses"
+            )
+        return probe_tap(held[0], read_tap(held[0], tap), config)
+
     for tap in source.taps:
-        sums = probe_tap(questions, read_tap(questions, tap), config)
+        sums = (
+            read(tap) if kept is None else _kept(kept, asked.key(source, tap), partial(read, tap))
+        )
         if controls:
             yield row_of("nothing", "the mean", sums, ("blind",), config)
             yield row_of("position in the grid", "alone", sums, ("position",), config)
             controls = False
         yield row_of(source.label, tap, sums, ("ridge", "mlp", "both", "position"), config)
+
+
+def _kept(kept: Partials, key: str, read: Callable[[], SceneSums]) -> SceneSums:
+    """Return a tap's readings: as they were kept, or read and kept."""
+    if not kept.has(key):
+        sums = read()
+        kept.write(key, Partial({}, {array_name(*name): table for name, table in sums.items()}))
+    found = {}
+    for name, table in kept.arrays(key).items():
+        reader, question = json.loads(name)
+        found[reader, question] = table
+    return found
 
 
 def probe_tap(questions: SourceQuestions, reading: TapReading, config: ProbeConfig) -> SceneSums:
@@ -202,10 +246,9 @@ def _mlp_parts(
             classes = part.y.shape[1]
             label = torch.where(part.held[:, 0], part.y.argmax(1), -1)[rows]
     said = torch.full((len(asked.x), wanted.shape[1] + classes), torch.nan)
-    said[rows] = read_by_mlp(
-        asked.where(rows), wanted[rows], label, classes,
-        config.mlp_hidden, config.mlp_steps, config.seed,
-    )  # fmt: skip
+    ends = np.cumsum([0, *(answer.shape[1] for part in numbers for answer in part.answers)])
+    questions = [slice(a, b) for a, b in pairwise(ends.tolist())]
+    said[rows] = read_by_mlp(asked.where(rows), wanted[rows], label, classes, questions, config)
     sums: SceneSums = {}
     start = 0
     for part in parts:  # classes come last

@@ -5,7 +5,7 @@ any union of groups is fitted, or scored, from them. Letters: N tokens, C channe
 for, G groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -128,6 +128,8 @@ def fit_mlp(
     wanted: Float[Tensor, "N D"],
     label: Int[Tensor, " N"] | None,
     steps: int,
+    moments: int = 1,
+    note: Callable[[], None] = lambda: None,
 ) -> None:
     """Fit a probe whose first D outputs are numbers and whose others are a class's logits.
 
@@ -139,6 +141,8 @@ def fit_mlp(
         wanted: Answers of about unit spread; NaN where there is none.
         label: Class, -1 for none; None where no class is asked for.
         steps: Of 512 tokens; the learning rate falls linearly to 0.
+        moments: How often `note` is called, evenly spread over the steps.
+        note: Called at each of them, the last one the end.
     """
     optimizer = torch.optim.AdamW(probe.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY)
     for step in range(steps):
@@ -154,6 +158,8 @@ def fit_mlp(
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        if (step + 1) * moments // steps > step * moments // steps:
+            note()
 
 
 def _known_gap(said: Float[Tensor, "N D"], wanted: Float[Tensor, "N D"]) -> Tensor:

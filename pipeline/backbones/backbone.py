@@ -58,21 +58,33 @@ class Backbone:
 
     def encode(
         self,
-        rgb: UInt8[np.ndarray, "V H W 3"],
+        rgb: UInt8[np.ndarray, "V H W 3"] | None,
         *,
         scene_id: str,
         view_ids: Sequence[str],
         noise: Float32[Tensor, "V ..."] | None = None,
+        **given: Float32[Tensor, "V ..."],
     ) -> dict[str, Float32[Tensor, "V h w C"]]:
         """Return each tap's features on the encoder's own token grid, float32 on the CPU.
 
         Args:
-            rgb: Views of one size.
+            rgb: Views of one size; None where `latents` take their place.
             scene_id: Enters the noise's key.
             view_ids: One a view, all different; they enter the noise's key.
             noise: Replaces the seeded draw, to compare with other implementations.
+            given: Likewise, what a generator would make of the pixels, of the size of its
+                `resolution`. `latents`: clean and normalised as the model takes them, [V, z, 1, h,
+                w] for Wan and its relatives, [V, z, h, w] for others. `wan2.1-vace` also takes
+                `inactive_latents`, `reactive_latents`, `reference_latents` and `mask`: see
+                `wan_vace.WanVace`.
+
+        Raises:
+            ValueError: The encoder takes no such thing, or there is not one a view.
         """
-        passes = self._passes(rgb, scene_id=scene_id, view_ids=view_ids, noise=noise)
+        self._check_given(given, len(view_ids))
+        if rgb is None:
+            rgb = self._blank(given)
+        passes = self._passes(rgb, scene_id=scene_id, view_ids=view_ids, noise=noise, given=given)
         return self._gathered(((tap, tokens.cpu()) for tap, tokens in passes))
 
     def encode_pooled(
@@ -120,6 +132,7 @@ class Backbone:
         scene_id: str,
         view_ids: Sequence[str],
         noise: Float32[Tensor, "V ..."] | None = None,
+        given: Mapping[str, Float32[Tensor, "V ..."]] | None = None,
     ) -> Iterator[tuple[str, Float32[Tensor, "n h w C"]]]:
         """Yield each tap's tokens of one batch after the other, on the encoder's device."""
         check_views(rgb, view_ids)
@@ -132,14 +145,20 @@ class Backbone:
             view_ids=tuple(view_ids),
             device=self._numerics.device,
             given_noise=noise,
+            given=given or {},
         )
+        self._check_size(views.given, views.canvas)
         dtype = getattr(self._config, "dtype", "float32")
         with torch.inference_mode(), gpu_kernels(dtype, self._numerics.device):
             for batch in views.batches(self.views_at_once or len(rgb)):
+                came = dict.fromkeys(self.taps, 0)
                 for tap, found in self._encoder.tokens(batch):
                     tokens = torch.as_tensor(found)
-                    self._check_tokens(tap, tokens, (len(batch), height, width))
+                    came[tap] += len(tokens)  # an encoder may cut what it is given into parts
+                    self._check_tokens(tap, tokens, (height, width))
                     yield tap, tokens
+                if set(came.values()) != {len(batch)}:
+                    raise TypeError(f"{self._config.name} gave {came} of {len(batch)} views")
 
     def _gathered(self, passes: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
         """Return the batches of each tap as one, in the order of the taps."""
@@ -158,15 +177,44 @@ class Backbone:
         if (samples := getattr(self._config, "noise_samples", 1)) != 1:
             raise ValueError(f"given noise is one sample, the backbone has {samples}")
 
-    def _check_tokens(self, tap: str, values: Tensor, size: tuple[int, int, int]) -> None:
+    def _check_given(self, given: Mapping[str, Tensor], num_views: int) -> None:
+        takes = self._config.takes
+        if unknown := sorted(given.keys() - takes):
+            known = f"takes {', '.join(sorted(takes))}" if takes else "looks at pixels alone"
+            raise ValueError(f"{self._config.name} {known}; it was given {', '.join(unknown)}")
+        for name, values in given.items():
+            if len(values) != num_views:
+                raise ValueError(
+                    f"{name} must be one a view, got {len(values)} for {num_views} views"
+                )
+
+    def _check_size(self, given: Mapping[str, Tensor], canvas: Canvas) -> None:
+        """Refuse latents of a picture of another size than the encoder's input."""
+        for name, values in given.items():
+            cells = tuple(values.shape[-2:])
+            sides = {side / count for side, count in zip(canvas, cells, strict=True)}
+            if len(sides) > 1 or sides.pop() > self._facts.token_px:
+                raise ValueError(
+                    f"{name} must be of the size of the encoder's resolution, "
+                    f"{canvas[1]}x{canvas[0]} px; they are {' x '.join(map(str, cells))} cells"
+                )
+
+    def _blank(self, given: Mapping[str, Tensor]) -> UInt8[np.ndarray, "V H W 3"]:
+        """Return views that nothing looks at, of the size that given latents are of."""
+        if "latents" not in given:
+            raise ValueError("without rgb, latents must be given")
+        if not isinstance(size := getattr(self._config, "resolution", None), tuple):
+            raise ValueError("without rgb, the encoder's resolution must be a size, not a word")
+        return np.broadcast_to(np.uint8(0), (len(given["latents"]), *size, 3))
+
+    def _check_tokens(self, tap: str, values: Tensor, size: tuple[int, int]) -> None:
         """Hold the family to its word: planning and pooling believed it."""
-        num_views, height, width = size
-        tokens = self.token_map(height, width)
-        expected = (num_views, tokens.rows, tokens.cols, self.channels)
-        if tuple(values.shape) != expected or values.dtype != torch.float32:
+        tokens = self.token_map(*size)
+        expected = (tokens.rows, tokens.cols, self.channels)
+        if tuple(values.shape[1:]) != expected or values.dtype != torch.float32:
             raise TypeError(
                 f"{self._config.name} gave {values.dtype} {list(values.shape)} for {tap}, "
-                f"its facts say float32 {list(expected)}"
+                f"its facts say float32 of {list(expected)} a view"
             )
 
 

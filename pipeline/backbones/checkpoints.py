@@ -5,12 +5,14 @@ SentencePiece and safetensors files are ever fetched or read: nothing here unpic
 """
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.fetching import KINDS as KINDS
+from vega3d.pipeline.backbones.fetching import PIPELINE_INDEX, fetch
+from vega3d.pipeline.backbones.fetching import announce as announce
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.local_files import read_plain
@@ -21,13 +23,8 @@ _MAX_LAYERS = 1000
 _MAX_SIZE = 1 << 24
 """Of numbers in a config.json: published models have some 80 layers, vocabularies of 2^18."""
 
-INDEX = "model_index.json"
-"""Which parts a diffusers pipeline has."""
-
-logger = logging.getLogger(__name__)
-_WORTH_SAYING_BYTES = 100 << 20
+INDEX = PIPELINE_INDEX
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-KINDS = ("*.json", "*.safetensors", "*.model")
 
 DESK = "desk"
 """Name of the small models that come with the package: see desk/README.md."""
@@ -76,32 +73,19 @@ def model_folder(config: BackboneConfig) -> Path:
     """Return the folder with a model's weights, fetched if need be; "." where there are none."""
     if not config.parts:
         return Path()
-    announce(model_name(config), config.parts)
-    return resolve_model(model_name(config), config.parts, ignores_code=config.ignores_code)
-
-
-def announce(model: str, parts: Sequence[str], hint: str = "") -> None:
-    """Say how much of a model is not here yet and will be fetched; nothing where all of it is."""
-    if Path(model).expanduser().is_dir() or model.count("/") != 1:
-        return
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    patterns, ignore = _patterns(parts, KINDS)
-    try:
-        files = snapshot_download(
-            model, allow_patterns=patterns, ignore_patterns=ignore, dry_run=True
-        )
-    except (HFValidationError, HfHubHTTPError, OSError):
-        return  # no network: what is here may do, and fetching says what it lacks
-    size = sum(file.file_size or 0 for file in files if file.will_download)
-    if size > _WORTH_SAYING_BYTES:
-        told = ("%s: %.1f GB are fetched from the Hugging Face hub, once: %s%s", model)
-        logger.warning(*told, size / 1e9, ", ".join(parts), hint)
+    announce(model_name(config), config.parts, reads=config.reads)
+    return resolve_model(
+        model_name(config), config.parts, ignores_code=config.ignores_code, reads=config.reads
+    )
 
 
 def resolve_model(
-    model: str, parts: Sequence[str], *, weights: bool = True, ignores_code: bool = False
+    model: str,
+    parts: Sequence[str],
+    *,
+    weights: bool = True,
+    ignores_code: bool = False,
+    reads: str = "",
 ) -> Path:
     """Return the folder that holds a model's parts, fetching only these from the hub if need be.
 
@@ -110,6 +94,7 @@ def resolve_model(
         parts: Subfolders, or "." for the root.
         weights: False fetches and checks the configs alone.
         ignores_code: A config may name code of its own; no library is given that config.
+        reads: Pattern of the tensors that are needed of a model on the hub; "" for all.
 
     Raises:
         CheckpointError: The folder lacks a part or holds only pickled weights, or the hub id can
@@ -119,7 +104,7 @@ def resolve_model(
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
-        folder = _fetch(model, parts, KINDS if weights else ("config.json",))
+        folder = fetch(model, parts, KINDS if weights else ("config.json",), reads)
     for part in parts:
         _check_part(model, folder, part, weights)
         if not ignores_code:
@@ -190,30 +175,6 @@ def check_class(configs: Configs, part: str, expected: str) -> dict[str, Any]:
     if found != expected:
         raise CheckpointError(f"{part}: must hold a {expected}, found {found!r}")
     return config
-
-
-def _fetch(model: str, parts: Sequence[str], kinds: Sequence[str]) -> Path:
-    """Return the hub snapshot with the parts' files, from the network or the local cache."""
-    from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    patterns, ignore = _patterns(parts, kinds)
-    try:
-        return Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=ignore))
-    except (HFValidationError, HfHubHTTPError, OSError) as error:
-        raise CheckpointError(
-            f"{model!r} is no folder here, and the Hugging Face hub and its local cache did not "
-            f"give {', '.join(patterns)}: {type(error).__name__}: {error}. Check the id and the "
-            f"network, or give a folder that holds the model"
-        ) from error
-
-
-def _patterns(parts: Sequence[str], kinds: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """Return which files of a hub repository the parts are, and which are left out."""
-    prefixes = ["" if part == "." else f"{part}/" for part in parts]
-    patterns = [INDEX, *(prefix + kind for prefix in prefixes for kind in kinds)]
-    # A bare pattern also matches in subfolders, which only the root part must not fetch.
-    return patterns, ["*/*"] if "." in parts else None
 
 
 def _check_part(model: str, folder: Path, part: str, weights: bool) -> None:

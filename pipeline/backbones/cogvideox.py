@@ -114,9 +114,12 @@ class CogVideoXConfig(DitConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return T5's 226 rows of the empty prompt, or the given ones."""
-        from vega3d.pipeline.backbones.prompt_t5 import given_or_t5
+        from vega3d.pipeline.backbones.prompt_given import given_prompt
+        from vega3d.pipeline.backbones.prompt_t5 import t5_prompt
 
-        return given_or_t5(self.model, given, TEXT_ROWS)
+        if given is None:
+            return t5_prompt(self.model, TEXT_ROWS)
+        return given_prompt(given)
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt

@@ -28,7 +28,7 @@ from vega3d.pipeline.backbones.unet_sizes import Config
 from vega3d.pipeline.backbones.wan_family import VAE_2_1, check_patches
 from vega3d.pipeline.backbones.wan_flops import vae_flops
 from vega3d.pipeline.backbones.wan_parameters import vae_parameters
-from vega3d.pipeline.errors import CheckpointError, UsageError
+from vega3d.pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,15 +101,12 @@ class CosmosConfig(DitConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return T5's real rows of the empty prompt, or the given ones."""
-        import numpy as np
-
+        from vega3d.pipeline.backbones.prompt_given import given_prompt
         from vega3d.pipeline.backbones.prompt_t5 import t5_prompt
 
         if given is None:
             return t5_prompt(self.model, TEXT_ROWS, kept="alone")
-        if isinstance(given, np.ndarray):
-            return {"prompt_embeds": given}
-        raise UsageError("prompt_embeds of this model must be an array of rows")
+        return given_prompt(given, kept="filled")
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt

@@ -4,9 +4,9 @@ Letters: n views that go through together, H W the images, h w the encoder's own
 C channels.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from typing import Protocol
 
@@ -36,6 +36,8 @@ class Views:
     view_ids: tuple[str, ...]
     device: str
     given_noise: Float32[Tensor, "n ..."] | None = None
+    given: Mapping[str, Float32[Tensor, "n ..."]] = field(default_factory=dict)
+    """What takes the place of something that the pixels would give: `latents` and the like."""
 
     def __len__(self) -> int:
         """Return how many views there are."""
@@ -60,6 +62,18 @@ class Views:
             placed = place_on_device(to_device(self.rgb, self.device), self.placement)
         scale, offset = _normalisation(tuple(mean), tuple(std), self.device)
         return placed.permute(0, 3, 1, 2).float() / scale - offset
+
+    def latents(
+        self, encode: Callable[[Float32[Tensor, "n 3 rows cols"]], Tensor]
+    ) -> Float32[Tensor, "n ..."]:
+        """Return each view's latent: what was given, else what a VAE makes of the pixels."""
+        if (held := self.taken("latents")) is not None:
+            return held
+        return encode(self.pixels())
+
+    def taken(self, name: str) -> Float32[Tensor, "n ..."] | None:
+        """Return what was given by that name, on the encoder's device; None where nothing was."""
+        return self.given[name].to(self.device) if name in self.given else None
 
     def noise(
         self, noise_seed: int, timestep: int, sample: int, shape: tuple[int, ...]
@@ -88,6 +102,7 @@ class Views:
             rgb=self.rgb[some],
             view_ids=tuple(self.view_ids[index] for index in indices),
             given_noise=None if noise is None else noise[some],
+            given={name: values[some] for name, values in self.given.items()},
         )
 
     def batches(self, size: int) -> Iterator["Views"]:

@@ -49,8 +49,16 @@ class BackboneConfig(ABC):
     published: ClassVar[Mapping[str, Configs]] = {}
     """Hub id -> the sizes its config.json files give, so that planning needs no network."""
 
+    reads: ClassVar[str] = ""
+    """Pattern of the tensors that are read of a checkpoint, as they are named in its files, where
+    most of it is something else: only files that hold them are fetched, only they are hashed."""
+
     ignores_code: ClassVar[bool] = False
     """Checkpoints may name code of their own; it is not run, and no library reads their config."""
+
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """What `encode` may be given in the place of what it would make of the pixels: `latents`, to
+    compare with other implementations."""
 
     draws_noise: ClassVar[bool] = False
     """The noise of `noise.py` enters its features."""

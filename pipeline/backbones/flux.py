@@ -23,7 +23,6 @@ from vega3d.pipeline.backbones.settings import (
 )
 from vega3d.pipeline.backbones.tally import Tally, count_streams
 from vega3d.pipeline.backbones.unet_sizes import Config, encoder_tally
-from vega3d.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,11 +95,12 @@ class FluxConfig(DitConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return the two text encoders' empty prompt, or what a file holds."""
+        from vega3d.pipeline.backbones.prompt_given import given_prompt
         from vega3d.pipeline.backbones.prompt_t5 import flux_prompt
 
         if given is None:
             return flux_prompt(self.model, self.text_rows)
-        raise UsageError("flux reads two text encoders: leave prompt_embeds out")
+        return given_prompt(given, pooled=True, num_rows=self.text_rows)
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt

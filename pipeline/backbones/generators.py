@@ -31,6 +31,7 @@ class GeneratorConfig(BackboneConfig):
     """Settings of a generator that is shown noised latents."""
 
     draws_noise: ClassVar[bool] = True
+    takes: ClassVar[frozenset[str]] = frozenset({"latents"})
 
     multiple: ClassVar[int] = 16
     """Of which the input's rows and columns must be multiples, px."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import mmap
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,14 @@ _MAX_HEADER_BYTES = 100 << 20  # as safetensors itself allows
 
 def model_sha256(config: BackboneConfig) -> str:
     """Return the hash of the weights that a config computes with."""
-    return weights_sha256(model_folder(config), config.parts)
+    return weights_sha256(model_folder(config), config.parts, config.reads)
 
 
-def weights_sha256(folder: Path, parts: Sequence[str]) -> str:
+def weights_sha256(folder: Path, parts: Sequence[str], reads: str = "") -> str:
     """Hash the parts' tensors by name, their configs, and their tokenizers' files.
+
+    Of tensors, only those that the pattern `reads` names, where there is one: a language model
+    beside them may be there or not.
 
     Gigabytes are read once per machine: what each file hashes to is kept as its own small JSON in
     the cache folder, written whole and renamed, so that any number of writers do no harm.
@@ -43,7 +47,11 @@ def weights_sha256(folder: Path, parts: Sequence[str]) -> str:
         place = folder / part
         for path in sorted({path for kind in KINDS for path in place.glob(kind)}):
             if not path.name.endswith(_INDEX):  # it says which file holds what
-                hashes += [(f"{part}/{name}", value) for name, value in _hashes(path).items()]
+                hashes += [
+                    (f"{part}/{name}", value)
+                    for name, value in _hashes(path).items()
+                    if not (reads and path.suffix == ".safetensors") or re.fullmatch(reads, name)
+                ]
     total = hashlib.sha256()
     for name, value in sorted(hashes):
         total.update(f"{len(name.encode())}:{name}:{value};".encode())

@@ -24,7 +24,7 @@ from vega3d.pipeline.backbones.settings import (
 )
 from vega3d.pipeline.backbones.tally import Tally, count_streams
 from vega3d.pipeline.backbones.unet_sizes import Config
-from vega3d.pipeline.errors import CheckpointError, UsageError
+from vega3d.pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,11 +96,12 @@ class HunyuanConfig(DitConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return the rows of both text encoders."""
+        from vega3d.pipeline.backbones.prompt_given import given_prompt
         from vega3d.pipeline.backbones.prompt_llama import hunyuan_prompt
 
         if given is None:
             return hunyuan_prompt(self.model)
-        raise UsageError("hunyuan-video reads two text encoders: leave prompt_embeds out")
+        return given_prompt(given, kept="masked", pooled=True)
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt

@@ -3,8 +3,12 @@
 The prompt is empty; of its padded rows only the real ones are attended to.
 Letters: n views, z latent channels, h w tokens (one latent cell each), C channels.
 
+From 0.9.5 on its VAE's stages end by folding neighbours into channels; the transformer is the same,
+from 0.9.7 on a larger one too. Positions that `pipeline_ltx_condition.py` gives the later ones are
+those of `pipeline_ltx.py` where there is one frame.
+
 Sources: Lightricks/LTX-Video; diffusers, pipeline_ltx.py, transformer_ltx.py,
-autoencoder_kl_ltx.py.
+autoencoder_kl_ltx.py; sizes of the later ones: diffusers, scripts/convert_ltx_to_diffusers.py.
 """
 
 from collections.abc import Mapping
@@ -23,7 +27,7 @@ from vega3d.pipeline.backbones.settings import (
 )
 from vega3d.pipeline.backbones.tally import Tally
 from vega3d.pipeline.backbones.unet_sizes import Config
-from vega3d.pipeline.errors import CheckpointError, UsageError
+from vega3d.pipeline.errors import CheckpointError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +53,28 @@ _VAE = {
     "spatio_temporal_scaling": (True, True, True, False),
     "patch_size": 4,
 }
+_FOLDS = {"spatial": (1, 4), "temporal": (2, 1), "spatiotemporal": (2, 4)}
+"""Frames and pixels that a stage's end folds into one."""
+
+_LATER_BLOCK = "LTXVideo095DownBlock3D"
+_VAE_LATER = {
+    "_class_name": "AutoencoderKLLTXVideo",
+    "latent_channels": 128,
+    "block_out_channels": (128, 256, 512, 1024, 2048),
+    "down_block_types": (_LATER_BLOCK,) * 4,
+    "layers_per_block": (4, 6, 6, 2, 2),
+    "spatio_temporal_scaling": (True,) * 4,
+    "downsample_type": ("spatial", "temporal", "spatiotemporal", "spatiotemporal"),
+    "decoder_block_out_channels": (256, 512, 1024),
+    "decoder_layers_per_block": (5, 5, 5, 5),
+    "decoder_spatio_temporal_scaling": (True, True, True),
+    "decoder_inject_noise": (False,) * 4,
+    "upsample_residual": (True, True, True),
+    "upsample_factor": (2, 2, 2),
+    "timestep_conditioning": True,
+    "patch_size": 4,
+}
+_DIT_13B = {**_DIT, "attention_head_dim": 128, "cross_attention_dim": 4096, "num_layers": 48}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +88,9 @@ class LtxConfig(DitConfig):
     token_px: ClassVar[int] = 32
     multiple: ClassVar[int] = 32
     published: ClassVar[Mapping[str, Configs]] = {
-        "Lightricks/LTX-Video": {"transformer": _DIT, "vae": _VAE}
+        "Lightricks/LTX-Video": {"transformer": _DIT, "vae": _VAE},
+        "Lightricks/LTX-Video-0.9.5": {"transformer": _DIT, "vae": _VAE_LATER},
+        "Lightricks/LTX-Video-0.9.7-dev": {"transformer": _DIT_13B, "vae": _VAE_LATER},
     }
 
     model: str = "Lightricks/LTX-Video"
@@ -75,12 +103,14 @@ class LtxConfig(DitConfig):
         """Return what planning must know, from the parts' config.json."""
         dit = check_class(configs, "transformer", "LTXVideoTransformer3DModel")
         vae = check_class(configs, "vae", "AutoencoderKLLTXVideo")
-        kinds = {str(kind) for kind in vae.get("down_block_types", ())} - {"LTXVideoDownBlock3D"}
-        if kinds or int(dit.get("patch_size", 1)) != 1:
+        kinds = {str(kind) for kind in vae.get("down_block_types", ())}
+        if kinds not in (set(), {"LTXVideoDownBlock3D"}, {_LATER_BLOCK}):
             raise CheckpointError(
-                f"vae: {sorted(kinds)} are of LTX-Video 0.9.5 and later, which is not read; give "
-                "Lightricks/LTX-Video as first published"
+                f"vae: down_block_types must be LTXVideoDownBlock3D or {_LATER_BLOCK} throughout, "
+                f"found {sorted(kinds)}"
             )
+        if int(dit.get("patch_size", 1)) != 1:
+            raise CheckpointError(f"transformer: patch_size must be 1, found {dit['patch_size']}")
         return self.facts(configs)
 
     def tally_dit(self, dit: Config, last: int, tokens: int) -> Tally:
@@ -93,15 +123,12 @@ class LtxConfig(DitConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return T5's real rows of the empty prompt, or the given ones."""
-        import numpy as np
-
+        from vega3d.pipeline.backbones.prompt_given import given_prompt
         from vega3d.pipeline.backbones.prompt_t5 import t5_prompt
 
         if given is None:
             return t5_prompt(self.model, TEXT_ROWS, kept="real")
-        if isinstance(given, np.ndarray):
-            return {"prompt_embeds": given}
-        raise UsageError("prompt_embeds of this model must be an array of rows")
+        return given_prompt(given, kept="masked")
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
@@ -147,13 +174,20 @@ def vae_tally(vae: Config, canvas: Canvas) -> Tally:
     widths = [int(width) for width in vae["block_out_channels"]]
     cells = canvas[0] * canvas[1] / patch**2
     tally.conv(3 * patch**2, widths[0], 27, cells)
-    for level, width in enumerate(widths):
+    later = _LATER_BLOCK in vae.get("down_block_types", ())
+    for level, width in enumerate(widths[:-1] if later else widths):
         after = widths[min(level + 1, len(widths) - 1)]
         for _ in range(int(vae["layers_per_block"][level])):
             _residual(tally, width, width, cells)
-        if vae["spatio_temporal_scaling"][level]:
-            cells /= 4
-            tally.conv(width, width, 27, cells)
+        if not vae["spatio_temporal_scaling"][level]:
+            continue
+        if later:
+            frames, pixels = _FOLDS[vae["downsample_type"][level]]
+            tally.conv(width, after // (frames * pixels), 27, cells * frames)
+            cells /= pixels
+            continue
+        cells /= 4
+        tally.conv(width, width, 27, cells)
         if after != width:
             _residual(tally, width, after, cells)
     for _ in range(int(vae["layers_per_block"][-1])):

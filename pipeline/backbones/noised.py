@@ -43,7 +43,7 @@ class Noised:
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'n h w C']]]":
         """Yield every tap of every noise level."""
-        latents = self._latents(views.pixels())
+        latents = views.latents(self._latents)
         shape = tuple(latents.shape[1:])
         for sample in range(self._config.noise_samples):
             for timestep in self._config.timesteps:

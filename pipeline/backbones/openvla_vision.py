@@ -13,7 +13,7 @@ huggingface/pytorch-image-models, timm/models/vision_transformer.py.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -55,7 +55,8 @@ _UNREAD = re.compile(
 )
 """The language model, the projector, and what comes after the tap: SigLIP's pooling, last norms."""
 
-_RENAMED = {"scale_factor": "gamma", "reg_token": "register_tokens"}
+PREFIX = "vision_backbone."
+RENAMED = {"scale_factor": "gamma", "reg_token": "register_tokens"}
 _STATISTICS: tuple[Statistics, Statistics] = (
     ((0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)),
     HALVES,
@@ -88,6 +89,7 @@ class OpenvlaVisionConfig(BackboneConfig):
     classes: ClassVar[str] = "ours (timm's tensor names)"
     licence: ClassVar[str] = "MIT"
     parts: ClassVar[tuple[str, ...]] = (".",)
+    reads: ClassVar[str] = r"vision_backbone\..*"
     ignores_code: ClassVar[bool] = True
     published: ClassVar[Mapping[str, Configs]] = {"openvla/openvla-7b": _PUBLISHED}
 
@@ -194,22 +196,16 @@ class OpenvlaVisionEncoder:
         import torch
 
         from vega3d.pipeline.backbones.tensors import read_into
-        from vega3d.pipeline.backbones.vit import VisionTransformer
 
         pair = dict(zip(_NAMES, config.pair(facts.configs["."]), strict=True))
         with torch.device("meta"):
-            towers = {
-                name: VisionTransformer(_vit_sizes(one, facts.native_px))
-                for name, one in pair.items()
-            }
-        for tower in towers.values():
-            del tower.norm
+            towers = pair_of_towers(list(pair.values()), facts.native_px)
         last = tuple(f"{name}.blocks.{one['depth'] - 1}." for name, one in pair.items())
         read_into(
-            torch.nn.ModuleDict(towers),
+            towers,
             folder,
-            prefix="vision_backbone.",
-            renamed=_RENAMED,
+            prefix=PREFIX,
+            renamed=RENAMED,
             unread=_UNREAD,
             needed=lambda name: not name.startswith(last),
         )
@@ -236,21 +232,29 @@ class OpenvlaVisionEncoder:
         yield "penultimate", torch.cat(parts, dim=-1).reshape(len(views), rows, cols, -1)
 
 
-def _vit_sizes(one: Mapping[str, int], native_px: int) -> Any:  # noqa: ANN401 - imports torch
-    from vega3d.pipeline.backbones.vit import VitSizes
+def pair_of_towers(pair: Sequence[Mapping[str, int]], native_px: int) -> Any:  # noqa: ANN401
+    """Return the two encoders as one module, without the last norms, which come after the tap."""
+    from torch.nn import ModuleDict
 
-    return VitSizes(
-        width=one["width"],
-        depth=one["depth"],
-        heads=one["heads"],
-        mlp=one["mlp"],
-        patch=_PATCH,
-        side=native_px // _PATCH,
-        registers=one["registers"],
-        class_token=one["registers"] > 0,
-        class_position=False,
-        scales=one["registers"] > 0,
-    )
+    from vega3d.pipeline.backbones.vit import VisionTransformer, VitSizes
+
+    towers = {}
+    for name, one in zip(_NAMES, pair, strict=True):
+        sizes = VitSizes(
+            width=one["width"],
+            depth=one["depth"],
+            heads=one["heads"],
+            mlp=one["mlp"],
+            patch=_PATCH,
+            side=native_px // _PATCH,
+            registers=one["registers"],
+            class_token=one["registers"] > 0,
+            class_position=False,
+            scales=one["registers"] > 0,
+        )
+        towers[name] = VisionTransformer(sizes)
+        del towers[name].norm
+    return ModuleDict(towers)
 
 
 def _pair_statistics(folder: Path) -> tuple[Statistics, Statistics]:

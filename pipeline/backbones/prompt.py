@@ -7,6 +7,8 @@ with the `prompt_embeds` of the empty prompt as any diffusers pipeline gives the
 
     embeds, _ = pipeline.encode_prompt("", do_classifier_free_guidance=False)
     safetensors.torch.save_file({"prompt_embeds": embeds.contiguous()}, "empty.safetensors")
+
+What the files of other pipelines hold is told in `prompt_given`.
 """
 
 import hashlib
@@ -22,6 +24,7 @@ from safetensors.numpy import save
 
 from vega3d.pipeline.backbones.checkpoints import announce, resolve_model
 from vega3d.pipeline.backbones.hashing import weights_sha256
+from vega3d.pipeline.backbones.prompt_given import read_prompt
 from vega3d.pipeline.backbones.settings import Prompt
 from vega3d.pipeline.backbones.weights import load_strictly
 from vega3d.pipeline.errors import CheckpointError
@@ -54,50 +57,11 @@ def empty_prompt_embedding(model: str, cache_dir: Path) -> Float32[np.ndarray, "
     name = f"empty_prompt_{weights_sha256(folder, TEXT_PARTS)[:32]}.safetensors"
     path = cache_dir / name
     if path.exists():
-        return read_prompt_embedding(path)
+        return read_prompt(path, kept="filled")[_TENSOR]
     rows = _encode_empty_prompt(folder)
     write_whole(path, save({_TENSOR: rows}))
     logger.info("empty prompt encoded to %s", path)
     return rows
-
-
-def read_prompt_embedding(path: Path) -> Float32[np.ndarray, "L D"]:
-    """Return the rows kept in a .safetensors file, without the zero rows behind the prompt.
-
-    Pipelines save [1, L, D], padded with zero rows, in bfloat16 or float16. The model pads with the
-    same zero rows itself.
-
-    Raises:
-        CheckpointError: There is no such tensor, or a number is not finite.
-    """
-    from safetensors.torch import load_file  # numpy has no bfloat16
-
-    if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{path}: a prompt embedding must be a .safetensors file (pickles are never loaded); "
-            f"make one with vega3d.pipeline.backbones.prompt.empty_prompt_embedding"
-        )
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a readable .safetensors file: {error}") from error
-    found = {key: (str(value.dtype), list(value.shape)) for key, value in tensors.items()}
-    rows = tensors.get(_TENSOR)
-    if rows is not None and rows.ndim == 3 and len(rows) == 1:
-        rows = rows[0]
-    if rows is None or rows.ndim != 2 or not rows.is_floating_point():
-        raise CheckpointError(
-            f"{path}: must hold {_TENSOR}, floats [L, D] or [1, L, D]; found {found}"
-        )
-    values: np.ndarray = rows.float().numpy()
-    if bad := np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
-        raise CheckpointError(
-            f"{path}: row {bad[0]} of {_TENSOR} ({len(bad)} of {len(values)}) holds NaN or "
-            "infinity; encode the prompt again, in bfloat16 or float32"
-        )
-    real = np.flatnonzero(values.any(axis=1))
-    # One row stays: a model may have been trained with a prompt of zeros, as the desk model is.
-    return np.ascontiguousarray(values[: real[-1] + 1 if len(real) else 1])
 
 
 def prompt_sha256(prompt: Prompt) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 
 from vega3d.pipeline.backbones.prompt import load_t5
 from vega3d.pipeline.backbones.prompt_clip import Rows, clip_rows, remembered
-from vega3d.pipeline.errors import UsageError
 
 Kept = Literal["all", "real", "alone"]
 """All rows, padding too; the real ones, encoded beside padding; the same, encoded without it."""
@@ -62,14 +61,3 @@ def t5_rows(folder: Path, text: str, tokenizer: str, rows: int, kept: Kept = "al
     with torch.inference_mode():
         found: np.ndarray = encoder(ids).last_hidden_state[0].float().numpy()
     return found if kept == "all" else found[: real.shape[1]]
-
-
-def given_or_t5(
-    model: str, given: np.ndarray | str | Path | None, rows: int
-) -> dict[str, np.ndarray]:
-    """Return given rows of the prompt, or those of the model's own text encoder."""
-    if given is None:
-        return t5_prompt(model, rows)
-    if isinstance(given, np.ndarray):
-        return {"prompt_embeds": np.ascontiguousarray(given, np.float32)}
-    raise UsageError(f"prompt_embeds of this model must be an array of {rows} rows")

@@ -43,6 +43,7 @@ _LANGUAGE = re.compile(r"lm_head\..*|(model\.)?(language_model|layers|embed_toke
 """The language model's tensors, which stand beside the tower's in the published files."""
 
 _RENAMED = {r"^(model\.)?visual\.": ""}
+_TOWER = r"(model\.)?visual\..*"
 _MERGED = 28
 """Side of a merged cell, px: a size must be a multiple of it."""
 
@@ -82,6 +83,7 @@ class QwenVisionConfig(TowerConfig):
     classes: ClassVar[str] = "Qwen2_5_VisionTransformerPretrainedModel"
     licence: ClassVar[str] = "Apache-2.0"
     parts: ClassVar[tuple[str, ...]] = (".",)
+    reads: ClassVar[str] = _TOWER
     published: ClassVar[Mapping[str, Configs]] = {
         "Qwen/Qwen2.5-VL-7B-Instruct": _published(3584),
         "Qwen/Qwen2.5-VL-3B-Instruct": _published(2048),

@@ -22,6 +22,7 @@ _OURS = {
     "wan2.1-vace": "wan_vace:WanVaceConfig",
     "wan2.1-i2v": "wan_i2v:WanI2vConfig",
     "wan2.2-t2v": "wan22:Wan22Config",
+    "wan2.2-i2v": "wan22:Wan22ImageConfig",
     "wan2.2-ti2v": "wan22:Wan22SmallConfig",
     "wan-vae": "wan_vae:WanVaeConfig",
     "svd": "svd:SvdConfig",

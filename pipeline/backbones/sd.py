@@ -150,15 +150,12 @@ class SdConfig(GeneratorConfig):
 
     def prompt(self, given: "np.ndarray | str | Path | None") -> Prompt:
         """Return the text tower's 77 rows of the empty prompt, or the given ones."""
-        import numpy as np
-
         from vega3d.pipeline.backbones.prompt_clip import clip_prompt
+        from vega3d.pipeline.backbones.prompt_given import given_prompt
 
         if given is None:
             return clip_prompt(self.model, "text_encoder", "tokenizer")
-        if isinstance(given, np.ndarray):
-            return {"prompt_embeds": given}
-        raise UsageError("prompt_embeds of this model must be an array of 77 rows")
+        return given_prompt(given)
 
     def load(
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt

@@ -65,6 +65,7 @@ class SvdConfig(GeneratorConfig):
     """Settings of Stable Video Diffusion."""
 
     name: ClassVar[str] = "svd"
+    takes: ClassVar[frozenset[str]] = frozenset()  # CLIP looks at the pixels too
     classes: ClassVar[str] = (
         "UNetSpatioTemporalConditionModel, AutoencoderKLTemporalDecoder, "
         "CLIPVisionModelWithProjection"

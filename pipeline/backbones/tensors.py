@@ -40,7 +40,7 @@ def read_into(
         CheckpointError: A tensor is missing, left over or of another shape or type.
     """
     expected = module.state_dict()
-    names = {_in_files(name, prefix, renamed or {}): name for name in expected}
+    names = {name_in_files(name, prefix, renamed or {}): name for name in expected}
     found: dict[str, Tensor] = {}
     wrong: dict[str, list[str]] = {"unexpected": [], "of another shape": [], "of another type": []}
     for path in sorted(folder.glob("*.safetensors")):
@@ -68,6 +68,12 @@ def read_into(
     return module.requires_grad_(False).eval()
 
 
+def name_in_files(name: str, prefix: str, renamed: Mapping[str, str]) -> str:
+    """Return what the files call a tensor of the module; see `read_into`."""
+    back = {ours: theirs for theirs, ours in renamed.items()}
+    return prefix + ".".join(back.get(part, part) for part in name.split("."))
+
+
 def _taken(opened: Any, key: str, wanted: Tensor, needed: bool) -> tuple[Tensor, str]:  # noqa: ANN401
     """Return a tensor of a file in float32, or the one on meta, and what is wrong with it."""
     piece = opened.get_slice(key)
@@ -77,8 +83,3 @@ def _taken(opened: Any, key: str, wanted: Tensor, needed: bool) -> tuple[Tensor,
         return wanted, "of another type"
     # Copied: mapped from the file, tensors lie at any address, and kernels choose by alignment.
     return (opened.get_tensor(key).float().clone() if needed else wanted), ""
-
-
-def _in_files(name: str, prefix: str, renamed: Mapping[str, str]) -> str:
-    back = {ours: theirs for theirs, ours in renamed.items()}
-    return prefix + ".".join(back.get(part, part) for part in name.split("."))

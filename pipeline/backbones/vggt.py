@@ -5,8 +5,10 @@ layers within each view and layers across all of them take turns. A tap is a pai
 side: the view's layer, then the scene's. The first view is the one that cameras are told from, and
 has special tokens of its own.
 
-The class is in no package that we could depend on (depth-anything-3, which shares the trunk, needs
-numpy below 2, xformers and open3d), so it is written here against the published tensors' names.
+The class is in no package that we could depend on: depth-anything-3 0.1.1, which shares the trunk,
+asks for numpy below 2, open3d, xformers and pycolmap, and its network cannot be had without them
+(`depth_anything_3.model` imports evo and e3nn through `da3.py`, whichever module is asked for). So
+it is written here against the published tensors' names.
 
 Source: facebookresearch/vggt, vggt/models/aggregator.py, vggt/models/vggt.py (names and sizes of
 VGGT-1B); arXiv 2503.11651, section 3.2.

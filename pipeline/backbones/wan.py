@@ -71,6 +71,7 @@ class WanConfig(BackboneConfig):
         "Wan-AI/Wan2.1-T2V-14B-Diffusers": {"transformer": DIT_14B, "vae": VAE_2_1},
     }
 
+    takes: ClassVar[frozenset[str]] = frozenset({"latents"})
     draws_noise: ClassVar[bool] = True
     compiles: ClassVar[bool] = True
 
@@ -296,6 +297,8 @@ class WanEncoder:
         """Encode the views, each alone or all as one video, to normalised latents."""
         import torch
 
+        if views.given and not self._config.encodes_alone:
+            raise UsageError("latents go with context frame or stack of the recipe vega3d")
         if self._config.context == "clip":
             last = len(views) - 1
             padded = [min(frame, last) for frame in range(4 * ((last + 3) // 4) + 1)]
@@ -303,7 +306,7 @@ class WanEncoder:
             return self._encode(video).transpose(0, 2)
         batches = views.batches(self._numerics.batch_size)
         if self._config.encodes_alone:
-            return torch.cat([self._vae.frame_latents(batch.pixels()) for batch in batches])
+            return torch.cat([batch.latents(self._vae.frame_latents) for batch in batches])
         return torch.cat([self._encode(self._pixels(batch)) for batch in batches])
 
     def _pixels(self, views: "Views") -> "Float[Tensor, 'V 3 1 rows cols']":

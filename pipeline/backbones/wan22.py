@@ -1,4 +1,4 @@
-"""Wan2.2: text-to-video of two experts, and the 5B model with a VAE of 16 x 16 px.
+"""Wan2.2: text- and image-to-video of two experts, and the 5B model with a VAE of 16 x 16 px.
 
 The two experts share the noise levels: `transformer` has those from boundary_ratio * 1000 on,
 `transformer_2` those below (diffusers, pipeline_wan.py). Each view is a video of its own.
@@ -7,7 +7,7 @@ The two experts share the noise levels: `transformer` has those from boundary_ra
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vega3d.pipeline.backbones.checkpoints import INDEX, check_class
 from vega3d.pipeline.backbones.numerics import Numerics
@@ -19,6 +19,7 @@ from vega3d.pipeline.backbones.wan_family import (
     VAE_2_2,
     WanFamilyConfig,
 )
+from vega3d.pipeline.backbones.wan_i2v import MASK_CHANNELS, image_given
 from vega3d.pipeline.backbones.wan_parameters import dit_parameters
 from vega3d.pipeline.errors import CheckpointError
 
@@ -72,14 +73,55 @@ class Wan22Config(WanFamilyConfig):
         self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
     ) -> "Encoder":
         """Return the experts that the timesteps need, and the encoder of the VAE."""
+        return _experts(self, folder, facts, numerics, prompt, self.expert_of(facts))
+
+    def expert_of(self, facts: ModelFacts) -> dict[int, str]:
+        """Return which expert has each timestep."""
         limit = boundary(facts.configs)
-        return _text_to_video(
-            self,
-            folder,
-            facts,
-            numerics,
-            prompt,
-            {k: _HIGH if k >= limit else _LOW for k in self.timesteps},
+        return {k: _HIGH if k >= limit else _LOW for k in self.timesteps}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wan22ImageConfig(Wan22Config):
+    """Settings of Wan2.2 image-to-video, two experts of 14B; unlike Wan2.1's they read no CLIP."""
+
+    name: ClassVar[str] = "wan2.2-i2v"
+    published: ClassVar[Mapping[str, Configs]] = {
+        "Wan-AI/Wan2.2-I2V-A14B-Diffusers": {
+            _HIGH: {**DIT_14B, "in_channels": 36},
+            _LOW: {**DIT_14B, "in_channels": 36},
+            "vae": VAE_2_1,
+            INDEX: {"boundary_ratio": 0.9},
+        },
+    }
+    """Source: Wan-Video/Wan2.2, wan/configs/wan_i2v_A14B.py (boundary)."""
+
+    model: str = "Wan-AI/Wan2.2-I2V-A14B-Diffusers"
+    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+
+    context: Literal["first", "frame"] = "first"
+    """What a view is seen with: the scene's first view as the condition, or itself."""
+
+    def own_channels(self, dit: Mapping[str, Any]) -> int:
+        """Return how many of the transformer's input channels are the noised latent's."""
+        channels, odd = divmod(int(dit["in_channels"]) - MASK_CHANNELS, 2)
+        if odd or channels < 1 or dit.get("image_dim"):
+            raise CheckpointError(
+                f"transformer: must read an image's latent and no CLIP tokens, found in_channels "
+                f"{dit['in_channels']}, image_dim {dit.get('image_dim')}"
+            )
+        return channels
+
+    def num_latents(self) -> int:
+        """Return the latents of one view's own video."""
+        return 2 if self.context == "first" else 1
+
+    def load(
+        self, folder: Path, facts: ModelFacts, numerics: Numerics, prompt: Prompt
+    ) -> "Encoder":
+        """Return the experts that the timesteps need, and the encoder of the VAE."""
+        return _experts(
+            self, folder, facts, numerics, prompt, self.expert_of(facts), self.context == "first"
         )
 
 
@@ -109,7 +151,7 @@ class Wan22SmallConfig(WanFamilyConfig):
         one timestep a view is the same.
         """
         chosen = dict.fromkeys(self.timesteps, "transformer")
-        return _text_to_video(self, folder, facts, numerics, prompt, chosen)
+        return _experts(self, folder, facts, numerics, prompt, chosen)
 
 
 def boundary(configs: Configs) -> float:
@@ -127,14 +169,26 @@ def boundary(configs: Configs) -> float:
     return 1000.0 * ratio
 
 
-def _text_to_video(
+def _experts(
     config: WanFamilyConfig,
     folder: Path,
     facts: ModelFacts,
     numerics: Numerics,
     prompt: Prompt,
     expert_of: Mapping[int, str],
+    joint: bool | None = None,
 ) -> "Encoder":
+    """Load the experts that are needed.
+
+    Args:
+        config: Which noise levels.
+        folder: Of the parts.
+        facts: Of the model.
+        numerics: Device and batch size.
+        prompt: Rows of the empty prompt.
+        expert_of: Timestep -> folder of its transformer.
+        joint: They read an image: the scene's first view, or each view itself; None for no image.
+    """
     from diffusers import WanTransformer3DModel
 
     from vega3d.pipeline.backbones.wan_generator import Given, WanDit, WanGenerator, frame_latents
@@ -154,7 +208,17 @@ def _text_to_video(
         for name in dict.fromkeys(expert_of.values())
     }
 
-    def condition(views: "Views", _: "Views") -> "Given":
-        return Given(latents=frame_latents(vae, views, rewritten=rewritten))
+    def condition(views: "Views", first: "Views") -> "Given":
+        if joint is None:
+            return Given(latents=frame_latents(vae, views, rewritten=rewritten))
+        return image_given(vae, None, views, first if joint else None)
 
-    return WanGenerator(config, facts, numerics, vae, lambda k: experts[expert_of[k]], condition)
+    return WanGenerator(
+        config,
+        facts,
+        numerics,
+        vae,
+        lambda k: experts[expert_of[k]],
+        condition,
+        joint=bool(joint),
+    )

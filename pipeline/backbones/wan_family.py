@@ -117,15 +117,12 @@ class WanFamilyConfig(GeneratorConfig):
 
 def umt5_prompt(model: str, given: "np.ndarray | str | Path | None") -> Prompt:
     """Return umT5's rows of the empty prompt, or the given ones."""
-    import numpy as np
-
-    from vega3d.pipeline.backbones.prompt import empty_prompt_embedding, read_prompt_embedding
+    from vega3d.pipeline.backbones.prompt import empty_prompt_embedding
+    from vega3d.pipeline.backbones.prompt_given import given_prompt
 
     if given is None:
         return {"prompt_embeds": empty_prompt_embedding(model, cache_dir())}
-    if isinstance(given, np.ndarray):
-        return {"prompt_embeds": given}
-    return {"prompt_embeds": read_prompt_embedding(Path(given))}
+    return given_prompt(given, kept="filled")
 
 
 def check_patches(dit: Mapping[str, Any], vae: Mapping[str, Any], channels: int) -> None:

@@ -147,8 +147,11 @@ def frame_latents(
     vae: WanVae, views: Views, *, rewritten: bool = True
 ) -> Float32[Tensor, "n z 1 h_lat w_lat"]:
     """Return the latents of views alone, by the rewritten encoder where there is one."""
-    pixels = views.pixels()
-    return vae.frame_latents(pixels) if rewritten else vae.latents(pixels.unsqueeze(2))
+
+    def encode(pixels: Float32[Tensor, "n 3 rows cols"]) -> Tensor:
+        return vae.frame_latents(pixels) if rewritten else vae.latents(pixels.unsqueeze(2))
+
+    return views.latents(encode)
 
 
 def _drop_after(model: Any, last: int) -> None:  # noqa: ANN401 - diffusers is untyped here

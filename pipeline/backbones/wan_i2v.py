@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vega3d.pipeline.backbones.encoder import Encoder, Views
     from vega3d.pipeline.backbones.wan_generator import Given
 
-_MASK_CHANNELS = 4
+MASK_CHANNELS = 4
 """A latent holds four frames, one channel each; a first frame counts for all four."""
 
 _I2V_14B = {**DIT_14B, "in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}
@@ -43,6 +43,7 @@ class WanI2vConfig(WanFamilyConfig):
     """Settings of Wan2.1 image-to-video."""
 
     name: ClassVar[str] = "wan2.1-i2v"
+    takes: ClassVar[frozenset[str]] = frozenset()  # CLIP looks at the pixels too
     classes: ClassVar[str] = "WanTransformer3DModel, AutoencoderKLWan, CLIPVisionModel"
     parts: ClassVar[tuple[str, ...]] = ("transformer", "vae", "image_encoder")
     published: ClassVar[Mapping[str, Configs]] = {
@@ -65,7 +66,7 @@ class WanI2vConfig(WanFamilyConfig):
 
     def own_channels(self, dit: Mapping[str, Any]) -> int:
         """Return how many of the transformer's input channels are the noised latent's."""
-        channels, odd = divmod(int(dit["in_channels"]) - _MASK_CHANNELS, 2)
+        channels, odd = divmod(int(dit["in_channels"]) - MASK_CHANNELS, 2)
         if odd or channels < 1 or not dit.get("image_dim"):
             raise CheckpointError(
                 f"transformer: must read an image's latent and CLIP's tokens, found in_channels "
@@ -111,27 +112,34 @@ class WanI2vConfig(WanFamilyConfig):
         joint = self.context == "first"
 
         def condition(views: "Views", first: "Views") -> "Given":
-            return _given(vae, clip, views, first if joint else None)
+            return image_given(vae, clip, views, first if joint else None)
 
         return WanGenerator(self, facts, numerics, vae, lambda _: dit, condition, joint=joint)
 
 
-def _given(
+def image_given(
     vae: Any,  # noqa: ANN401 - WanVae, whose module imports torch
-    clip: Any,  # noqa: ANN401 - ClipTower, likewise
+    clip: Any,  # noqa: ANN401 - ClipTower, likewise, or None where the model reads none
     views: "Views",
     first: "Views | None",
 ) -> "Given":
-    """Return latents, the condition's channels and CLIP's tokens of it."""
+    """Return latents, the condition's channels and CLIP's tokens of it.
+
+    Args:
+        vae: Encodes both.
+        clip: Looks at the condition; Wan2.2's models do without.
+        views: The views.
+        first: The condition of all; None where each is its own.
+    """
     import torch
 
     from vega3d.pipeline.backbones.wan_generator import Given, frame_latents
 
     own = frame_latents(vae, views)
-    told = torch.ones_like(own[:, :_MASK_CHANNELS])
+    told = torch.ones_like(own[:, :MASK_CHANNELS])
     if first is None:
-        channels, image = torch.cat([told, own], dim=1), clip.tokens(views)
-        return Given(latents=own, channels=channels, arguments={_IMAGE: image})
+        arguments = {} if clip is None else {_IMAGE: clip.tokens(views)}
+        return Given(latents=own, channels=torch.cat([told, own], dim=1), arguments=arguments)
     begin = frame_latents(vae, first).expand_as(own)
     grey = torch.zeros(1, 3, *views.canvas, device=own.device)
     nothing = vae.frame_latents(grey).expand_as(own)
@@ -139,9 +147,8 @@ def _given(
         [torch.cat([told, begin], dim=1), torch.cat([torch.zeros_like(told), nothing], dim=1)],
         dim=2,
     )
-    image = clip.tokens(first).expand(len(own), -1, -1)
-    latents = torch.cat([begin, own], dim=2)
-    return Given(latents=latents, channels=channels, arguments={_IMAGE: image})
+    arguments = {} if clip is None else {_IMAGE: clip.tokens(first).expand(len(own), -1, -1)}
+    return Given(latents=torch.cat([begin, own], dim=2), channels=channels, arguments=arguments)
 
 
 _IMAGE = "encoder_hidden_states_image"

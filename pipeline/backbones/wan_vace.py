@@ -36,7 +36,8 @@ _VACE_1_3B = {**DIT_1_3B, **_KIND, "vace_layers": list(range(0, 30, 2))}
 _VACE_14B = {**DIT_14B, **_KIND, "vace_layers": list(range(0, 40, 5))}
 """Source: Wan-AI/Wan2.1-VACE-1.3B and -14B, config.json (vace_layers)."""
 
-MASK_CHANNELS = 64
+_CELL_PX = 8
+MASK_CHANNELS = _CELL_PX**2
 """A mask of 8 x 8 px a latent cell, side by side as channels."""
 
 
@@ -45,6 +46,9 @@ class WanVaceConfig(WanFamilyConfig):
     """Settings of Wan2.1 VACE."""
 
     name: ClassVar[str] = "wan2.1-vace"
+    takes: ClassVar[frozenset[str]] = frozenset(
+        {"latents", "inactive_latents", "reactive_latents", "reference_latents", "mask"}
+    )
     classes: ClassVar[str] = "WanVACETransformer3DModel, AutoencoderKLWan"
     dit_class: ClassVar[str] = "WanVACETransformer3DModel"
     published: ClassVar[Mapping[str, Configs]] = {
@@ -84,7 +88,24 @@ class WanVaceConfig(WanFamilyConfig):
 
 
 class WanVace:
-    """VACE's transformer and VAE."""
+    """VACE's transformer and VAE.
+
+    What `encode` takes beside pixels, to compare with another implementation (V views, z = 16
+    latent channels, h w latent cells; all normalised):
+
+        backbone = load_backbone("wan2.1-vace", model=..., resolution=(8 * h, 8 * w), blocks=...,
+                                 timesteps=(k,), prompt_embeds=rows)
+        backbone.encode(None, scene_id="", view_ids=["0", ...], latents=..., noise=..., ...)
+
+    `latents` [V, z, 1, h, w]: the clean view. `noise` [V, z, 1 + R, h, w]: standard normal.
+    `reference_latents` [V, z, R, h, w]: R images before it, noised like it; without them there are
+    none, or the first view's latents with `reference="first"`. `mask`: 1 where it is to be
+    repainted, as 64 channels [V, 64, 1, h, w] or as pixels [V, 1, 8 h, 8 w]; all without it.
+    `inactive_latents` and `reactive_latents` [V, z, 1, h, w]: the halves of the context; latents of
+    grey, and the clean view, without them. What goes into the model is (1 - k / 1000) of the
+    references and the view plus k / 1000 of the noise, at timestep k; what comes back are the
+    view's own tokens, the hint added.
+    """
 
     def __init__(
         self,
@@ -118,50 +139,31 @@ class WanVace:
         """Yield every tap of every noise level."""
         yield from self._inner.tokens(views)
 
-    def features(
-        self,
-        latents: "Float32[Tensor, 'n z 1 h_lat w_lat']",
-        noise: "Float32[Tensor, 'n z T h_lat w_lat']",
-        timestep: int,
-        *,
-        inactive: "Float32[Tensor, 'n z 1 h_lat w_lat']",
-        reactive: "Float32[Tensor, 'n z 1 h_lat w_lat'] | None" = None,
-        reference: "Float32[Tensor, 'n z 1 h_lat w_lat'] | None" = None,
-        mask: "Float32[Tensor, 'n 64 1 h_lat w_lat'] | None" = None,
-    ) -> "dict[int, Float32[Tensor, 'n h w C']]":
-        """Return each tapped block's tokens of the view's own latent, its hint added.
-
-        Args:
-            latents: Clean, normalised.
-            noise: Standard normal; of two latents where there is a reference.
-            timestep: k; sigma = k / 1000.
-            inactive: Latents of what is not to be repainted: of grey where all is.
-            reactive: Latents of what is; the clean latents without it.
-            reference: Latents of the reference image; None for none.
-            mask: 1 where it is to be repainted; all of it without it.
-        """
-        reactive = latents if reactive is None else reactive
-        given = vace_given(latents, inactive, reactive, reference, mask)
-        return dict(self._inner.features(given, noise, timestep))
-
     def _condition(self, views: "Views", first: "Views") -> "Given":
         import torch
 
         from vega3d.pipeline.backbones.wan_generator import frame_latents
 
         latents = frame_latents(self._vae, views)
-        rows, cols = views.canvas
-        grey = torch.zeros(1, 3, rows, cols, device=latents.device)  # 0 of [-1, 1]
-        inactive = self._vae.frame_latents(grey).expand_as(latents)
-        reference = frame_latents(self._vae, first).expand_as(latents) if self.joint else None
-        return vace_given(latents, inactive, latents, reference, None)
+        if (inactive := views.taken("inactive_latents")) is None:
+            grey = torch.zeros(1, 3, *views.canvas, device=latents.device)  # 0 of [-1, 1]
+            inactive = self._vae.frame_latents(grey).expand_as(latents)
+        if (reactive := views.taken("reactive_latents")) is None:
+            reactive = latents
+        reference = views.taken("reference_latents")
+        if reference is None and self.joint:
+            reference = frame_latents(self._vae, first).expand_as(latents)
+        mask = views.taken("mask")
+        if mask is not None and mask.ndim == 4:
+            mask = mask_cells(mask)
+        return vace_given(latents, inactive, reactive, reference, mask)
 
 
 def vace_given(
     latents: "Float32[Tensor, 'n z 1 h_lat w_lat']",
     inactive: "Float32[Tensor, 'n z 1 h_lat w_lat']",
     reactive: "Float32[Tensor, 'n z 1 h_lat w_lat']",
-    reference: "Float32[Tensor, 'n z 1 h_lat w_lat'] | None",
+    reference: "Float32[Tensor, 'n z R h_lat w_lat'] | None",
     mask: "Float32[Tensor, 'n 64 1 h_lat w_lat'] | None",
 ) -> "Given":
     """Put the context together: inactive, reactive, mask; before it the reference, zeros, zeros."""
@@ -175,6 +177,19 @@ def vace_given(
     context = torch.cat([inactive, reactive, mask], dim=1)
     if reference is not None:
         latents = torch.cat([reference, latents], dim=2)
-        none = reference.new_zeros(len(reference), reference.shape[1] + MASK_CHANNELS, *shape[2:])
+        count, channels = reference.shape[:2]
+        none = reference.new_zeros(count, channels + MASK_CHANNELS, *reference.shape[2:])
         context = torch.cat([torch.cat([reference, none], dim=1), context], dim=2)
     return Given(latents=latents, arguments={"control_hidden_states": context})
+
+
+def mask_cells(
+    mask: "Float32[Tensor, 'n 1 rows cols']",
+) -> "Float32[Tensor, 'n 64 1 h_lat w_lat']":
+    """Return a mask of pixels as 8 x 8 channels a latent cell, row by row.
+
+    Source: Wan-Video/Wan2.1, wan/vace.py (vace_encode_masks).
+    """
+    from torch.nn.functional import pixel_unshuffle
+
+    return pixel_unshuffle(mask, _CELL_PX).unsqueeze(2)

@@ -76,20 +76,26 @@ class Captures:
         Raises:
             ValueError: The folder may not be listed, or two captures get one id.
         """
-        entries, places = [], []
-        for folder, layout in self._look().captures:
-            for place in _places(folder, layout):
-                scene_id = self._scene_id(folder.path, place)
-                places.append((scene_id, place.path))
-                entries.append(
-                    SceneEntry(
-                        scene_id=scene_id,
-                        num_views=place.num_views,
-                        size_bytes=size_bytes(place.data),
-                    )
-                )
-        check_unique(places)
-        return sorted(entries, key=lambda entry: natural_key(entry.scene_id))
+        return [
+            SceneEntry(
+                scene_id=scene_id, num_views=place.num_views, size_bytes=size_bytes(place.data)
+            )
+            for scene_id, _, place in self.placed()
+        ]
+
+    def placed(self) -> list[tuple[str, Layout | None, Place]]:
+        """Return every capture's id, its layout (None of an empty folder) and where it lies.
+
+        Raises:
+            ValueError: As `entries`.
+        """
+        found = [
+            (self._scene_id(folder.path, place), layout, place)
+            for folder, layout in self._look().captures
+            for place in _places(folder, layout)
+        ]
+        check_unique((scene_id, place.path) for scene_id, _, place in found)
+        return sorted(found, key=lambda each: natural_key(each[0]))
 
     def skipped(self) -> Sequence[Skipped]:
         """List what lies beside the captures and is not read."""

@@ -13,10 +13,10 @@ from itertools import permutations, product
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
-from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement
+from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement, grid_of
 from vega3d.pipeline.scenes.settings import POSES, Poses
 from vega3d.pipeline.scenes.trials import Cameras, tried
 
@@ -43,6 +43,7 @@ FOCALS = (0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0)
 """Factors on the focal length, the centre staying where it is."""
 
 _READINGS_TRIED = 800
+_READINGS_OF_A_MEDIAN = 20_000
 _PAIRS_TRIED = 10
 """Of neighbours, and as many of wider pairs: ten times as many change the ratios by a tenth."""
 
@@ -150,7 +151,7 @@ def diagnose(
         asked: How these views were asked to be read already: options that are named take it in.
     """
     views = {id(view): view for pair in near for view in pair}.values()
-    medians = [float(np.median(d)) for v in views if (d := v.depth_m[v.depth_m > 0]).size]
+    medians = [float(np.median(d)) for view in views if (d := _some_readings(view)).size]
     median_depth_m = float(np.median(medians)) if medians else None
     pairs = [*_spread(near), *_spread(wide)]
     given = _shares(pairs, [Reading()])[0]
@@ -180,6 +181,13 @@ def diagnose(
         meant_error_m=_known(mended.error_m * scale) if is_misread else None,
         asked=asked,
     )
+
+
+def _some_readings(view: PosedDepth) -> Float32[np.ndarray, " n"]:
+    """Return depth readings spread over a view, which have its median to a per mille or so."""
+    spread = view.depth_m[np.ix_(*grid_of(view.depth_m.shape, _READINGS_OF_A_MEDIAN))]
+    readings: np.ndarray = spread[spread > 0]
+    return readings
 
 
 def _single_readings() -> Iterator[Reading]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.captures import Place
+from vega3d.pipeline.scenes.episodes import Group, camera_groups, view_id
 from vega3d.pipeline.scenes.files import MAX_TABLE_BYTES, Folder, read_text
 from vega3d.pipeline.scenes.fingerprints import of_files
 from vega3d.pipeline.scenes.scene import Scene, View
@@ -70,7 +71,7 @@ class LeRobot:
                 episode.videos[camera], scene_id, 1 / data.fps, episode.starts_s[camera]
             )
             views += [
-                View(view_id=f"{camera}/{index:06d}", read_rgb=partial(frames.read_rgb, index))
+                View(view_id=view_id(camera, index), read_rgb=partial(frames.read_rgb, index))
                 for index in range(episode.length)
             ]
         return Scene(scene_id, tuple(views), notes=data.notes)
@@ -91,7 +92,7 @@ class _Episode:
 class _Dataset:
     fps: float
     episodes: tuple[_Episode, ...]
-    groups: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    groups: tuple[Group, ...]
     """Cameras that make one scene of an episode, each with what its scene id ends with."""
 
     notes: tuple[str, ...]
@@ -133,20 +134,12 @@ def _parsed(root: str, _looks: tuple[str, ...]) -> _Dataset:
         raise SceneError(
             f"{root}: its LeRobot metadata cannot be understood ({type(error).__name__}: {error})"
         ) from error
-    return _Dataset(fps, episodes, _groups(cameras), _notes(features))
+    return _Dataset(fps, episodes, camera_groups(cameras), _notes(features))
 
 
 def _is_depth(feature: Mapping[str, Any]) -> bool:
     inner = {**(feature.get("info") or {}), **(feature.get("video_info") or {})}
     return bool(inner.get("is_depth_map") or inner.get("video.is_depth_map"))
-
-
-def _groups(
-    cameras: Mapping[str, tuple[int, ...]],
-) -> tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]:
-    if len(set(cameras.values())) == 1:
-        return (((), tuple(cameras)),)
-    return tuple(((name,), (name,)) for name in cameras)
 
 
 def _notes(features: Mapping[str, Any]) -> tuple[str, ...]:

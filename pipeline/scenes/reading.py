@@ -17,6 +17,7 @@ from vega3d.pipeline.scenes.captures import Captures, Layout, holds_captures
 from vega3d.pipeline.scenes.colmap import Colmap
 from vega3d.pipeline.scenes.embodiedscan import EmbodiedScan
 from vega3d.pipeline.scenes.lerobot import LeRobot
+from vega3d.pipeline.scenes.libero import Libero
 from vega3d.pipeline.scenes.nerfstudio import Nerfstudio
 from vega3d.pipeline.scenes.posed_images import PosedImages
 from vega3d.pipeline.scenes.record3d import Record3D
@@ -43,6 +44,7 @@ FOLDER_LAYOUTS: tuple[Layout, ...] = (
     ScannetSens(),
     EmbodiedScan(),
     PosedImages(),
+    Libero(),
 )
 """A folder belongs to the first one that claims it."""
 

@@ -74,7 +74,7 @@ def planned(dtype: str, workers: int, num_scenes: int) -> dict:
 
 def test_precision_decides_the_time_of_a_plan() -> None:
     half, full = planned("bfloat16", 8, 1504), planned("float32", 8, 1504)
-    assert half["bound_by"] == "decode"
+    assert half["bound_by"] == "model"  # a decoding thread was, at 10.9 ms a view
     assert full["bound_by"] == "model"
     assert full["wall_s"] > 5 * half["wall_s"]
     views_a_worker = 1504 * 32 / 8

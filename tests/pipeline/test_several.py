@@ -1,6 +1,7 @@
 """`run` asked for with several encoders, in this process: which store gets which settings."""
 
 import json
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -78,6 +79,40 @@ def test_a_plan_of_several_counts_each(
     assert told.index("dinov3:") < told.index("rgb:")
 
 
+@pytest.mark.parametrize("asked", ["options", "tables"])
+def test_several_are_submitted_as_they_would_run(
+    asked: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command that is printed, run here, writes the stores that the options ask for."""
+    file = tmp_path / "stores.toml"
+    file.write_text(
+        'views = 2\n[stores.colour]\nbackbone = "rgb"\nresolution = "96x48"\nfit = "crop"\n'
+        "[stores.random]\nnoise_seed = 3\n"
+    )
+    args = {
+        "options": ("--backbone", "rgb", "--backbone", "random", "--noise-seed", "3"),
+        "tables": ("--config", file),
+    }[asked]
+    args = (*args, "--batch-size", "3", "--out")
+    submit = ("submit", ROOMS, "--to", "ray", "--gpu", "", *args, tmp_path / "submitted")
+    code, text, _ = command(capsys, monkeypatch, *submit)
+    assert code == 0
+    words = shlex.split(text.partition(" -- \\\n")[2])
+    words[words.index("ray")] = "inline"
+    assert words[0] == "vega3d-extract"
+    for run in (words[1:], ("run", ROOMS, *args, tmp_path / "direct")):
+        code, _, _ = command(capsys, monkeypatch, *run)
+        assert code == 0
+    direct = sorted((tmp_path / "direct").iterdir())
+    assert len(direct) == 2
+    for store in direct:
+        other = open_store(str(tmp_path / "submitted" / store.name))
+        assert other.digest() == open_store(str(store)).digest()
+
+
 @pytest.mark.parametrize(
     ("args", "table", "told"),
     [
@@ -94,14 +129,16 @@ def test_a_plan_of_several_counts_each(
             "--merger goes with --backbone qwen2.5-vl-vision, not with rgb",
         ),
         (("run", "--backbone", "rgb", "--backbone", "random", "--show-config"), "", "takes one"),
+        (("bench", "--backbone", "rgb", "--backbone", "random"), "", "bench takes one --backbone"),
         (
-            ("submit", "--backbone", "rgb", "--backbone", "random"),
-            "",
-            "submit takes one --backbone",
+            ("submit",),
+            "[stores.a]\nbackbone='dinov2'\nmodel='https://me:pw@host/m'",
+            "a manifest is no place for a user, a password",
         ),
         (("run",), "[stores.a]\nbackbone='rgb'\nblocks=[1]", "rgb has no setting 'blocks'"),
         (("run", "--backbone", "rgb"), "[stores.rgb]", "leave --backbone out"),
         (("run",), "[other.rgb]", "[other] is a table"),
+        (("check",), "[stores.rgb]", "check takes no [stores.NAME]"),
         (("run",), "[stores.'a/b']\nbackbone='rgb'", "store names are letters"),
     ],
 )

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from vega3d.train.acted import Acted
 from vega3d.train.asked import Asked
 from vega3d.train.batch import Batch
 from vega3d.train.tasks.task import Task
@@ -45,11 +46,27 @@ def means(task: Task, prediction: Tensor, targets: dict[str, Tensor]) -> dict[st
     return {name: (total / count).item() for name, (total, count) in sums.items()}
 
 
-def asked_of(name: str, samples: int, *, there: bool = True) -> dict[str, Asked]:
+def acted_of(samples: int, *, there: bool = True) -> Acted:
+    """Return chunks of 8 actions of 7 numbers, the last of which lies beyond the end."""
+    draw = torch.Generator().manual_seed(1)
+    within = torch.full((samples, 8), there)
+    within[:, -1] = False
+    return Acted(
+        chunk=torch.rand(samples, 8, 7, generator=draw) * 2 - 1,
+        there=within,
+        proprio=torch.rand(samples, 8, generator=draw) * 2 - 1,
+        text=torch.randn(samples, 6, generator=draw),
+    )
+
+
+def asked_of(name: str, samples: int, *, there: bool = True) -> dict[str, Asked | Acted]:
     """Return three questions a sample for a task, with texts of 6 numbers and 3 choices.
 
     Candidate 0 of grounding holds points about (1.15, 1.15, 1.15), 1 is elsewhere and sees none.
+    For `action` they are chunks of actions.
     """
+    if name == "action":
+        return {name: acted_of(samples, there=there)}
     draw = torch.Generator().manual_seed(1)
     shape = (samples, 3)
     right = torch.zeros(*shape, 3, dtype=torch.bool)

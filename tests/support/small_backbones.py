@@ -5,34 +5,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tiny_encoders import (
-    write_clip,
-    write_dinov2,
-    write_dinov3,
-    write_openvla,
-    write_qwen,
-    write_siglip2,
-    write_vggt,
-    write_vjepa2,
-)
-from tiny_generators import (
-    write_cogvideox,
-    write_cosmos,
-    write_flux,
-    write_hunyuan,
-    write_i2v,
-    write_ltx,
-    write_sd,
-    write_sd_vae,
-    write_svd,
-    write_ti2v,
-    write_vace,
-    write_wan22,
-    write_wan_vae,
-)
+from tiny_encoders import write_openvla, write_vggt
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.small.encoders import (
+    write_clip,
+    write_dinov2,
+    write_dinov3,
+    write_qwen,
+    write_siglip2,
+    write_vjepa2,
+)
+from vega3d.pipeline.backbones.small.pictures import write_flux, write_sd, write_sd_vae, write_svd
+from vega3d.pipeline.backbones.small.videos import (
+    write_cogvideox,
+    write_cosmos,
+    write_hunyuan,
+    write_ltx,
+)
+from vega3d.pipeline.backbones.small.wan import (
+    write_i2v,
+    write_ti2v,
+    write_vace,
+    write_wan22,
+    write_wan22_i2v,
+    write_wan_vae,
+)
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip, write_tiny_wan
 
 
@@ -68,6 +67,7 @@ SMALL: dict[str, Small] = {
     "wan2.1-vace": Small(write_vace, WAN, folds=True),
     "wan2.1-i2v": Small(write_i2v, {**WAN, "context": "frame"}, folds=True),
     "wan2.2-t2v": Small(write_wan22, {**WAN, "timesteps": (300, 900)}, folds=True),
+    "wan2.2-i2v": Small(write_wan22_i2v, {**WAN, "context": "frame"}, folds=True),
     "wan2.2-ti2v": Small(write_ti2v, {"blocks": (1,), "resolution": (96, 128)}),
     "wan-vae": Small(write_wan_vae, {"resolution": (96, 128)}, folds=True),
     "svd": Small(write_svd, {"blocks": (1,), "resolution": (128, 192)}),

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from vega3d.train.asked import NEEDS
+from vega3d.train.asked import NEEDS, Asked
 from vega3d.train.attention import Attention, ReaderLayer
 from vega3d.train.batch import Batch
 from vega3d.train.tasks.task import Sums, Targets, Task, masked_sum
@@ -37,7 +37,7 @@ class AskingTask(Task):
     def targets(self, batch: Batch) -> Targets:
         """Return the questions and where the tokens are."""
         asked = (batch.questions or {}).get(self.name)
-        if asked is None:
+        if not isinstance(asked, Asked):
             raise ValueError(f"the task {self.name} needs questions: pass --questions FILE")
         there = asked.index >= 0
         found = {

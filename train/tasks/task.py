@@ -41,11 +41,18 @@ class Task(nn.Module, ABC):
     """True where the answers come from depth and poses."""
     asks_scenes: ClassVar[bool] = False
     """True where annotated questions are asked, once a scene."""
+    asks_frames: ClassVar[bool] = False
+    """True where a sample is one frame of a demonstration, as several cameras see it."""
 
     @classmethod
     @abstractmethod
     def from_config(cls, config: TrainConfig) -> Self:
         """Return the task of a run; its first weights come from torch's generator."""
+
+    @classmethod
+    def meaning(cls, metric: str) -> str:
+        """Return a metric in words."""
+        return cls.meanings[metric]
 
     @abstractmethod
     def targets(self, batch: Batch) -> Targets:

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 import torch
 from diffusers.pipelines.hunyuan_video import pipeline_hunyuan_video
+from safetensors.torch import save_file
 from small_backbones import SmallModels
-from tiny_generators import write_cogvideox, write_flux
 from torch import Tensor, nn
 from transformers import AutoTokenizer, CLIPTextModel, LlamaModel, T5EncoderModel
 
+from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.cogvideox import noise_level
 from vega3d.pipeline.backbones.loading import load_backbone
+from vega3d.pipeline.backbones.ltx import vae_tally
+from vega3d.pipeline.backbones.registry import family
+from vega3d.pipeline.backbones.small.pictures import write_flux
+from vega3d.pipeline.backbones.small.videos import LTX_LATER, write_cogvideox, write_ltx
+from vega3d.pipeline.errors import CheckpointError
 
 SIZE = (64, 96)
 VIEWS = np.random.default_rng(0).integers(0, 256, (2, *SIZE, 3), dtype=np.uint8)
@@ -39,6 +45,20 @@ def outputs(model: nn.Module, modules: list[nn.Module], *args: Any, **kwargs: An
     return kept
 
 
+def check_file(
+    name: str, folder: Path, place: Path, returned: dict[str, Any], **settings: object
+) -> None:
+    """A file of what `encode_prompt` returns is the prompt that the model's own encoders give."""
+    held = {key: values.contiguous() for key, values in returned.items()}
+    save_file(held, place / "prompt.safetensors")
+    config = family(name)(model=str(folder), **settings)
+    found, expected = config.prompt(place / "prompt.safetensors"), config.prompt(None)
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert found[key].shape == values.shape
+        np.testing.assert_allclose(found[key], values, atol=0.05)  # encoded in bfloat16
+
+
 @pytest.mark.parametrize("guided", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_flux_is_what_its_pipeline_gives_the_class(tmp_path: Path, guided: bool) -> None:
     write_flux(tmp_path, guidance_embeds=guided)
@@ -59,6 +79,8 @@ def test_flux_is_what_its_pipeline_gives_the_class(tmp_path: Path, guided: bool)
     with torch.no_grad():
         rows, pooled, txt_ids = pipe.encode_prompt("", "", max_sequence_length=8)
         latents = (vae.encode(PIXELS).latent_dist.mode() - 0.1159) * 0.3611
+    told = {"prompt_embeds": rows, "pooled_prompt_embeds": pooled}
+    check_file("flux", tmp_path, tmp_path, told, text_rows=8)
     noisy = pipe._pack_latents(0.7 * latents + 0.3 * NOISE, 2, 16, 8, 12)
     kept = outputs(
         model,
@@ -101,6 +123,7 @@ def test_cogvideox_is_what_its_pipeline_gives_the_class(tmp_path: Path, rotary: 
     with torch.no_grad():
         rows, _ = pipe.encode_prompt("", do_classifier_free_guidance=False)
         latents = vae.encode(PIXELS[:, :, None]).latent_dist.mode()[:, :, 0] * 1.15
+    check_file("cogvideox", tmp_path, tmp_path, {"prompt_embeds": rows})
     turned = pipe._prepare_rotary_positional_embeddings(*SIZE, 1, "cpu") if rotary else None
     kept = outputs(
         model,
@@ -127,14 +150,36 @@ def test_cogvideox_noise_is_its_schedulers(shift: float) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "differing", "told"),
+    [
+        ("cogvideox", "transformer", {"patch_size_t": 2}, r"patches in time \(CogVideoX 1.5\)"),
+        ("cogvideox", "transformer", {"use_learned_positional_embeddings": True}, "image to video"),
+        ("ltx-video", "vae", {"down_block_types": ["Other3D"] * 4}, "must be LTXVideoDownBlock3D"),
+        ("ltx-video", "transformer", {"patch_size": 2}, "patch_size must be 1, found 2"),
+        ("wan2.2-i2v", "transformer", {"image_dim": 1280}, "no CLIP tokens, found in_channels 36"),
+    ],
+)
+def test_a_version_that_is_not_read_is_named(
+    name: str, part: str, differing: dict[str, object], told: str
+) -> None:
+    config = family(name)()
+    configs = config.published[config.model]
+    with pytest.raises(CheckpointError, match=told):
+        config.describe({**configs, part: {**configs[part], **differing}})
+
+
 def test_a_prompt_of_another_length_is_refused(models: SmallModels) -> None:
     rows = np.zeros((5, 32), np.float32)
     with pytest.raises(ValueError, match="must be 226 rows of 32 numbers"):
         models.load("cogvideox", prompt_embeds=rows)
 
 
-def test_ltx_is_what_its_pipeline_gives_the_class(models: SmallModels) -> None:
-    folder = Path(models.model("ltx-video")["model"])
+@pytest.mark.parametrize("later", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_ltx_is_what_its_pipeline_gives_the_class(tmp_path: Path, later: bool) -> None:
+    """Later ones, from 0.9.5 on, have another VAE, and positions by another pipeline."""
+    folder = tmp_path / "model"
+    write_ltx(folder, **(LTX_LATER if later else {}))
     model = diffusers.LTXVideoTransformer3DModel.from_pretrained(folder / "transformer")
     vae = diffusers.AutoencoderKLLTXVideo.from_pretrained(folder / "vae")
     pipe = diffusers.LTXPipeline(
@@ -150,6 +195,13 @@ def test_ltx_is_what_its_pipeline_gives_the_class(models: SmallModels) -> None:
     with torch.no_grad():
         rows, mask, _, _ = pipe.encode_prompt("", do_classifier_free_guidance=False)
         mean = vae.encode(PIXELS[:, :, None]).latent_dist.mode()
+    told = {"prompt_embeds": rows, "prompt_attention_mask": mask}
+    check_file("ltx-video", folder, tmp_path, told)
+    ids = diffusers.LTXConditionPipeline._prepare_video_ids(2, 1, 2, 3, device="cpu")
+    coords = diffusers.LTXConditionPipeline._scale_video_ids(
+        ids, scale_factor=32, scale_factor_t=8, frame_index=0, device="cpu"
+    ).float()
+    coords[:, 0] /= 25
     latents = pipe._normalize_latents(mean, vae.latents_mean, vae.latents_std)
     kept = outputs(
         model,
@@ -161,16 +213,21 @@ def test_ltx_is_what_its_pipeline_gives_the_class(models: SmallModels) -> None:
         num_frames=1,
         height=2,
         width=3,
-        rope_interpolation_scale=(8 / 25, 32, 32),
+        **({"video_coords": coords} if later else {"rope_interpolation_scale": (8 / 25, 32, 32)}),
     )
-    backbone = models.load("ltx-video", blocks=(1, 3), resolution=SIZE)
+    settings = {"model": str(folder), "blocks": (1, 3), "resolution": SIZE}
+    facts = model_facts(family("ltx-video")(**settings))
+    backbone = load_backbone("ltx-video", **settings)
+    encoder = vae.encoder
+    assert sum(p.numel() for p in encoder.parameters()) == vae_tally(vae.config, SIZE).parameters
+    assert facts.parameters > sum(p.numel() for p in encoder.parameters())
     found = backbone.encode(VIEWS, scene_id="room", view_ids=IDS, noise=noise)
     for block, own in zip((1, 3), kept, strict=True):
         assert error(found[f"k300_b{block}"], own.reshape(2, 2, 3, 48)) < 1e-5
 
 
 def test_cosmos_is_what_its_pipeline_gives_the_class(
-    models: SmallModels, monkeypatch: pytest.MonkeyPatch
+    models: SmallModels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The class resizes a mask of zeros with torchvision, which is not here: it stays one."""
     from diffusers.models.transformers import transformer_cosmos
@@ -190,6 +247,7 @@ def test_cosmos_is_what_its_pipeline_gives_the_class(
     with torch.no_grad():
         rows[:, :1] = encoder(ids).last_hidden_state.float()
         mean = vae.encode(PIXELS[:, :, None]).latent_dist.mode()
+    check_file("cosmos-predict2", folder, tmp_path, {"prompt_embeds": rows})
     constants = torch.tensor([vae.config.latents_mean, vae.config.latents_std])
     mu, std = constants.view(2, 1, -1, 1, 1, 1)
     sigma = 0.3 / 0.7  # EDM's: the pipeline's input is (x0 + sigma eps) / (1 + sigma)
@@ -209,7 +267,7 @@ def test_cosmos_is_what_its_pipeline_gives_the_class(
         assert error(found[f"k300_b{block}"], own.reshape(2, 4, 6, 48)) < 1e-5
 
 
-def test_hunyuan_is_what_its_pipeline_gives_the_class(models: SmallModels) -> None:
+def test_hunyuan_is_what_its_pipeline_gives_the_class(models: SmallModels, tmp_path: Path) -> None:
     folder = Path(models.model("hunyuan-video")["model"])
     model = diffusers.HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer")
     vae = diffusers.AutoencoderKLHunyuanVideo.from_pretrained(folder / "vae")
@@ -231,6 +289,8 @@ def test_hunyuan_is_what_its_pipeline_gives_the_class(models: SmallModels) -> No
         pooled = pipe._get_clip_prompt_embeds("", max_sequence_length=12)
         latents = vae.encode(PIXELS[:, :, None]).latent_dist.mode() * 0.476986
     assert 0 < mask.sum() < mask.numel()
+    told = {"prompt_embeds": rows, "prompt_attention_mask": mask, "pooled_prompt_embeds": pooled}
+    check_file("hunyuan-video", folder, tmp_path, told)
     kept = outputs(
         model,
         [*model.transformer_blocks, *model.single_transformer_blocks],

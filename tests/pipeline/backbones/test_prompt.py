@@ -14,14 +14,18 @@ from vega3d.pipeline.backbones.prompt import (
     TEXT_PARTS,
     empty_prompt_embedding,
     prompt_sha256,
-    read_prompt_embedding,
 )
+from vega3d.pipeline.backbones.prompt_given import given_prompt, read_prompt
 from vega3d.pipeline.backbones.tiny import write_tiny_wan
-from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.errors import CheckpointError, UsageError
 
 
 def hashed(rows: np.ndarray) -> str:
     return prompt_sha256({"prompt_embeds": rows})
+
+
+def rows_in(path: Path) -> np.ndarray:
+    return read_prompt(path, kept="filled")["prompt_embeds"]
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +116,13 @@ def test_a_text_encoder_without_embedding_is_refused(model: Path, tmp_path: Path
 def test_a_prompt_file_must_be_safetensors_with_the_rows(tmp_path: Path) -> None:
     torch.save(torch.zeros(1, 4), tmp_path / "wan_prompt_embedding.pt")
     with pytest.raises(CheckpointError, match=r"must be a .safetensors file .pickles are never"):
-        read_prompt_embedding(tmp_path / "wan_prompt_embedding.pt")
+        rows_in(tmp_path / "wan_prompt_embedding.pt")
     save_file({"context": torch.zeros(1, 4)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"must hold prompt_embeds.*found \{'context'"):
-        read_prompt_embedding(tmp_path / "other.safetensors")
+        rows_in(tmp_path / "other.safetensors")
     (tmp_path / "half.safetensors").write_bytes(b"abc")
     with pytest.raises(CheckpointError, match=r"not a readable .safetensors file"):
-        read_prompt_embedding(tmp_path / "half.safetensors")
+        rows_in(tmp_path / "half.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -131,7 +135,7 @@ def test_files_as_pipelines_save_them_are_read(
     padded = torch.cat([rows, torch.zeros(510, 4, dtype=dtype)])
     path = tmp_path / "p.safetensors"
     save_file({"prompt_embeds": padded[None] if batch else padded}, path)
-    found = read_prompt_embedding(path)
+    found = rows_in(path)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, rows.float().numpy())
 
@@ -142,13 +146,41 @@ def test_rows_that_are_not_finite_are_refused_at_once(tmp_path: Path, wrong: flo
     rows[0, 1, 2] = wrong
     save_file({"prompt_embeds": rows}, tmp_path / "p.safetensors")
     with pytest.raises(CheckpointError, match=r"row 1 of prompt_embeds \(1 of 3\) holds NaN"):
-        read_prompt_embedding(tmp_path / "p.safetensors")
+        rows_in(tmp_path / "p.safetensors")
 
 
 def test_two_prompts_in_one_file_are_refused(tmp_path: Path) -> None:
     save_file({"prompt_embeds": torch.ones(2, 3, 4)}, tmp_path / "p.safetensors")
     with pytest.raises(CheckpointError, match=r"floats \[L, D\] or \[1, L, D\]; found"):
-        read_prompt_embedding(tmp_path / "p.safetensors")
+        rows_in(tmp_path / "p.safetensors")
+
+
+def test_padding_is_left_out_by_the_mask_that_pipelines_return(tmp_path: Path) -> None:
+    """T5's rows of padding are no zeros: only the mask tells them."""
+    rows = torch.randn(1, 5, 4, generator=torch.Generator().manual_seed(0))
+    held = {"prompt_embeds": rows, "prompt_attention_mask": torch.tensor([[1, 1, 0, 0, 0]])}
+    save_file(held, tmp_path / "p.safetensors")
+    found = given_prompt(tmp_path / "p.safetensors", kept="masked")
+    np.testing.assert_array_equal(found["prompt_embeds"], rows[0, :2].numpy())
+    every = given_prompt(tmp_path / "p.safetensors")
+    assert len(every["prompt_embeds"]) == 5
+    save_file({"prompt_embeds": rows}, tmp_path / "bare.safetensors")
+    with pytest.raises(CheckpointError, match=r"must hold prompt_attention_mask \[5\] too"):
+        given_prompt(tmp_path / "bare.safetensors", kept="masked")
+
+
+def test_a_pooled_row_is_asked_for_where_a_model_reads_one(tmp_path: Path) -> None:
+    rows, pooled = torch.ones(1, 8, 4), torch.full((1, 6), 2.0, dtype=torch.bfloat16)
+    save_file({"prompt_embeds": rows, "pooled_prompt_embeds": pooled}, tmp_path / "p.safetensors")
+    found = given_prompt(tmp_path / "p.safetensors", pooled=True, num_rows=8)
+    np.testing.assert_array_equal(found["pooled_prompt_embeds"], np.full(6, 2, np.float32))
+    with pytest.raises(UsageError, match="must be 7 rows, padding too, got 8"):
+        given_prompt(tmp_path / "p.safetensors", pooled=True, num_rows=7)
+    with pytest.raises(UsageError, match="reads pooled_prompt_embeds too: give a file"):
+        given_prompt(rows[0].numpy(), pooled=True)
+    save_file({"prompt_embeds": rows}, tmp_path / "bare.safetensors")
+    with pytest.raises(CheckpointError, match=r"must hold pooled_prompt_embeds, floats \[D\] or"):
+        given_prompt(tmp_path / "bare.safetensors", pooled=True)
 
 
 def test_what_will_be_fetched_is_said_before(

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_encoders import write_qwen
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -16,6 +15,7 @@ from transformers.vision_utils import get_vision_window_index
 from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.qwen_vision import QwenVisionConfig
+from vega3d.pipeline.backbones.small.encoders import write_qwen
 from vega3d.pipeline.errors import CheckpointError
 
 RGB = np.random.default_rng(0).integers(0, 256, (2, 140, 196, 3), dtype=np.uint8)  # 5 x 7 cells

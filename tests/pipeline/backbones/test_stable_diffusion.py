@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from small_backbones import SmallModels
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
@@ -83,7 +84,7 @@ def test_stages_of_two_sizes_are_two_stores(models: SmallModels) -> None:
         models.load("sd2.1", blocks=(1, 2), resolution=SIZE)
 
 
-def test_the_empty_prompt_is_the_pipelines(models: SmallModels) -> None:
+def test_the_empty_prompt_is_the_pipelines(models: SmallModels, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, CLIPTextModel
 
     folder = Path(models.model("sd2.1")["model"])
@@ -94,9 +95,11 @@ def test_the_empty_prompt_is_the_pipelines(models: SmallModels) -> None:
     with torch.no_grad():
         rows = CLIPTextModel.from_pretrained(folder / "text_encoder")(ids).last_hidden_state[0]
     seen = models.load("sd2.1", resolution=SIZE)
-    given = models.load("sd2.1", resolution=SIZE, prompt_embeds=rows.numpy())
-    one, other = (b.encode(VIEWS, scene_id="s", view_ids=IDS)["k250_b1"] for b in (seen, given))
-    assert error(one, other) < 1e-5
+    save_file({"prompt_embeds": rows[None].contiguous()}, tmp_path / "p.safetensors")
+    for prompt in (rows.numpy(), str(tmp_path / "p.safetensors")):
+        given = models.load("sd2.1", resolution=SIZE, prompt_embeds=prompt)
+        one, other = (b.encode(VIEWS, scene_id="s", view_ids=IDS)["k250_b1"] for b in (seen, given))
+        assert error(one, other) < 1e-5
 
 
 def test_the_vae_alone_is_the_scaled_mean(models: SmallModels) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_encoders import write_clip, write_dinov2, write_dinov2_registers, write_dinov3
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -25,6 +24,12 @@ from vega3d.pipeline.backbones.checkpoints import planned_facts
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.preprocessing import IMAGENET, OPENAI
 from vega3d.pipeline.backbones.registry import family
+from vega3d.pipeline.backbones.small.encoders import (
+    write_clip,
+    write_dinov2,
+    write_dinov2_registers,
+    write_dinov3,
+)
 from vega3d.pipeline.errors import CheckpointError
 
 RNG = np.random.default_rng(0)

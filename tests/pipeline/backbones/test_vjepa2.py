@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_encoders import write_vjepa2
 from torch import Tensor
 from transformers import VJEPA2Model
 
 from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.preprocessing import IMAGENET
+from vega3d.pipeline.backbones.small.encoders import write_vjepa2
 
 RGB = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 

@@ -1,5 +1,6 @@
 """Wan's relatives against a plain use of their classes and of diffusers' own pipelines."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,14 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from golden import FOLDER, drawn
 from PIL import Image
 from small_backbones import SmallModels
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionModel
 
 from vega3d.pipeline.backbones.checkpoints import model_facts
+from vega3d.pipeline.backbones.loading import load_backbone
 from vega3d.pipeline.backbones.registry import family
 from vega3d.pipeline.backbones.wan22 import boundary
 from vega3d.pipeline.errors import CheckpointError
@@ -111,68 +114,125 @@ def test_vace_is_the_class_with_the_hint_added(models: SmallModels, reference: s
             assert error(plain_hook, own) > 1e-3  # misses the hint
 
 
-@pytest.mark.slow
-def test_vace_takes_latents_noise_reference_and_mask(models: SmallModels) -> None:
-    """What a check against goldens of another implementation needs."""
-    backbone = load(models, "wan2.1-vace")
-    encoder = backbone._encoder
-    folder = Path(models.model("wan2.1-vace")["model"])
-    latents = alone(diffusers.AutoencoderKLWan.from_pretrained(folder / "vae"))
-    noise, grey = noise_of(3, 16, 2, 8, 12), noise_of(3, 16, 1, 8, 12)
-    mask = (noise_of(3, 64, 1, 8, 12) > 0).float()
-    with torch.inference_mode():
-        found = encoder.features(
-            latents, noise, 500, inactive=grey, reference=latents[:1].expand(3, -1, -1, -1, -1),
-            mask=mask,
-        )  # fmt: skip
+def drawn_as(name: str, *shape: int) -> Tensor:
+    """Standard normal, by its name."""
+    return torch.from_numpy(drawn(name, shape) * np.sqrt(np.prod(shape[1:]))).float()
+
+
+@pytest.fixture(scope="module")
+def vace_of_golden(models: SmallModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights that the official module was run with: by their names in diffusers' class."""
+    folder = tmp_path_factory.mktemp("golden") / "vace"
+    shutil.copytree(models.model("wan2.1-vace")["model"], folder)
     model = diffusers.WanVACETransformer3DModel.from_pretrained(folder / "transformer")
-    first = latents[:1].expand(3, -1, -1, -1, -1)
-    context = torch.cat(
-        [
-            torch.cat([first, torch.zeros(3, 80, 1, 8, 12)], 1),
-            torch.cat([grey, latents, mask], 1),
-        ],
-        2,
-    )
-    noisy = 0.5 * torch.cat([first, latents], 2) + 0.5 * noise
-    kept = outputs(
-        model,
-        {"b": model.blocks[2], "hint": model.vace_blocks[1]},
-        lambda: model(
-            noisy,
-            torch.full((3,), 500.0),
-            padded().expand(3, -1, -1),
-            control_hidden_states=context,
-        ),
-    )
-    own = (kept["b"] + kept["hint"][0])[:, 24:].reshape(3, 4, 6, 48)
-    assert error(found[2], own) < 1e-5
+    weights = {k: torch.from_numpy(drawn(k, tuple(v.shape))) for k, v in model.state_dict().items()}
+    model.load_state_dict(weights)
+    model.save_pretrained(folder / "transformer")
+    return folder
 
 
-@pytest.mark.parametrize("context", [pytest.param("frame", marks=pytest.mark.slow), "first"])
-def test_image_to_video_is_the_pipelines_condition(models: SmallModels, context: str) -> None:
-    folder = Path(models.model("wan2.1-i2v")["model"])
+@pytest.mark.parametrize("references", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_vace_is_the_official_module(vace_of_golden: Path, references: int) -> None:
+    """All that a pass works on is given: latents, noise, references, mask of pixels.
+
+    The goldens: Wan-Video/Wan2.1 @ 9737cba, wan/modules/vace_model.py with attention by torch, 4
+    layers of 48 channels, hints at 0 and 2, k = 300; the mask as wan/vace.py packs it.
+    """
+    backbone = load_backbone(
+        "wan2.1-vace",
+        model=str(vace_of_golden),
+        resolution=(32, 48),
+        blocks=(0, 1, 2, 3),
+        timesteps=(300,),
+        prompt_embeds=drawn_as("prompt", 3, 32).numpy(),
+    )
+    given = {
+        "latents": drawn_as("latents", 2, 16, 1, 4, 6),
+        "inactive_latents": drawn_as("inactive", 2, 16, 1, 4, 6),
+        "reactive_latents": drawn_as("reactive", 2, 16, 1, 4, 6),
+        "mask": (drawn_as("mask", 2, 1, 32, 48) > 0).float(),
+    }
+    if references:
+        given["reference_latents"] = drawn_as("reference", 2, 16, references, 4, 6)
+    noise = drawn_as(f"noise{references}", 2, 16, 1 + references, 4, 6)
+    found = backbone.encode(None, scene_id="", view_ids=["0", "1"], noise=noise, **given)
+    with np.load(FOLDER / "vace_tiny.npz") as golden:
+        for block in range(4):
+            expected = torch.from_numpy(golden[f"r{references}_b{block}"])
+            assert error(found[f"k300_b{block}"], expected) < 1e-5
+
+
+def test_given_latents_are_what_the_vae_would_give(models: SmallModels) -> None:
+    backbone = load(models, "wan2.1-vace", reference="first")
+    noise = noise_of(3, 16, 2, 8, 12)
+    usual = backbone.encode(VIEWS, scene_id="room", view_ids=IDS, noise=noise)
+    vae = diffusers.AutoencoderKLWan.from_pretrained(
+        Path(models.model("wan2.1-vace")["model"]) / "vae"
+    )
+    found = backbone.encode(None, scene_id="", view_ids=IDS, noise=noise, latents=alone(vae))
+    assert error(found["k300_b2"], usual["k300_b2"]) < 1e-5
+
+
+def test_what_an_encoder_cannot_be_given_is_refused(models: SmallModels) -> None:
+    vace = load(models, "wan2.1-vace")
+    with pytest.raises(ValueError, match="takes inactive_latents, latents, mask, .*given depth"):
+        vace.encode(VIEWS, scene_id="s", view_ids=IDS, depth=torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="latents must be one a view, got 2 for 3 views"):
+        vace.encode(None, scene_id="s", view_ids=IDS, latents=noise_of(2, 16, 1, 8, 12))
+    with pytest.raises(ValueError, match="resolution, 96x64 px; they are 8 x 8 cells"):
+        vace.encode(None, scene_id="s", view_ids=IDS, latents=noise_of(3, 16, 1, 8, 8))
+    with pytest.raises(ValueError, match="without rgb, latents must be given"):
+        vace.encode(None, scene_id="s", view_ids=IDS)
+    with pytest.raises(ValueError, match="wan2.1-i2v looks at pixels alone"):
+        load(models, "wan2.1-i2v").encode(
+            VIEWS, scene_id="s", view_ids=IDS, latents=noise_of(3, 16, 1, 8, 12)
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [
+        ("wan2.1-i2v", "first"),
+        pytest.param("wan2.1-i2v", "frame", marks=pytest.mark.slow),
+        pytest.param("wan2.2-i2v", "first", marks=pytest.mark.slow),
+        ("wan2.2-i2v", "frame"),
+    ],
+)
+def test_image_to_video_is_the_pipelines_condition(
+    models: SmallModels, name: str, context: str
+) -> None:
+    folder = Path(models.model(name)["model"])
+    clip_there = (folder / "image_encoder").exists()  # Wan2.2's models read none
+    expert = "transformer" if clip_there else "transformer_2"  # of k = 300
     num = 1 if context == "frame" else 2
     noise = noise_of(3, 16, num, 8, 12)
-    found = load(models, "wan2.1-i2v", context=context).encode(
+    found = load(models, name, context=context).encode(
         VIEWS, scene_id="room", view_ids=IDS, noise=noise
     )
-    model = diffusers.WanTransformer3DModel.from_pretrained(folder / "transformer")
+    model = diffusers.WanTransformer3DModel.from_pretrained(folder / expert)
     vae = diffusers.AutoencoderKLWan.from_pretrained(folder / "vae")
     pipe = diffusers.WanImageToVideoPipeline(
         tokenizer=None,
         text_encoder=None,
         vae=vae,
         scheduler=None,
-        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor"),
-        image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder"),
+        image_processor=CLIPImageProcessor.from_pretrained(folder / "image_processor")
+        if clip_there
+        else None,
+        image_encoder=CLIPVisionModel.from_pretrained(folder / "image_encoder")
+        if clip_there
+        else None,
         transformer=model,
     )
     for k, view in enumerate(PIXELS):
         image = VIEWS[k] if context == "frame" else VIEWS[0]
         pixels = view if context == "frame" else PIXELS[0]
         with torch.no_grad():
-            clip = pipe.encode_image(Image.fromarray(image), torch.device("cpu"))
+            clip = (
+                pipe.encode_image(Image.fromarray(image), torch.device("cpu"))
+                if clip_there
+                else None
+            )
             _, condition = pipe.prepare_latents(
                 pixels[None], 1, 16, *SIZE, 1, torch.float32, torch.device("cpu"), None
             )
@@ -191,6 +251,22 @@ def test_image_to_video_is_the_pipelines_condition(models: SmallModels, context:
         for block in (0, 2):
             own = kept[f"b{block}"][:, -24:].reshape(4, 6, 48)
             assert error(found[f"k300_b{block}"][k], own) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["wan2.2-i2v", *(pytest.param(n, marks=pytest.mark.slow) for n in ("wan2.1-i2v",))]
+)
+def test_a_scene_of_more_views_than_a_batch_has_one_condition(
+    models: SmallModels, name: str
+) -> None:
+    """The scene's first view goes with every batch, and the batches come as one."""
+    together, apart = (
+        load(models, name, context="first", batch_size=size).encode(
+            VIEWS, scene_id="room", view_ids=IDS
+        )["k300_b2"]
+        for size in (3, 2)
+    )
+    assert error(apart, together) < 1e-5
 
 
 def test_two_experts_share_the_noise_levels(models: SmallModels) -> None:
