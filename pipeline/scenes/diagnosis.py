@@ -10,7 +10,7 @@ and no misreading fits better than by 3 %; misread, the right reading fits 1.9 t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -18,7 +18,9 @@ from jaxtyping import Float32, Float64
 from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
 from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement, grid_of
 from vega3d.pipeline.scenes.settings import POSES, Poses
-from vega3d.pipeline.scenes.trials import Cameras, tried
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.trials import Cameras
 
 CLEARLY_BETTER = 1.7
 """A misreading is named where depths fit so many times better under it."""
@@ -217,6 +219,8 @@ def _shares(
     pairs: Sequence[tuple[PosedDepth, PosedDepth]], readings: Sequence[Reading]
 ) -> list[float]:
     """Return by what share of the depth readings differ under each; inf where too few meet."""
+    from vega3d.pipeline.scenes.trials import tried  # numba's: not to plan with
+
     if not pairs:
         return [np.inf] * len(readings)
     errors, met = tried(pairs, _Cameras(readings), most_readings=_READINGS_TRIED)
@@ -235,7 +239,7 @@ class _Cameras:
             self._focals[:, axis, axis] = [one.focal_scale for one in readings]
         self._is_portrait = np.array([one.is_portrait for one in readings])
 
-    def __call__(self, view: PosedDepth) -> Cameras:
+    def __call__(self, view: PosedDepth) -> "Cameras":
         K = np.asarray(view.K, np.float64)
         exchanged = K[[1, 0, 2]][:, [1, 0, 2]]
         intrinsics = np.where(self._is_portrait[:, None, None], exchanged, K) * self._focals
