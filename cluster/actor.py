@@ -1,10 +1,11 @@
 """The actor: what runs on a worker's node."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -14,17 +15,24 @@ from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import start_logging
 from vega3d.pipeline.worker import UnitResult, UnitWorker
 
+_LOADING = -1
+"""Stands for a unit while the model is loaded."""
+
+_log = logging.getLogger(__name__)
+
 
 class Worker:
     """The actor: computes one unit at a time, and stores one while it computes the next."""
 
     def __init__(self, writer: UnitWorker, limit_s: float) -> None:
-        """Keep the writer; the model is loaded with the first unit."""
+        """Keep the writer, and load its model while the first unit is on its way."""
         start_logging(logging.WARNING)
         self._writer, self._limit_s = writer, limit_s
         self._computing = threading.Lock()
         self._last_beat: dict[int, float] = {}
         self._waiting: set[int] = set()
+        threading.Thread(target=self._prepare, name="loading", daemon=True).start()
+        self._name = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def run(self, unit: Unit) -> UnitResult:
         """Compute and commit one unit."""
@@ -36,9 +44,23 @@ class Worker:
         try:
             computed = self._writer.compute(unit, beat, self._turn(unit.index, beat), self._limit_s)
             beat()
-            return self._writer.commit(unit, computed)
+            return replace(self._writer.commit(unit, computed), worker=self._name)
         finally:
             self._last_beat.pop(unit.index, None)
+
+    def _prepare(self) -> None:
+        """Load the model beside the reading of the first scene; who computes waits for it.
+
+        What goes wrong is told by the first unit, which tries again.
+        """
+        with self._computing:
+            self._last_beat[_LOADING] = time.monotonic()
+            try:
+                self._writer.prepare()
+            except Exception as error:
+                _log.info("the model is not loaded ahead: %r", error)
+            finally:
+                del self._last_beat[_LOADING]
 
     def _turn(self, unit: int, beat: Callable[[], None]) -> "_Turn":
         return _Turn(self._computing, self._waiting, unit, beat)

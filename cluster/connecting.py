@@ -25,6 +25,10 @@ from vega3d.pipeline.errors import UsageError
 _LISTEN_S = 10.0
 """How long a cluster's address may take to answer."""
 
+_STARTS = 3
+_BUSY = "timed out during startup"
+"""What Ray's error says then; it has no type of its own."""
+
 _NO_CLUSTER = (
     "--address auto finds no cluster on this node; start one with `ray start --head`, name "
     "another with --address host:port, or leave --address out to run on this machine alone"
@@ -59,16 +63,7 @@ def connection(config: RunConfig, **options: Any) -> Iterator[None]:  # noqa: AN
 @contextmanager
 def _started(config: RunConfig, options: Mapping[str, Any]) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
-    try:
-        context = ray.init(
-            address=config.address,
-            runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            **options,
-        )
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise _told(error, config) from error
+    context = _patiently(config, options)
     _log.info("Ray dashboard: %s", context.dashboard_url or "none")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
@@ -78,6 +73,32 @@ def _started(config: RunConfig, options: Mapping[str, Any]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _patiently(config: RunConfig, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - Ray's
+    """Connect or start; a machine that is busy may take longer than the 30 s that Ray grants."""
+    for left in reversed(range(_STARTS)):
+        try:
+            return ray.init(
+                address=config.address,
+                runtime_env={"py_modules": [os.path.abspath(config.wheel)]} if config.wheel else {},
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                **options,
+            )
+        except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            raise _told(error, config) from error
+        except Exception as error:
+            if _BUSY not in str(error):
+                raise
+            ray.shutdown()
+            if not left:
+                raise UsageError(
+                    f"Ray did not start within 30 s, {_STARTS} times: this machine is too busy, or "
+                    "short of memory; the same command goes on when it is not"
+                ) from error
+            _log.warning("Ray did not start within 30 s: this machine is busy; trying again")
+    raise AssertionError
 
 
 def _warn_where_open(address: str) -> None:

@@ -10,7 +10,6 @@ import ray
 from vega3d.cluster.actor import Worker
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import UnitWorker
 
 UNITS_IN_FLIGHT = 2
 """Of one actor: one is computed while the other is stored, or waits."""
@@ -20,7 +19,9 @@ UNITS_IN_FLIGHT = 2
 class Member:
     """An actor and what it has been given."""
 
-    worker: UnitWorker
+    worker: Any
+    """What computes units, as Ray holds it: one copy for all actors of a node."""
+
     config: RunConfig
     seen: Mapping[str, str]
     """By the driver, at each place of the run."""
@@ -46,16 +47,7 @@ class Member:
 
     def start(self) -> None:
         """Ask Ray for an actor; it is asked at once what it sees."""
-        options = {
-            "num_cpus": self.config.cpus_per_worker,
-            "num_gpus": self.config.gpus_per_worker,
-            # Restarted by hand: Ray, restarting it, does not say why it died.
-            "max_restarts": 0,
-            "max_task_retries": 0,
-            "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
-        }
-        made = ray.remote(Worker).options(**options)
-        self.actor = made.remote(self.worker, self.config.unit_timeout_s)
+        self.actor = new_actor(self.worker, self.config)
         self.poll = self.actor.check.remote(self.seen)
         self.dead = self.up = False
         self.heard = time.monotonic()
@@ -73,3 +65,21 @@ class Member:
         if not self.running:
             self.heard = time.monotonic()
         self.running[self.actor.run.remote(unit)] = unit
+
+
+def new_actor(worker: Any, config: RunConfig) -> Any:  # noqa: ANN401 - Ray's
+    """Ask Ray for an actor that computes with a worker; it comes up when there is a place."""
+    options = {
+        "num_cpus": config.cpus_per_worker,
+        "num_gpus": config.gpus_per_worker,
+        # Restarted by hand: Ray, restarting it, does not say why it died.
+        "max_restarts": 0,
+        "max_task_retries": 0,
+        "max_concurrency": UNITS_IN_FLIGHT + 1,  # and one to answer `silent_s`
+    }
+    return ray.remote(Worker).options(**options).remote(worker, config.unit_timeout_s)
+
+
+def end_actor(actor: Any) -> None:  # noqa: ANN401
+    """Kill an actor, whatever it does."""
+    ray.kill(actor)

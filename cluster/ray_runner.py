@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import ray
 from ray.exceptions import (
@@ -23,7 +24,7 @@ from ray.exceptions import (
 )
 
 from vega3d.cluster.connecting import connection
-from vega3d.cluster.member import UNITS_IN_FLIGHT, Member
+from vega3d.cluster.member import UNITS_IN_FLIGHT, Member, end_actor
 from vega3d.cluster.metrics import RunMetrics
 from vega3d.cluster.room import MEMORY, Waiting, check_room, start_reason
 from vega3d.cluster.seen import seen_here
@@ -36,7 +37,10 @@ from vega3d.pipeline.texts import without_secrets
 from vega3d.pipeline.worker import UnitResult, UnitWorker, postponed
 
 POLL_S = 2.0
-"""How often the driver asks each actor for a sign of life."""
+"""How often the driver asks each actor for a sign of life; more seldom where there are many."""
+
+ASKED_AT_ONCE = 64
+"""Actors that are asked every `POLL_S`: of 512, each is asked every 16 s."""
 
 START_ATTEMPTS = 3
 
@@ -68,7 +72,8 @@ def run_ray(worker: UnitWorker, units: Sequence[Unit], config: RunConfig) -> Ite
     with connection(config):
         check_room(config)
         seen = seen_here(worker)
-        team = [Member(worker, config, seen) for _ in range(min(config.workers, len(units)))]
+        shared = ray.put(worker)  # once: with the plan of a large store it weighs megabytes
+        team = [Member(shared, config, seen) for _ in range(min(config.workers, len(units)))]
         try:
             loop = _Loop(worker, units, team, config)
             for result in loop.results():
@@ -76,7 +81,7 @@ def run_ray(worker: UnitWorker, units: Sequence[Unit], config: RunConfig) -> Ite
                 yield result
         finally:
             for member in team:
-                ray.kill(member.actor)
+                end_actor(member.actor)
 
 
 @dataclass
@@ -114,14 +119,14 @@ class _Loop:
             if not (self._missing() or fresh or suspects):
                 self._tell_waste()
                 return
-            polls = [member.poll for member in self.team if member.poll is not None]
-            if not (running or polls) or (not running and time.monotonic() < self.rest_until_s):
+            asked = [member for member in self.team if member.poll is not None]
+            if not (running or asked) or (not running and time.monotonic() < self.rest_until_s):
                 time.sleep(POLL_S / 4)  # nobody is up, and all were asked a moment ago
                 continue
-            done, _ = ray.wait(running + polls, num_returns=1, timeout=POLL_S)
-            for ref in done:
-                if ref in polls:
-                    continue  # an answer to `silent_s`
+            # Signs of life can wait for the next look: those of many would be all that is done.
+            urgent = running + [member.poll for member in asked if not member.up]
+            ray.wait(urgent or [member.poll for member in asked], num_returns=1, timeout=POLL_S)
+            for ref in _ready(running):
                 member = next(m for m in self.team if ref in m.running)
                 unit = member.running.pop(ref)
                 try:
@@ -173,13 +178,17 @@ class _Loop:
     def _repeat(self) -> None:
         """Start a straggler's unit a second time on each worker that has nothing to do."""
         for member in self.team:
-            if member.up and not member.running and (unit := self.stragglers.to_repeat(self.team)):
-                _log.info(
-                    "unit %d: takes long; started a second time on an idle worker",
-                    unit.index, extra={"unit": unit.index},
-                )  # fmt: skip
-                member.submit(unit)
-                self.stragglers.begun(member)
+            if not member.up or member.running:
+                continue
+            unit = self.stragglers.to_repeat(self.team)
+            if unit is None:
+                return
+            _log.info(
+                "unit %d: takes long; started a second time on an idle worker",
+                unit.index, extra={"unit": unit.index},
+            )  # fmt: skip
+            member.submit(unit)
+            self.stragglers.begun(member)
 
     def _tell_waste(self) -> None:
         if copies := len(self.stragglers.copies):
@@ -243,12 +252,14 @@ class _Loop:
     def _watch(self) -> None:
         """Ask for signs of life; restart an actor that shows none, so that its calls fail."""
         self.waiting.look(any_up=not self._nobody_is_up())
+        answered = _ready([member.poll for member in self.team if member.poll is not None])
+        every_s = POLL_S * max(1.0, len(self.team) / ASKED_AT_ONCE)
         for member in self.team:
             if member.dead or member.unfit:
                 if not (member.unfit or member.running) and time.monotonic() >= member.again_s:
                     member.start()
                 continue
-            if member.poll is not None and ray.wait([member.poll], timeout=0)[0]:
+            if member.poll in answered:
                 self._hear(member)
             if member.dead or member.unfit:
                 continue
@@ -256,7 +267,7 @@ class _Loop:
             if member.running and silent_s > self.config.unit_timeout_s:
                 self._restart(member)
             elif member.poll is None and (
-                time.monotonic() - member.asked > POLL_S or not member.asked
+                time.monotonic() - member.asked > every_s or not member.asked
             ):
                 member.poll = member.actor.silent_s.remote()
 
@@ -296,8 +307,13 @@ class _Loop:
 
     def _restart(self, member: Member) -> None:
         _log.warning("no sign of life for %.0f s: restarting", self.config.unit_timeout_s)
-        ray.kill(member.actor)
+        end_actor(member.actor)
         member.died()
+
+
+def _ready(refs: Sequence[Any]) -> set[Any]:
+    """Return those of many answers that are there."""
+    return set(ray.wait(refs, num_returns=len(refs), timeout=0)[0]) if refs else set()
 
 
 def _original(error: RayTaskError, unit: Unit) -> BaseException:

@@ -83,6 +83,7 @@ class Waiting:
     def _why(self) -> str:
         """Say what one worker lacks, and what helps."""
         there, free = ray.cluster_resources(), ray.available_resources()
+        told = "there is room, and its process is starting; the Ray logs of its node say more"
         for kind, amount in _wanted(self.config, 1).items():
             held, left = there.get(kind, 0.0), free.get(kind, 0.0)
             each = f"a smaller --{kind.lower()}s-per-worker"
@@ -91,13 +92,18 @@ class Waiting:
                     f"a worker wants {amount:g} {kind}s, and the cluster has {held:g} in all; add "
                     f"nodes, or use {each}"
                 )
-            if left < amount:
+            if left < amount and held - left > amount * self.config.workers:
                 return (
                     f"a worker wants {amount:g} {kind}s, and {left:g} of the cluster's {held:g} "
                     f"are free, because other jobs hold them (`ray status` shows it); end these, "
                     f"add nodes, or use {each}"
                 )
-        return "there is room, and its process is starting; the Ray logs of its node say more"
+            if left < amount:
+                told = (
+                    f"a worker wants {amount:g} {kind}s, and {left:g} of the cluster's {held:g} "
+                    "are free: this run's workers have them and are starting, or another job has"
+                )
+        return told
 
 
 def _wanted(config: RunConfig, workers: int) -> Mapping[str, float]:

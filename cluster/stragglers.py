@@ -31,6 +31,8 @@ class Stragglers:
 
     done: set[int] = field(default_factory=set)
     wasted_s: float = 0.0
+    _middle: tuple[int, float] = (0, 0.0)
+    """Of so many units, what they took in the middle."""
 
     def begun(self, member: Member) -> None:
         """Note when each unit of an actor was given to it, or came first there."""
@@ -52,7 +54,9 @@ class Stragglers:
         """Return the unit that is to be started a second time, if one takes too long."""
         if not self.took_s:
             return None
-        limit_s = max(LEAST_S, PATIENCE * statistics.median(self.took_s))
+        if len(self.took_s) != self._middle[0]:
+            self._middle = len(self.took_s), statistics.median(self.took_s)
+        limit_s = max(LEAST_S, PATIENCE * self._middle[1])
         late = [
             (self.since_s.get(ref, time.monotonic()), unit)
             for member in team

@@ -173,6 +173,13 @@ def tell_summary(summary: dict[str, Any]) -> None:
         tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm{wrong}")
     for scene_id, reason in list(summary["postponed"].items())[:20]:
         tell(f"left for the next run {scene_id}: {reason}")
+    waste = summary["figures"].get("waste", {})
+    if waste.get("units"):
+        units = "unit was" if waste["units"] == 1 else "units were"
+        tell(
+            f"{waste['units']} {units} computed twice, by another job or another try as well: "
+            f"{waste['seconds']:.1f} s of work were not needed"
+        )
     tell(
         f"{summary['committed']} of {summary['scenes']} scenes in {summary['store']} "
         f"({summary['stored_bytes'] / 1e6:.1f} MB, {summary['wall_s']:.1f} s)"
@@ -181,6 +188,8 @@ def tell_summary(summary: dict[str, Any]) -> None:
 
 def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
     """Tell a person what a run would do and cost."""
+    from vega3d.pipeline.bucket_load import told as bucket_told
+
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
     stages = ", ".join(f"{name} {1000 * s:.3g} ms" for name, s in found["stages_s"].items())
@@ -200,7 +209,12 @@ def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
             if rates.gpu != "cpu"
             else ""
         )
-        + f"\n{found['break_even']['verdict']}"
+        + f"\n{bucket_told(found['bucket'])}\n{found['break_even']['verdict']}\n"
+        f"assumed: images of {found['assumed']['image']}, read and decoded in "
+        f"{1000 * found['assumed']['decode_s_a_view']:.3g} ms of a core, as of 1296x968 JPEG; "
+        f"weights at {found['assumed']['load_bytes_per_s'] / 1e9:.3g} GB/s; a store is read at "
+        f"{rates.read_gb_per_s:.3g} GB/s and costs {rates.price_per_gb_month:.3g} "
+        f"{rates.currency} a GB and month"
     )
 
 

@@ -35,7 +35,7 @@ def pack(
     check_out(out)
     from vega3d.pipeline.scenes.tars import pack as pack_scenes
 
-    source = find_scenes(scenes)
+    source = find_scenes(scenes, bounded=True)
     if dry_run:
         entries = source.entries()
         print_result({"scenes": len(entries), "tars": -(-len(entries) // config.scenes_per_tar)})
@@ -62,9 +62,8 @@ def check(
     if out:
         check_out(out)
     from vega3d.pipeline.check import check_and_tell
-    from vega3d.pipeline.scenes.reading import read_scenes
 
-    source = checked(read_scenes, scenes)
+    source = find_scenes(scenes, bounded=True, tells=False)  # `check` tells what is not read
     if dry_run:
         print_result({"scenes": len(source.entries()), "out": out})
         return
@@ -74,12 +73,19 @@ def check(
         raise typer.Exit(SOME_FAILED)
 
 
-def find_scenes(scenes: str) -> "SceneSource":
-    """Find the scenes, and name what lies there and is not read."""
+def find_scenes(scenes: str, *, bounded: bool = False, tells: bool = True) -> "SceneSource":
+    """Find the scenes, and name what lies there and is not read.
+
+    Args:
+        scenes: Where they are.
+        bounded: Whether a read that gives no sign of life ends; a run has a limit of its own.
+        tells: Whether to name it here.
+    """
+    from vega3d.pipeline.in_time import InTime
     from vega3d.pipeline.scenes.reading import read_scenes
     from vega3d.pipeline.scenes.scene import skipped
 
     source = checked(read_scenes, scenes)
-    for one in skipped(source):
+    for one in skipped(source) if tells else ():
         tell(f"not read: {one.place} {one.reason}")
-    return source
+    return InTime(source) if bounded else source

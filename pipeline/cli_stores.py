@@ -33,18 +33,18 @@ def status(
 ) -> None:
     """Say how far a store is, and which scenes failed for what reason."""
     from vega3d.pipeline.store.verify import status as read_status
-    from vega3d.pipeline.watching import Watch, slowest_units
+    from vega3d.pipeline.watching import Watch, live
 
     watching = Watch()
 
     def look() -> dict[str, Any]:
         found = read_status(store)
         watching.look(found)
-        return found
+        return {**found, **(live(store) if watch else {})}
 
     found = look()
     if watch and sys.stderr.isatty():
-        _watch_table(watching, found, look, every_s, slowest_units(store))
+        _watch_table(watching, found, look, every_s)
         found = look()
     while True:
         for scene_id, reason in list(found["failures"].items())[:20]:
@@ -56,7 +56,8 @@ def status(
         )
         if not watch or found["complete"]:
             break
-        tell(", ".join(f"{name}: {told}" for name, told in watching.rows(found)[3:5]))
+        shown = ("rate", "time left", "run")
+        tell(", ".join(f"{name}: {told}" for name, told in watching.rows(found) if name in shown))
         time.sleep(every_s)
         found = look()
     print_result(found)
@@ -67,7 +68,6 @@ def _watch_table(
     found: dict[str, Any],
     look: Callable[[], dict[str, Any]],
     every_s: float,
-    slow: list[dict[str, Any]],
 ) -> None:
     """Show a live table until the store is complete."""
     from rich.console import Console
@@ -75,7 +75,7 @@ def _watch_table(
 
     with Live(console=Console(stderr=True), auto_refresh=False) as live:
         while True:
-            live.update(watching.table({**found, "slowest_units": slow}), refresh=True)
+            live.update(watching.table(found), refresh=True)
             if found["complete"]:
                 return
             time.sleep(every_s)
@@ -218,5 +218,5 @@ def _ask_before_repair() -> None:
 def _recomputed(store: str, scenes: str, model: str | None, sample: int) -> list[dict[str, Any]]:
     from vega3d.pipeline.recompute import verify_deep
 
-    checks = verify_deep(store, find_scenes(scenes), model=model, sample=sample)
+    checks = verify_deep(store, find_scenes(scenes, bounded=True), model=model, sample=sample)
     return [asdict(check) for check in checks]

@@ -7,8 +7,17 @@ from typing import Any
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import ModelFacts
+from vega3d.pipeline.bucket_load import bucket_load
 from vega3d.pipeline.config import ExtractConfig, Rates
-from vega3d.pipeline.machines import COMPILE_S, cpu_cores, gpu_memory_bytes, pace
+from vega3d.pipeline.machines import (
+    BESIDE_S,
+    COMPILE_S,
+    DECODE_S,
+    STORE_S,
+    cpu_cores,
+    gpu_memory_bytes,
+    pace,
+)
 from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
 
@@ -73,9 +82,22 @@ def estimate(
         "worker_hours": worker_hours,
         **took,
         "wall_hours": took["wall_s"] / 3600,
+        "bucket": bucket_load(layout, took["wall_s"]),
         "price": paid_hours * rates.price_per_worker_hour,
         "break_even": break_even(paid_hours, stored, rates),
-        "assumed": asdict(rates),
+        "assumed": _assumed(rates, image_size),
+    }
+
+
+def _assumed(rates: Rates, image_size: tuple[int, int]) -> dict[str, Any]:
+    """Return what an estimate goes by, beside the model's own numbers."""
+    return {
+        **asdict(rates),
+        "image": f"{image_size[1]}x{image_size[0]}",
+        "decode_s_a_view": DECODE_S,
+        "beside_s_a_view": BESIDE_S,
+        "store_s_a_602_kb": STORE_S,
+        "load_bytes_per_s": _LOAD_BYTES_PER_S,
     }
 
 

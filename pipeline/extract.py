@@ -3,6 +3,7 @@
 import logging
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +76,7 @@ class Summary:
 
     figures: Mapping[str, Any] = field(default_factory=dict)
     """Of this run: throughput over time, stage shares, failures by reason, slowest units,
-    efficiency; see `figures.py`."""
+    efficiency, what was done twice; see `figures.py`."""
 
 
 def extract(
@@ -113,13 +114,28 @@ def extract(
     changes = find_changes(source, store.url, model.config, thorough=refresh)
     changes.tell(out)
     units = find_units(store, plan, retry_failed, changes.changed if refresh else ())
-    results = []
+    tally = Tally()
     for result in run(UnitWriter(source, model, store), units):
-        results.append(result)
+        tally.add(result)
         tell_remarks(result)
         on_result(result, units)
     records = merge_commits(store)
-    return summarize(out, plan, records, results, changes, time.monotonic() - started)
+    return summarize(out, plan, records, tally, changes, time.monotonic() - started)
+
+
+@dataclass
+class Tally:
+    """What a run did so far, in little memory."""
+
+    units: int = 0
+    seconds: Counter[str] = field(default_factory=Counter)
+    postponed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, result: UnitResult) -> None:
+        """Take a finished unit."""
+        self.units += 1
+        self.seconds.update(result.seconds)
+        self.postponed.update(dict.fromkeys(result.left, result.postponed))
 
 
 def open_for(
@@ -169,7 +185,7 @@ def summarize(
     out: str,
     plan: Plan,
     records: Mapping[int, Record],
-    results: Sequence[UnitResult],
+    tally: Tally,
     changes: SourceChanges,
     wall_s: float,
 ) -> Summary:
@@ -180,7 +196,6 @@ def summarize(
     errors = {name: note.reprojection_m for name, note in notes.items()
               if note.reprojection_m is not None}  # fmt: skip
     totals = [unit_result(record, {}) for record in records.values()]
-    stages = sorted({stage for result in results for stage in result.seconds})
     return Summary(
         store=out,
         digest=store.digest(),
@@ -188,14 +203,14 @@ def summarize(
         committed=len(store.scene_ids),
         failures=store.failures,
         pending=len(store.pending),
-        postponed={one: result.postponed for result in results for one in result.left},
+        postponed=tally.postponed,
         views=sum(total.views for total in totals),
         dropped_views=sum(total.dropped_views for total in totals),
         stored_bytes=sum(total.stored_bytes for total in totals),
         units=len(plan.units),
-        units_this_run=len(results),
+        units_this_run=tally.units,
         wall_s=wall_s,
-        seconds={s: sum(result.seconds.get(s, 0.0) for result in results) for s in stages},
+        seconds=dict(sorted(tally.seconds.items())),
         taps=store.taps,
         views_with_depth=sum(note.views_with_depth for note in notes.values())
         if len(notes) == len(scenes)

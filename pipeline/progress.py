@@ -20,7 +20,7 @@ class Progress:
         """Show nothing yet; the first result says how much there is."""
         self._started = time.monotonic()
         self._last_line = 0.0
-        self._done = self._failed = self._views = 0
+        self._done = self._failed = self._views = self._total = 0
         self._bar = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -50,7 +50,9 @@ class Progress:
         self._done += result.scenes
         self._failed += len(result.failures)
         self._views += result.views
-        total = sum(len(unit.scene_ids) for unit in units)
+        if not self._total:  # once: a run may have a hundred thousand
+            self._total = sum(len(unit.scene_ids) for unit in units)
+        total = self._total
         rate = self._views / max(time.monotonic() - self._started, 1e-9)
         told = f"{self._failed} failed, {rate:.2f} views/s"
         if self._bar is not None:

@@ -49,6 +49,15 @@ class UnitResult:
     parts: Mapping[str, "UnitResult"] = field(default_factory=dict)
     """Where a unit is written to several stores: what became of it in each, by place."""
 
+    worker: str = ""
+    """Who did it: address of its node and process; "" in the driver's own process."""
+
+    by_others: bool = False
+    """Another job, or another try, had committed it already: nothing was added."""
+
+    wasted_s: float = 0.0
+    """Seconds of work on the unit that were not needed, because somebody else had done it."""
+
 
 @dataclass(slots=True)
 class ComputedUnit:
@@ -58,6 +67,8 @@ class ComputedUnit:
     seconds: dict[str, float] = field(default_factory=lambda: {"decode": 0.0, "compute": 0.0})
     details: dict[str, str] = field(default_factory=dict)
     notes: dict[str, SceneNote] = field(default_factory=dict)
+    committed: Record | None = None
+    """By another job, before any of it was computed here."""
 
     def note(self, read: "ReadScene") -> None:
         """Keep what reading a scene told."""
@@ -86,8 +97,14 @@ def postponed(unit: Unit, reason: str) -> UnitResult:
     )
 
 
-def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:
-    """Return the few numbers of a commit record."""
+def unit_result(record: Record, seconds: Mapping[str, float], *, ours: bool = True) -> UnitResult:
+    """Return the few numbers of a commit record.
+
+    Args:
+        record: The commit that counts.
+        seconds: Of the stages that led to it, or that were in vain.
+        ours: Whether this try wrote it; another's makes the seconds a waste.
+    """
     return UnitResult(
         unit=record.unit,
         scenes=len(record.scenes),
@@ -97,4 +114,6 @@ def unit_result(record: Record, seconds: Mapping[str, float]) -> UnitResult:
         stored_bytes=record.stored_bytes,
         seconds=seconds,
         scene_ids=[scene.scene_id for scene in record.scenes],
+        by_others=not ours,
+        wasted_s=0.0 if ours else sum(seconds.values()),
     )

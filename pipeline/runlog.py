@@ -1,6 +1,7 @@
 """When, where and how runs were carried out: one JSON-lines file a run, beside the commits.
 
-Commit records say nothing of this, so that equal work gives equal bytes.
+Commit records say nothing of this, so that equal work gives equal bytes. While a run goes on, a
+small file beside it says how, for `status --watch`.
 """
 
 import json
@@ -9,11 +10,14 @@ import os
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
+from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.extract import Summary
 from vega3d.pipeline.figures import RunFigures
 from vega3d.pipeline.settings import FILE
@@ -27,6 +31,12 @@ _log = logging.getLogger(__name__)
 
 SUMMARY = "unit/summary.json"
 SETTINGS = f"unit/{FILE}"
+LIVE = ".live.json"
+"""How the names of files end that say how a run goes."""
+
+_LIVE_EVERY_S = 10.0
+_DEAD_S = 3600.0
+"""What a run said of itself so long ago is left by one that was killed."""
 
 
 class RunLog:
@@ -43,14 +53,16 @@ class RunLog:
         self._out, self._settings = out, settings
         self._figures = RunFigures(int(asked.get("run", {}).get("workers", 1)))
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self._key = f"{RUNS}/{stamp}-{socket.gethostname()}-{os.getpid()}.jsonl"
-        self._events: list[dict[str, Any]] = []
+        self._key = f"{RUNS}/{stamp}-{socket.gethostname()}-{os.getpid()}"
+        self._packer, self._packed = zlib.compressobj(1), bytearray()  # of 10,000 units: 1 MB
+        self._shown_s = time.monotonic()
         self.add("start", argv=sys.argv, host=socket.gethostname(), pid=os.getpid(),
                  python=sys.version.split()[0], vega3d=version("vega3d"), **asked)  # fmt: skip
 
     def add(self, event: str, **fields: object) -> None:
         """Note an event with the time."""
-        self._events.append({"event": event, "time": time.time(), **safe_values(fields)})
+        told = {"event": event, "time": time.time(), **safe_values(fields)}
+        self._packed += self._packer.compress(json.dumps(told).encode() + b"\n")
 
     def unit(self, result: UnitResult) -> None:
         """Note a finished unit."""
@@ -59,6 +71,8 @@ class RunLog:
             about = {"unit": result.unit, "scene": scene_id}
             _log.info("unit %d: failed %s: %s", result.unit, scene_id, reason, extra=about)
         self.add("unit", **asdict(result))
+        if time.monotonic() - self._shown_s > _LIVE_EVERY_S:
+            self._show()
 
     def with_figures(self, summary: Summary) -> Summary:
         """Return a summary with how the run went over time."""
@@ -71,8 +85,20 @@ class RunLog:
         objects = open_objects(self._out)
         if not objects.exists(ROOT):
             return  # the run ended before there was a store: nothing to log beside
-        lines = "".join(json.dumps(event) + "\n" for event in self._events)
-        objects.create(self._key, [lines.encode()])
+        self._packed += self._packer.flush()
+        objects.create(f"{self._key}.jsonl", [zlib.decompress(self._packed)])
+        with suppress(OSError, StoreError, TransientError):
+            for key in list(objects.keys(f"{RUNS}/")):
+                ours = key == f"{self._key}{LIVE}"
+                if ours or (key.endswith(LIVE) and objects.age_s(key) > _DEAD_S):
+                    objects.remove(key)
         objects.replace(SETTINGS, [safe(self._settings).encode()])
         if summary is not None:
             objects.replace(SUMMARY, [json.dumps(safe_values(asdict(summary)), indent=2).encode()])
+
+    def _show(self) -> None:
+        """Say how the run goes; a place that does not take it now is asked again later."""
+        self._shown_s = time.monotonic()
+        told = json.dumps(safe_values({"time": time.time(), **self._figures.now()}))
+        with suppress(OSError, StoreError, TransientError):
+            open_objects(self._out).replace(f"{self._key}{LIVE}", [told.encode()])

@@ -18,7 +18,14 @@ from vega3d.pipeline.backbones.sharing import sharing
 from vega3d.pipeline.changes import find_changes
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import TransientError, UsageError
-from vega3d.pipeline.extract import Summary, find_units, open_for, summarize, tell_remarks
+from vega3d.pipeline.extract import (
+    Summary,
+    Tally,
+    find_units,
+    open_for,
+    summarize,
+    tell_remarks,
+)
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.units import Plan, Unit
@@ -90,18 +97,18 @@ def extract_together(
         todo[store.url] = {unit.index: unit for unit in units}
         changes[store.url] = found
     units = _shared(rows, todo.values())
-    results = []
+    tallies = {out: Tally() for out in writers}
     for result in run(TogetherWriter(source, writers, todo), units):
-        results.append(result)
+        for out, writer in writers.items():
+            if result.unit in todo[out]:
+                tallies[out].add(_of_store(result, writer, todo[out]))
         tell_remarks(result)
         on_result(result, units)
     wall_s = time.monotonic() - started
     summaries = []
     for out, writer in writers.items():
         records = merge_commits(writer.store)
-        own = [_of_store(result, writer, todo[out]) for result in results
-               if result.unit in todo[out]]  # fmt: skip
-        summaries.append(summarize(out, rows, records, own, changes[out], wall_s))
+        summaries.append(summarize(out, rows, records, tallies[out], changes[out], wall_s))
     return summaries
 
 
@@ -161,6 +168,11 @@ class TogetherWriter:
     def stores(self) -> tuple[StoreWriter, ...]:
         """Where it writes."""
         return tuple(writer.store for writer in self.writers.values())
+
+    def prepare(self) -> None:
+        """Load the encoders, as the first unit would."""
+        for writer in self.writers.values():
+            writer.prepare()
 
     def compute(
         self,
@@ -251,7 +263,7 @@ class TogetherWriter:
             if unit.index in units and out not in found:  # by a try whose result was lost
                 record = self.writers[out].store.committed(units[unit.index])
                 assert record is not None  # nothing takes a commit back while a run goes on
-                found = {**found, out: unit_result(record, {})}
+                found = {**found, out: unit_result(record, {}, ours=False)}
         parts = list(found.values())
         return UnitResult(
             unit=unit.index,
@@ -263,6 +275,8 @@ class TogetherWriter:
             seconds={},
             remarks={k: v for part in parts for k, v in part.remarks.items()},
             parts=found,
+            by_others=all(part.by_others for part in parts),
+            wasted_s=sum(part.wasted_s for part in parts),
         )
 
 

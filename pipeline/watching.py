@@ -1,7 +1,8 @@
 """`status --watch`: what a store tells of a run that goes on, as a live table or plain lines.
 
 All comes from the store, so it can be watched from anywhere: rate and the time that is left from
-what was committed between two looks, the slowest units from the last run that has ended.
+what was committed between two looks; workers and the slowest units from what each run says of
+itself every 10 s, or the last that has ended.
 """
 
 import json
@@ -23,6 +24,11 @@ _LOOKS = 60
 """Looks over which the rate is taken."""
 
 _SUMMARY = "unit/summary.json"
+_RUNS, _LIVE = "unit/runs/", ".live.json"
+_LIVES_S = 600.0
+"""What a run said of itself so long ago is not shown: it may be dead."""
+
+_RUNS_SHOWN = 4
 
 
 @dataclass
@@ -62,6 +68,8 @@ class Watch:
             ("rate", f"{3600 * scenes_per_s:.0f} scenes an hour, {views_per_s:.2f} views/s"),
             ("time left", left),
         ]
+        for one in found.get("runs", ()):
+            rows.append(("run", _of_run(one)))
         for reason, count in Counter(found["failures"].values()).most_common(8):
             rows.append(("failed", f"{count}: {reason}"))
         for one in found.get("slowest_units", ()):
@@ -79,15 +87,44 @@ class Watch:
         return table
 
 
-def slowest_units(url: str) -> list[dict[str, Any]]:
-    """Return the slowest units of the last run that ended, or none."""
-    with suppress(FileNotFoundError, ValueError, KeyError, TypeError, StoreError):
-        slow = json.loads(open_objects(url).read(_SUMMARY, 1 << 26))["figures"]["slowest_units"]
-        return [
-            {"seconds": float(one["seconds"]), "scenes": [str(name) for name in one["scenes"]]}
-            for one in slow[:5]
-        ]
-    return []
+def _of_run(one: Mapping[str, Any]) -> str:
+    """Say how a run goes that is under way."""
+    at_work = one.get("workers_at_work")
+    told = f"{at_work} of {one['workers']} workers at work" if at_work else "one process"
+    told += f", {one['units_done']} units done"
+    if one["wasted_s"]:
+        told += f", {one['wasted_s']:.0f} s done twice"
+    return f"{told} ({one['age_s']:.0f} s ago)"
+
+
+def live(url: str) -> dict[str, Any]:
+    """Return what runs that are under way say of themselves, and the slowest units.
+
+    Where none is, the slowest units are those of the last run that ended.
+    """
+    objects, runs, slow = open_objects(url), [], []
+    for key in objects.keys(_RUNS):
+        if not key.endswith(_LIVE):
+            continue
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, StoreError):
+            told = json.loads(objects.read(key, 1 << 20))
+            age_s = max(0.0, time.time() - float(told["time"]))
+            if age_s < _LIVES_S:
+                run = {name: told[name] for name in ("workers", "workers_at_work", "units_done")}
+                runs.append({**run, "wasted_s": float(told["wasted_s"]), "age_s": age_s})
+                slow += _slow(told)
+    if not runs:
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, StoreError):
+            slow = _slow(json.loads(objects.read(_SUMMARY, 1 << 26))["figures"])
+    slow.sort(key=lambda one: -one["seconds"])
+    return {"runs": runs[:_RUNS_SHOWN], "slowest_units": slow[:5]}
+
+
+def _slow(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"seconds": float(one["seconds"]), "scenes": [str(name) for name in one["scenes"]]}
+        for one in told["slowest_units"]
+    ]
 
 
 def _clock(seconds: float) -> str:

@@ -2,19 +2,21 @@
 
 import logging
 import math
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from vega3d.pipeline.ahead import Ahead as Ahead
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
-from vega3d.pipeline.errors import CheckpointError, SceneError, StoreError, TransientError
+from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
 from vega3d.pipeline.places import below
 from vega3d.pipeline.results import ComputedUnit as ComputedUnit
 from vega3d.pipeline.results import UnitResult as UnitResult
@@ -54,13 +56,18 @@ class UnitWriter:
         """Where it writes."""
         return (self.store,)
 
+    def prepare(self) -> None:
+        """Load the encoder, as the first unit would."""
+        apply_numerics(self._numerics)
+        _ = self.backbone
+
     def compute(
         self,
         unit: Unit,
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        ahead: "Ahead | None" = None,
+        ahead: Ahead | None = None,
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
@@ -74,6 +81,8 @@ class UnitWriter:
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
+        if found := self.store.committed(unit):
+            return ComputedUnit(committed=found)  # another job was faster
         computed = ComputedUnit()
         finish: Callable[[], None] = _nothing
         reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
@@ -126,11 +135,14 @@ class UnitWriter:
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
         """Write a computed unit's shards and its commit record."""
+        if computed.committed:
+            return unit_result(computed.committed, {}, ours=False)
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
-        record = self.store.write_unit(unit, computed.scenes, found)
-        result = unit_result(record, {**computed.seconds, "store": time.monotonic() - start})
+        record, ours = self.store.put_unit(unit, computed.scenes, found)
+        took_s = {**computed.seconds, "store": time.monotonic() - start}
+        result = unit_result(record, took_s, ours=ours)
         return replace(
             result,
             details={**result.failures, **computed.details},
@@ -223,13 +235,17 @@ class UnitWorker(Protocol):
         """Compute a unit and commit it."""
         ...
 
+    def prepare(self) -> None:
+        """Load what the first unit needs, ahead of it."""
+        ...
+
     def compute(
         self,
         unit: Unit,
         beat: Callable[[], None] = ...,
         computing: AbstractContextManager[object] = ...,
         limit_s: float = ...,
-        ahead: "Ahead | None" = ...,
+        ahead: Ahead | None = ...,
     ) -> Any:  # noqa: ANN401 - what its own `commit` takes
         """Decode and encode the scenes of a unit."""
         ...
@@ -245,36 +261,6 @@ class UnitWorker(Protocol):
     def give_up(self, unit: Unit, reason: str) -> UnitResult:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
         ...
-
-
-class Ahead:
-    """Between two units: when the last scene of one is taken, the next one's first is begun."""
-
-    def __init__(self, worker: UnitWorker, limit_s: float, following: Sequence[Unit]) -> None:
-        """Read for a worker; the first of `following`, which may change, is the unit to come."""
-        self._worker, self._limit_s, self._following = worker, limit_s, following
-        self._begun: tuple[Unit, ReadAhead] | None = None
-
-    def begin(self) -> None:
-        """Begin to read the unit to come; where that cannot be, its own turn says why."""
-        if self._following:
-            with suppress(TransientError, StoreError):
-                unit = self._following[0]
-                self._begun = unit, self._worker.read(unit, limit_s=self._limit_s)
-
-    def taken(self, unit: Unit) -> "ReadAhead":
-        """Return the reading of a unit, begun or not."""
-        begun, self._begun = self._begun, None
-        if begun is not None and begun[0] is unit:
-            return begun[1]
-        if begun is not None:
-            begun[1].stop()
-        return self._worker.read(unit, limit_s=self._limit_s)
-
-    def close(self) -> None:
-        """Drop what nobody took."""
-        if self._begun is not None:
-            self._begun[1].stop()
 
 
 Runner = Callable[[UnitWorker, Sequence[Unit]], Iterator[UnitResult]]
@@ -314,7 +300,14 @@ def run_inline(
                     yield from _again(before[0], again, waiting, attempts)
                 else:
                     attempts.succeeded()
+                    step_aside(result, waiting)
                     yield result
+
+
+def step_aside(result: UnitResult, waiting: deque[Unit]) -> None:
+    """Go on somewhere else where another job does the same units in the same order."""
+    if result.by_others and waiting:
+        waiting.rotate(random.randrange(len(waiting)))  # decides no byte: any order ends alike
 
 
 def _tried(unit: Unit, step: Callable[[], T], attempts: Attempts) -> tuple[T | None, bool]:

@@ -55,12 +55,22 @@ class StoreWriter:
     """What changes the last bits of what is computed: kept, and not looked at here."""
 
     def write_unit(self, unit: Unit, scenes: Scenes, environment: Mapping[str, Any]) -> Record:
-        """Write a unit's shards, then its commit record; returns the commit that counts.
+        """Write a unit's shards, then its commit record; returns the commit that counts."""
+        return self.put_unit(unit, scenes, environment)[0]
+
+    def put_unit(
+        self, unit: Unit, scenes: Scenes, environment: Mapping[str, Any]
+    ) -> tuple[Record, bool]:
+        """Write a unit's shards, then its commit record.
 
         Args:
             unit: Where it `supersedes` a commit, the scenes it has `kept` are carried over.
             scenes: The others, in order.
             environment: What else changes the last bits.
+
+        Returns:
+            The commit that counts, and False where another job wrote it meanwhile: what was
+            computed here was not needed.
 
         Raises:
             StoreError: Nothing can be written, what is to be carried over is damaged, or other
@@ -74,7 +84,7 @@ class StoreWriter:
         for _ in range(ROUNDS):
             last = records.latest(unit.index, unit.last_sequence)
             if last is not None and _counts(last, unit):
-                return last
+                return last, False
             if unit.supersedes and (last is None or last.kind != "commit"):
                 raise StoreError(
                     f"{self.url}: the commit of unit {unit.index} was taken back meanwhile; run "
@@ -85,11 +95,11 @@ class StoreWriter:
             shards = self._shards(objects, unit, stored, last)
             told = _told(unit, stored, last)
             if last is not None and last.kind == "commit" and _says(last, told, shards):
-                return last  # the same scenes failed again, for the same reasons
+                return last, True  # the same scenes failed again, for the same reasons
             lost = self._taken_back(records, last)
             record = self._put_shards(objects, unit, shards, told, last, lost, environment)
             if records.put(record):
-                return record
+                return record, True
         raise StoreError(
             f"{self.url}: other jobs keep writing unit {unit.index}; let one of them finish, "
             "then run the same command again"

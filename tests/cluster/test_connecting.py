@@ -9,28 +9,26 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import ray
 
-from vega3d.cluster.connecting import connection
 from vega3d.pipeline.config import RunConfig
 
 LOCAL = RunConfig(runner="ray", cpus_per_worker=0.5)
 
 
 @pytest.fixture(scope="module")
-def ports() -> Iterator[set[int]]:
+def ports(request: pytest.FixtureRequest) -> set[int]:
     """Start Ray as `--runner ray` does, and return every port that it listens on."""
     before = listening({os.getpid()})  # of other tests' servers
-    with connection(LOCAL, num_cpus=2):
-        ray.get(ray.remote(lambda: 1).remote())  # a worker listens as well
-        me = psutil.Process()
-        family = {me.pid, *(child.pid for child in me.children(recursive=True))}
-        yield listening(family) - before
+    request.getfixturevalue("unused_ray")
+    ray.get(ray.remote(lambda: 1).remote())  # a worker listens as well
+    me = psutil.Process()
+    family = {me.pid, *(child.pid for child in me.children(recursive=True))}
+    return listening(family) - before
 
 
 def listening(processes: set[int]) -> set[int]:

@@ -4,16 +4,13 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
-import synthetic_unit
-from ray import cloudpickle
+from shared_ray import SharedRay
 from synthetic_unit import make_worker
 
-from vega3d.cluster.connecting import connection
 from vega3d.cluster.metrics import NAMES, RunMetrics
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline.config import RunConfig
@@ -28,25 +25,25 @@ BAD = "hall/001 \u00fc"
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run two units on a Ray of our own and return what its endpoint says."""
-    cloudpickle.register_pickle_by_value(synthetic_unit)
-    with connection(CONFIG, num_cpus=1):
-        url = str(tmp_path_factory.mktemp("metrics") / "s")
-        plan, worker = make_worker(url, 4, fail_on=(BAD,))
-        assert len(list(run_ray(worker, plan.units, CONFIG))) == 2
-        more = RunMetrics()
-        more.result(UnitResult(unit=9, scenes=1, failures={}, views=0, dropped_views=0,
-                               stored_bytes=0, seconds={"compute": 2.0}))  # fmt: skip
-        more.retried()
-        place = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
-        text, end = "", time.monotonic() + 60
-        while not all(f"ray_{name}" in text for name in NAMES) and time.monotonic() < end:
-            time.sleep(1)
-            with urllib.request.urlopen(place, timeout=10) as answer:
-                text = answer.read().decode()
-        yield text
-    cloudpickle.unregister_pickle_by_value(synthetic_unit)
+def exported(
+    unused_ray: None, shared_ray: SharedRay, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Run two units and return what Ray's endpoint says."""
+    shared_ray.worked = True
+    url = str(tmp_path_factory.mktemp("metrics") / "s")
+    plan, worker = make_worker(url, 4, fail_on=(BAD,))
+    assert len(list(run_ray(worker, plan.units, CONFIG))) == 2
+    more = RunMetrics()
+    more.result(UnitResult(unit=9, scenes=1, failures={}, views=0, dropped_views=0,
+                           stored_bytes=0, seconds={"compute": 2.0}))  # fmt: skip
+    more.retried()
+    place = f"http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics"
+    text, end = "", time.monotonic() + 60
+    while not all(f"ray_{name}" in text for name in NAMES) and time.monotonic() < end:
+        time.sleep(0.5)
+        with urllib.request.urlopen(place, timeout=10) as answer:
+            text = answer.read().decode()
+    return text
 
 
 @pytest.mark.slow
@@ -60,7 +57,8 @@ def test_the_endpoint_has_what_came_back(exported: str) -> None:
     assert values["ray_vega3d_units_total"] == 3
     assert values["ray_vega3d_failed_scenes_total"] == 1
     assert 'reason="the JPEG is truncated"' in exported
-    assert values["ray_vega3d_stage_seconds_sum"] == 2.0
+    (spent,) = re.findall(r"^ray_vega3d_stage_seconds_sum\{.*compute.*\} (\S+)$", exported, re.M)
+    assert 2.0 < float(spent) < 4.0
 
 
 @pytest.mark.slow

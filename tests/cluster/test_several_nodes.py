@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ LATE = "hall/005 \u00fc"
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+def nodes(no_ray: None) -> Iterator[Nodes]:
     with several_nodes(gpus=True) as running:
         yield running
 
@@ -79,6 +80,23 @@ def test_a_node_goes_and_another_comes_in_the_middle(
     assert "4 workers want 4 GPUs and Ray has 2: the run begins with what there is" in caplog.text
     assert open_store(str(tmp_path / "s")).digest() == undisturbed(tmp_path / "u", 30)
     nodes.nodes.pop(0)
+
+
+def test_a_unit_goes_to_who_is_free(tmp_path: Path, nodes: Nodes) -> None:
+    """GPUs of two kinds, one five times as fast: it does most, and nobody waits for the other."""
+    where = tmp_path / "where"
+    where.mkdir()
+    plan, worker = make_worker(
+        str(tmp_path / "s"), 48, delay_s=0.1, slow_on={nodes.nodes[0].node_id: 0.4},
+        where=str(where), nodes=2,  # both are up before most units are done
+    )  # fmt: skip
+    by_worker = Counter(result.worker for result in run_ray(worker, plan.units, config(2)))
+    merge_commits(worker.store)
+    assert sum(by_worker.values()) == 24
+    assert len(names(where)) == 2
+    (_, most), *others = by_worker.most_common()
+    assert most > 2 * sum(count for _, count in others)
+    assert open_store(str(tmp_path / "s")).digest() == undisturbed(tmp_path / "u", 48)
 
 
 def names(where: Path) -> set[str]:

@@ -30,6 +30,8 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.worker import UnitWriter
 
+pytestmark = pytest.mark.usefixtures("no_ray")
+
 
 def at(address: str) -> RunConfig:
     return RunConfig(runner="ray", address=address)
@@ -87,6 +89,26 @@ def test_a_temporary_folder_whose_sockets_would_have_too_long_names_is_named(
         pass
     assert os.environ["RAY_AUTH_MODE"] == "disabled"  # put back
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_machine_that_is_too_busy_for_ray_is_given_more_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ray grants its processes 30 s, and raises a plain Exception then."""
+    starts = []
+
+    def busy(**_options: object) -> None:
+        starts.append(1)
+        raise Exception("The current node timed out during startup. This could happen because")
+
+    monkeypatch.setattr(ray, "init", busy)
+    with (
+        pytest.raises(UsageError, match="did not start within 30 s, 3 times"),
+        connection(at("local")),
+    ):
+        pass
+    assert len(starts) == 3
+    assert caplog.text.count("this machine is busy; trying again") == 2
 
 
 @pytest.mark.slow

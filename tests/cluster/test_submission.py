@@ -2,13 +2,21 @@
 
 import json
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
+import psutil
 import pytest
 import yaml
 
@@ -156,9 +164,20 @@ echo "$@" >> "$VEGA3D_SLURM_STATE/scontrol.log"
 }
 
 
+SMALL_RUN = ["rooms:2?views=2&height=48&width=64", "--backbone", "rgb", "--resolution", "64x48",
+             "--threads", "1", "--cpus-per-worker", "1", "--scenes-per-shard", "1"]  # fmt: skip
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return one in which `ray` and our commands are found, and nothing is said of Ray."""
+    path = f"{BIN}:{Path(tool('shellcheck')).parent}:{os.environ['PATH']}"
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**plain, "PATH": path, "RAY_TMPDIR": "/tmp", **more}
+
+
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_slurm_script_brings_up_two_nodes_and_runs(tmp_path: Path, tiny_wan: Path) -> None:
+def test_the_slurm_script_brings_up_two_nodes_and_runs(tmp_path: Path) -> None:
     """With a stub srun, both `nodes` are Ray nodes of this machine; the run is the real one."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
@@ -166,26 +185,84 @@ def test_the_slurm_script_brings_up_two_nodes_and_runs(tmp_path: Path, tiny_wan:
         (stubs / name).write_text(f"#!/usr/bin/env bash\n{body}")
         (stubs / name).chmod(0o755)
     out = tmp_path / "prior.zarr"
-    options = ["rooms:2?views=2&height=96&width=128", "--out", str(out), "--model", str(tiny_wan)]
-    options += ["--threads", "1", "--cpus-per-worker", "1"]
-    options += ["--scenes-per-shard", "1"]
+    options = [*SMALL_RUN, "--out", str(out)]
     config = SubmitConfig(gpu="", gpus_per_node=1)
     script = tmp_path / "job.sh"
     script.write_text(render("slurm", options, RunConfig(runner="ray", workers=2), config))
-    environment = {
-        **os.environ,
-        "PATH": f"{stubs}:{BIN}:{Path(tool('shellcheck')).parent}:{os.environ['PATH']}",
-        "SLURM_JOB_ID": str(os.getpid()),
-        "SLURM_JOB_NODELIST": "node[0-1]",
-        "SLURM_JOB_NUM_NODES": "2",
-        "VEGA3D_SLURM_STATE": str(tmp_path),
-        "RAY_TMPDIR": "/tmp",
-    }
-    environment.pop("RAY_AUTH_MODE", None)
+    job = str(os.getpid())
+    slurm = environment(
+        SLURM_JOB_ID=job, SLURM_JOB_NODELIST="node[0-1]", SLURM_JOB_NUM_NODES="2",
+        VEGA3D_SLURM_STATE=str(tmp_path),
+    )  # fmt: skip
+    slurm["PATH"] = f"{stubs}:{slurm['PATH']}"
     done = subprocess.run(
-        ["bash", str(script)], capture_output=True, text=True, check=False, env=environment,
+        ["bash", str(script)], capture_output=True, text=True, check=False, env=slurm,
         cwd=tmp_path, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(open_store(str(out)).scene_ids) == 2
-    assert not (tmp_path / environment["SLURM_JOB_ID"]).exists()  # the token is gone
+    assert not (tmp_path / job).exists()  # the token is gone
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert sum(one["units"] for one in summary["figures"]["by_worker"].values()) == 2
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextmanager
+def cluster_with_a_token(token: str) -> Iterator[str]:
+    """Start a head that asks for a token, and return its dashboard's address."""
+    port, agent = free_port(), free_port()
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as place:
+        command = [
+            "ray", "start", "--head", "--block", "--num-cpus=2", "--num-gpus=0",
+            f"--port={free_port()}", "--include-dashboard=true", f"--dashboard-port={port}",
+            f"--dashboard-agent-listen-port={agent}", "--node-ip-address=127.0.0.1",
+            f"--ray-client-server-port={free_port()}", f"--temp-dir={place}",
+        ]  # fmt: skip
+        asked = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        head = subprocess.Popen(command, env=asked, **quiet)
+        health = f"http://127.0.0.1:{agent}/api/local_raylet_healthz"
+        try:
+            end = time.monotonic() + 120
+            while time.monotonic() < end:
+                if head.poll() is not None:  # a busy machine takes longer than Ray grants
+                    head = subprocess.Popen(command, env=asked, **quiet)
+                with suppress(OSError):
+                    urllib.request.urlopen(health, timeout=5).close()
+                    break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            for one in [*psutil.Process(head.pid).children(recursive=True), head]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            head.wait(30)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_job_is_submitted_to_a_ray_that_asks_for_a_token(tmp_path: Path) -> None:
+    """`submit --to ray --go` follows the run to its end; without the token it is refused."""
+    out = tmp_path / "prior.zarr"
+    with cluster_with_a_token(token := secrets.token_hex(32)) as dashboard:
+        submitted = [
+            BIN / "vega3d-extract", "submit", *SMALL_RUN, "--out", out, "--to", "ray", "--gpu", "",
+            "--workers", "2", "--dashboard", dashboard, "--go",
+        ]  # fmt: skip
+        asked = environment(RAY_AUTH_TOKEN=token)
+        done = subprocess.run(submitted, capture_output=True, text=True, env=asked, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        told = json.loads(done.stdout.splitlines()[-1])
+        assert told["submitted"] == "ray"
+        assert "succeeded" in told["told"]
+        assert token not in done.stdout + done.stderr
+        assert len(open_store(str(out)).scene_ids) == 2
+        wrong = environment(RAY_AUTH_TOKEN="0" * 64)
+        done = subprocess.run(submitted, capture_output=True, text=True, env=wrong, timeout=300)
+        assert done.returncode == 2
+        assert "bash -s refuses" in done.stderr

@@ -387,6 +387,15 @@ def cut_off(*faults: Fault) -> Callable[[Bench, str, random.Random, Outcome], No
     return kind
 
 
+S3_FAULTS: dict[str, tuple[Fault, ...]] = {
+    "503, 500, 429, 409": tuple(Fault(status=code) for code in (503, 500, 429, 409)),
+    "time-outs and drops": (Fault(drop=True), Fault(wait_s=0.4)),
+    "uploads and answers cut": (Fault(taken=0.5), Fault(cut=0.5)),
+    "done, though told an error": (
+        Fault(status=500, carried_out=True),
+        Fault(drop=True, carried_out=True),
+    ),
+}
 KINDS: dict[str, Callable[[Bench, str, random.Random, Outcome], None]] = {
     "worker killed -9, 1 to 3 times": killed,
     "worker killed -9 by the clock": killed_by_the_clock,
@@ -395,15 +404,9 @@ KINDS: dict[str, Callable[[Bench, str, random.Random, Outcome], None]] = {
     "two jobs, one killed -9": two_jobs,
     "damaged at rest": damaged,
     "disk full": disk_full,
-    "503, 500, 429, 409": cut_off(*(Fault(status=code) for code in (503, 500, 429, 409))),
-    "time-outs and drops": cut_off(Fault(drop=True), Fault(wait_s=0.4)),
-    "uploads and answers cut": cut_off(Fault(taken=0.5), Fault(cut=0.5)),
-    "done, though told an error": cut_off(
-        Fault(status=500, carried_out=True), Fault(drop=True, carried_out=True)
-    ),
+    **{kind: cut_off(*faults) for kind, faults in S3_FAULTS.items()},
 }
-S3_ONLY = ("503, 500, 429, 409", "time-outs and drops", "uploads and answers cut",
-           "done, though told an error")  # fmt: skip
+S3_ONLY = tuple(S3_FAULTS)
 FOLDER_ONLY = ("disk full",)
 
 

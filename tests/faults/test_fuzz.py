@@ -5,6 +5,7 @@ Each example starts from bytes that are right and changes them, or is made of no
 
 import io
 import json
+import os
 import tarfile
 import tracemalloc
 import warnings
@@ -30,7 +31,9 @@ from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.verify import verify
 from vega3d.pipeline.worker import run_inline
 
-EXAMPLES = 60
+EXAMPLES = int(os.environ.get("VEGA3D_FUZZ", "30"))
+"""Of each test; `VEGA3D_FUZZ=1000 pytest tests/faults/test_fuzz.py` looks longer."""
+
 HELD_BYTES = 96 << 20
 """What Python may hold at most while one example is read."""
 

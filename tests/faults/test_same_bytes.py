@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hostile import HOSTILE, write_good
 
+from vega3d.pipeline import cli
+from vega3d.pipeline.commands import run_app
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.tars import pack
 
@@ -21,13 +23,25 @@ OUTSIDE = ("unit/runs/", "unit/notes/", "unit/summary.json", "unit/config.toml")
 """Logs and notes, with time, host and place."""
 
 
+def command(scenes: Path, out: str) -> list[str]:
+    return ["run", str(scenes), "--out", out, "--backbone", "rgb", "--device", "cpu",
+            "--resolution", "32x32", "--scenes-per-shard", "4", "--threads", "1"]  # fmt: skip
+
+
+def extract_here(scenes: Path, out: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+    """Extract in this process."""
+    with pytest.raises(SystemExit) as ended:
+        run_app(cli.app, command(scenes, str(out)))
+    assert ended.value.code == 3
+    summary: dict = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return summary
+
+
 def extract(scenes: Path, out: Path, host: str, **environment: str) -> dict:
     """Extract in a process of its own, from its own folder, on a host of this name."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    args = ["run", str(scenes), "--out", out.name, "--backbone", "rgb", "--device", "cpu",
-            "--resolution", "32x32", "--scenes-per-shard", "4", "--threads", "1"]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, host, *args],
+        [sys.executable, "-c", COMMAND, host, *command(scenes, out.name)],
         cwd=out.parent, env={**os.environ, **environment}, capture_output=True, text=True,
         timeout=120,
     )  # fmt: skip
@@ -66,11 +80,12 @@ def write_tars(folder: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [write_captures, write_tars])
 def test_two_runs_elsewhere_leave_the_same_bytes_failures_included(
-    tmp_path: Path, on_disk: Path, write: Callable[[Path], Path]
-) -> None:
+    tmp_path: Path, on_disk: Path, write: Callable[[Path], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     here = write(tmp_path / "data" / "scans")
     there = write(on_disk / "another place" / "x")
-    one = extract(here, tmp_path / "out" / "s", "node-17", PYTHONHASHSEED="1", TZ="Asia/Tokyo")
+    one = extract_here(here, tmp_path / "out" / "s", capsys)
     two = extract(there, on_disk / "stores" / "2026" / "t", "other.host", PYTHONHASHSEED="7",
                   LANG="C", TZ="UTC")  # fmt: skip
     assert one["failures"]

@@ -174,10 +174,10 @@ def test_a_scene_that_one_encoder_refuses_is_a_failure_of_its_store_alone(tmp_pa
 class Hindered(StoreWriter):
     """A store whose first write of unit 1 ends otherwise."""
 
-    def write_unit(self, unit: Unit, *args: object) -> Record:
+    def put_unit(self, unit: Unit, *args: object) -> tuple[Record, bool]:
         if HINDRANCES and unit.index == 1:
             raise HINDRANCES.pop()
-        return super().write_unit(unit, *args)
+        return super().put_unit(unit, *args)
 
 
 HINDRANCES: list[BaseException] = []

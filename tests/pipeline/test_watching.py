@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 from synthetic_unit import make_worker
 
-from vega3d.pipeline import figures
+from vega3d.pipeline import figures, runlog
 from vega3d.pipeline.extract import Summary
 from vega3d.pipeline.figures import RunFigures
 from vega3d.pipeline.results import UnitResult
+from vega3d.pipeline.runlog import RunLog
 from vega3d.pipeline.store.merge import merge_commits
-from vega3d.pipeline.store.verify import status
+from vega3d.pipeline.store.verify import status, verify
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.watching import Watch, slowest_units
+from vega3d.pipeline.watching import Watch, live
 from vega3d.pipeline.worker import run_inline
 
 TEXT = "from vega3d.pipeline.cli import main; main()"
@@ -51,6 +52,7 @@ def test_figures_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["failures_by_reason"] == {"torn": 2, "gone": 1}
     assert told["slowest_units"][0] == {"unit": 1, "scenes": ["s1"], "seconds": 10.0}
     assert told["efficiency"] == pytest.approx(0.6)
+    assert told["waste"] == {"units": 0, "seconds": 0.0, "left_to_others": 0}
 
 
 def test_nothing_was_done() -> None:
@@ -82,7 +84,36 @@ def test_rate_and_time_left_come_from_what_was_committed(
     assert rows["rate"] == "1800 scenes an hour, 0.50 views/s"
     assert rows["time left"] == "0:00:04"
     assert rows["failed"] == "1: the JPEG is truncated"
-    assert slowest_units(url) == []
+    assert live(url) == {"runs": [], "slowest_units": []}
+    assert "run" not in rows
+
+
+def test_a_run_says_how_it_goes_while_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers, units, what was done twice and the slowest scenes; gone when the run has ended."""
+    monkeypatch.setattr(runlog, "_LIVE_EVERY_S", 0.0)
+    url, watch = str(tmp_path / "s"), Watch()
+    half_done(url)
+    log = RunLog(url, {"run": {"workers": 3}}, "")
+    for unit, worker in enumerate(("10.0.0.1:7", "10.0.0.2:8", "10.0.0.2:8")):
+        log.unit(result(unit, float(unit), worker=worker, wasted_s=float(unit)))
+    found = {**status(url), **live(url)}
+    watch.look(found)
+    rows = watch.rows(found)
+    assert ("run", "2 of 3 workers at work, 3 units done, 3 s done twice (0 s ago)") in rows
+    assert [told for name, told in rows if name == "slow"] == [
+        "4.0 s: s2",
+        "3.0 s: s1",
+        "2.0 s: s0",
+    ]
+    assert not verify(url).damaged
+    log.close(None)
+    assert live(url)["runs"] == []
+    (kept,) = (tmp_path / "s" / "unit" / "runs").iterdir()
+    events = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert [one["event"] for one in events] == ["start", "unit", "unit", "unit", "end"]
+    assert events[2]["worker"] == "10.0.0.2:8"
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -96,11 +96,17 @@ class SyntheticWorker:
     where: str = ""
     """On Ray: folder in which each unit leaves the name of the node that did it."""
 
+    slow_on: Mapping[str, float] = field(default_factory=dict)
+    """On Ray: nodes, by id, on which a scene takes so many seconds more."""
+
     nodes: int = 0
     """Units from the eighth on are held back until so many nodes have done one."""
 
     def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
         return self.commit(unit, self.compute(unit, limit_s=limit_s))
+
+    def prepare(self) -> None:
+        """Load nothing, for there is no model."""
 
     def compute(
         self,
@@ -110,9 +116,14 @@ class SyntheticWorker:
         limit_s: float = math.inf,
         ahead: object = None,
     ) -> ComputedUnit:
+        if found := self.store.committed(unit):
+            return ComputedUnit(committed=found)
         with computing:
             beat()
-            return self._compute(unit, beat)
+            start = time.monotonic()
+            computed = self._compute(unit, beat)
+            computed.seconds["compute"] = time.monotonic() - start
+            return computed
 
     def _compute(self, unit: Unit, beat: Callable[[], None]) -> ComputedUnit:
         scenes: list[SceneArrays | SceneFailure] = []
@@ -125,8 +136,13 @@ class SyntheticWorker:
             while unit.index > 7 and self._nodes() < self.nodes and time.monotonic() < end:
                 time.sleep(0.1)
                 beat()
+        delay_s = self.delay_s
+        if self.slow_on:
+            import ray
+
+            delay_s += self.slow_on.get(ray.get_runtime_context().get_node_id(), 0.0)
         for scene_id in unit.todo:
-            time.sleep(self.delay_s)
+            time.sleep(delay_s)
             if scene_id in self.kill_on and self._first_time("kill", scene_id):
                 os.kill(os.getpid(), 9)
             if scene_id in self.hang_on and self._first_time("hang", scene_id):
@@ -145,7 +161,10 @@ class SyntheticWorker:
         return ComputedUnit(scenes)
 
     def commit(self, unit: Unit, computed: ComputedUnit) -> UnitResult:
-        return unit_result(self.store.write_unit(unit, computed.scenes, {"torch": "none"}), {})
+        if computed.committed:
+            return unit_result(computed.committed, {}, ours=False)
+        record, ours = self.store.put_unit(unit, computed.scenes, {"torch": "none"})
+        return unit_result(record, computed.seconds, ours=ours)
 
     @property
     def stores(self) -> tuple[StoreWriter]:

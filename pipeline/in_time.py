@@ -1,0 +1,76 @@
+"""A source whose reads end in time: a dead mount is told, where it would be waited for for ever.
+
+For the commands that read scenes one after the other (`check`, `pack`, `verify --deep`); a run
+reads ahead, and has its own limit (`reading_ahead.py`).
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from vega3d.pipeline.errors import TransientError
+from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource, View
+
+T = TypeVar("T")
+
+SILENCE_S = 600.0
+"""Of one file or one scene's listing: disks that wake up and slow servers take a minute or two."""
+
+
+@dataclass(frozen=True)
+class InTime:
+    """A source that reads the scenes of another."""
+
+    source: SceneSource
+    limit_s: float = SILENCE_S
+
+    def entries(self) -> Sequence[SceneEntry]:
+        """List the scenes."""
+        return self.source.entries()
+
+    def read(self, scene_id: str) -> Scene:
+        """Read a scene, whose views read in time as well.
+
+        Raises:
+            TransientError: Nothing came for `limit_s`.
+        """
+        scene = self._within(scene_id, partial(self.source.read, scene_id))
+        views = [self._bounded(view, f"{scene_id}/view {view.view_id}") for view in scene.views]
+        return replace(scene, views=tuple(views))
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what else the source offers
+        return getattr(self.source, name)
+
+    def _bounded(self, view: View, where: str) -> View:
+        reads = {one.name: getattr(view, one.name) for one in fields(view)}
+        bounded: dict[str, Any] = {
+            name: partial(self._within, where, read)
+            for name, read in reads.items()
+            if callable(read)
+        }
+        return replace(view, **bounded)
+
+    def _within(self, where: str, read: Callable[[], T]) -> T:
+        done: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+
+        def work() -> None:
+            try:
+                done.put((read(), None))
+            except BaseException as error:  # raised again by who waits
+                done.put((None, error))
+
+        # A daemon: a thread that waits for a dead mount must not keep the process from ending.
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            made, error = done.get(timeout=self.limit_s)
+        except queue.Empty:
+            raise TransientError(
+                f"{where}: reading it gave no sign of life for {self.limit_s:.0f} s; look at its "
+                "files and the disk or mount that they lie on"
+            ) from None
+        if error is not None:
+            raise error
+        return made  # type: ignore[return-value]  # None is a T where there was no error
