@@ -190,19 +190,19 @@ def _group(file: Any, name: str, path: str) -> list[str]:  # noqa: ANN401 - h5py
 
 
 def _places(path: str) -> tuple[Place, ...]:
-    return _listed(path, of_files([path], path)["."])
-
-
-@lru_cache(maxsize=512)  # every scene of a folder asks for all
-def _listed(path: str, _look: str) -> tuple[Place, ...]:
     """List a file's demos; what cannot be read is a place without views: reading it says why."""
     try:
-        with opened(path) as file:
-            return tuple(
-                place for name in demo_names(file, path) for place in _demo_places(file, name, path)
-            )
+        return _listed(path, of_files([path], path)["."])
     except (SceneError, OSError):
         return (Place(path=path, num_views=0, name=Path(path).stem, data=(path,)),)
+
+
+@lru_cache(maxsize=512)  # every scene of a folder asks for all; failures are not kept
+def _listed(path: str, _look: str) -> tuple[Place, ...]:
+    with opened(path) as file:
+        return tuple(
+            place for name in demo_names(file, path) for place in _demo_places(file, name, path)
+        )
 
 
 def _demo_places(file: Any, name: str, path: str) -> list[Place]:  # noqa: ANN401 - h5py's

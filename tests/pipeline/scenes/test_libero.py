@@ -78,4 +78,4 @@ def test_what_cannot_be_read_says_why_and_the_others_go_on(
     assert len(source.read("suite/demo_0").views) == 4
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(SceneError, match=r"pip install 'vega3d\[hdf5\]'"):
-        source.read("suite")
+        source.read("suite/demo_0")
