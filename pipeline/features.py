@@ -7,7 +7,7 @@ images, gh gw the common token grid.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,6 +54,9 @@ class DecodedScene:
     geometry: Diagnosis
     """Whether depth agrees between neighbouring chosen views."""
 
+    stack: np.ndarray | None = None
+    """All colour images, uint8 [V, H, W, 3], where they are held as they are: parts are slices."""
+
     @property
     def view_ids(self) -> tuple[str, ...]:
         """Names of the views."""
@@ -85,9 +88,12 @@ class DecodedScene:
         """Yield the views in order, so many at a time."""
         for start in range(0, len(self.decoded), num_views):
             some = self.decoded[start : start + num_views]
-            rgb = np.empty((len(some), *self.image_size, 3), dtype=np.uint8)
-            for one, out in zip(some, rgb, strict=True):
-                out[:] = one.rgb
+            if self.stack is not None:
+                rgb = self.stack[start : start + num_views]
+            else:
+                rgb = np.empty((len(some), *self.image_size, 3), dtype=np.uint8)
+                for one, out in zip(some, rgb, strict=True):
+                    out[:] = one.rgb
             yield Part(tuple(one.view for one in some), rgb, tuple(one.depth_m for one in some))
 
 
@@ -106,9 +112,24 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     )
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
+    stack = _stacked(decoded)
     hashed = begun(lambda: _content_sha256(decoded))
     geometry = diagnose_views(decoded, asked=asked)
-    return DecodedScene(scene_id, tuple(decoded), hashed.result(), report, geometry)
+    return DecodedScene(scene_id, tuple(decoded), hashed.result(), report, geometry, stack)
+
+
+def _stacked(decoded: list[DecodedView]) -> np.ndarray | None:
+    """Hold a scene's images in one piece, image by image, so that few are there twice.
+
+    It is done where a scene is read: nobody who computes waits for it.
+    """
+    if any(one.turns or one.color.held is None for one in decoded):
+        return None
+    stack = np.empty((len(decoded), *decoded[0].size, 3), dtype=np.uint8)
+    for index, one in enumerate(decoded):
+        stack[index] = one.color.get()
+        decoded[index] = replace(one, color=replace(one.color, held=stack[index]))
+    return stack
 
 
 def encode_scene(

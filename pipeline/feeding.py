@@ -70,9 +70,9 @@ class Waiting:
         start = time.perf_counter()
         time.sleep(len(rgb) * self.seconds_per_view)
         self.busy_s += time.perf_counter() - start
-        pooled = np.ones((len(rgb), *grid, _CHANNELS), dtype=np.float32)
 
         def take() -> Pooled:
+            pooled = np.ones((len(rgb), *grid, _CHANNELS), dtype=np.float32)
             for view_id in view_ids:
                 view_noise(0, scene_id, view_id, 300, 0, (16, 1, _CANVAS[0] // 8, _CANVAS[1] // 8))
             return {_TAP: pooled}, np.ones(grid, dtype=np.float32)

@@ -31,11 +31,18 @@ MEASURED_ON_H200: Mapping[str, float] = {
 CPU_TFLOPS_PER_CORE: Mapping[str, float] = {"float32": 0.085, "bfloat16": 0.14}
 """Of one core of an AMD EPYC with AVX-512; both stages ran at 0.082 to 0.088 in float32."""
 
-DECODE_S, BESIDE_S, STORE_S = 0.0109, 0.0137, 0.0041
+DECODE_S, BESIDE_S, STORE_S = 0.0085, 0.0057, 0.0041
 """CPU seconds of a ScanNet view (1296x968 JPEG, 640x480 PNG) on one such core: read, decoded and
-hashed; where its tokens are, preview and noise; writing 602 kB of features."""
+hashed; where its tokens are, preview and noise; writing 602 kB of features. Measured on 2026-11-22,
+and divided by how many times faster each step has become, which was measured side by side on
+another machine (tests/benchmarks/README.md)."""
 
-RESIZE_AND_POOL_S = 0.0205
+HASH_S = 0.0028
+"""Of DECODE_S: sha256 of a scene's content, which one thread takes; others decode."""
+
+DECODE_THREADS = 4
+
+RESIZE_AND_POOL_S = 0.0062
 """... and what a GPU would do: bringing it to the canvas, pooling its tokens."""
 
 BESIDE_THREADS = 4
@@ -99,7 +106,7 @@ def pace(flops_per_view: float, tflops: float, stored_bytes_per_view: float, cpu
     if not cpu:
         return Pace(
             model_s=model_s,
-            decode_s=DECODE_S,
+            decode_s=HASH_S + (DECODE_S - HASH_S) / DECODE_THREADS,
             beside_s=BESIDE_S / BESIDE_THREADS,
             store_s=store_s,
         )

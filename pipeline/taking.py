@@ -105,7 +105,7 @@ class Taking:
         self._coverage = np.empty(grid, dtype=np.float32)
         self._previews: list[np.ndarray] = []
         self._begun: _Begun | None = None
-        self._done = 0
+        self._given = self._done = 0
 
     def begin(self, part: Part) -> None:
         """Give views to the encoder, then take the ones before them."""
@@ -120,10 +120,9 @@ class Taking:
         pooled = self._encoder.begin_pooled(
             part.rgb, self._grid, scene_id=self._bare.scene_id, view_ids=ids
         )
-        before, self._begun = (
-            self._begun,
-            _Begun(len(ids), _beside().submit(pooled), placed, preview),
-        )
+        kept = _beside().submit(self._keep, pooled, self._given, len(ids))
+        self._given += len(ids)
+        before, self._begun = self._begun, _Begun(len(ids), kept, placed, preview)
         self._take(before)
 
     def finish(self) -> SceneArrays:
@@ -144,12 +143,17 @@ class Taking:
     def _take(self, begun: "_Begun | None") -> None:
         if begun is None:
             return
-        pooled, self._coverage = begun.pooled.result()
-        for tap, values in pooled.items():
-            self._features[tap][self._done : self._done + begun.count] = values
+        self._coverage = begun.kept.result()
         self._geometry += [one.result() for one in begun.placed]
         self._previews.append(begun.preview.result())
         self._done += begun.count
+
+    def _keep(self, pooled: Callable[[], Pooled], start: int, count: int) -> np.ndarray:
+        """Put what comes of some views to the others, and return the seen share of each cell."""
+        found, coverage = pooled()
+        for tap, values in found.items():
+            self._features[tap][start : start + count] = values
+        return coverage
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +161,7 @@ class _Begun:
     """Views on their way."""
 
     count: int
-    pooled: Future[Pooled]
+    kept: Future[np.ndarray]
     placed: list[Future[TokenGeometry]]
     preview: Future[np.ndarray]
 

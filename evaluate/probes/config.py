@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from vega3d.evaluate.config import digest_of
 
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 """Counts changes of the arithmetic; part of the digest."""
 
 

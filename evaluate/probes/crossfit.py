@@ -25,6 +25,10 @@ from vega3d.evaluate.probes.readout import (
 POSITION_STRENGTH = 1e-2
 """Of the ridge that sees the grid position alone: it has no channel that could mislead it."""
 
+LEAST_COMPONENT = 1e-3
+"""Of the first component's size: what is smaller is rounding, as where few cells span less than
+what is asked for, and standardising it would scale it up."""
+
 MOMENTS = 4
 """Of an MLP's fit, evenly spread over its steps: one of them is believed."""
 
@@ -237,8 +241,10 @@ def principal(
     num = min(components, *held.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        _, _, vectors = torch.svd_lowrank(held, q=min(num + 8, *held.shape), niter=4)
-    found: Tensor = standard(cells) @ vectors[:, :num]
+        _, sizes, vectors = torch.svd_lowrank(held, q=min(num + 8, *held.shape), niter=4)
+    there = sizes[:num] > LEAST_COMPONENT * sizes[0]
+    there[0] = True  # of a constant, too
+    found: Tensor = standard(cells) @ vectors[:, :num][:, there]
     return found
 
 

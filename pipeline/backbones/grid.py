@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64, UInt8
 
-from vega3d.pipeline.backbones.pooling import pool
-from vega3d.pipeline.backbones.resampling import resize
 from vega3d.pipeline.backbones.settings import Fit
 
 Pooling = Literal["area", "adaptive"]
@@ -105,6 +103,8 @@ def place(
     Pillow's bicubic is what the reference and SigLIP's own processor resize with; it widens the
     kernel when it shrinks (no aliasing), and gives the same bytes on every machine.
     """
+    from vega3d.pipeline.backbones.resampling import resize  # numba's: not to plan with
+
     rows, cols = placement.canvas
     top, left, bottom, right = placement.target
     above, before, below, after = placement.source
@@ -139,6 +139,8 @@ def pool_to_grid(
         )
     if token_map.pooling == "adaptive":
         return _adaptive_pool(features, grid), np.ones(grid, dtype=np.float32)
+    from vega3d.pipeline.backbones.pooling import pool
+
     rows, cols, coverage = pooling_weights(token_map, image_height, image_width, grid)
     pooled = pool(features, rows, cols)
     pooled[:, coverage == 0] = np.nan

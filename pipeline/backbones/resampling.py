@@ -43,7 +43,7 @@ def resize(
         box: The window that is resized.
     """
     across, down = (box[2] - box[0]) / size[1], (box[3] - box[1]) / size[0]
-    if not 1 / _ALIKE < down / across < _ALIKE:
+    if down / across > _ALIKE:
         kind = Image.Resampling.BICUBIC if filter_name == "bicubic" else Image.Resampling.BOX
         image = Image.fromarray(np.ascontiguousarray(rgb))
         return np.asarray(image.resize(size[::-1], kind, box=box))

@@ -17,7 +17,6 @@ from jaxtyping import Float32, Shaped
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.images import DAMAGED, MAX_PIXELS, encode_png, open_image
 from vega3d.pipeline.scenes.integrity import PNG_SIGNATURE, check_png
-from vega3d.pipeline.scenes.scanlines import unfiltered
 
 SUFFIXES = (".png", ".npy", ".tiff", ".tif", ".exr", ".pgm")
 """Endings of the depth files that are read; the first of them is taken where there are several."""
@@ -115,6 +114,8 @@ def _readings(data: bytes, where: str) -> Shaped[np.ndarray, "..."]:
     if data.startswith(PNG_SIGNATURE):
         scanlines = check_png(data, f"{where}: depth image")
         if data[24:29] == _GREY_16:
+            from vega3d.pipeline.scenes.scanlines import unfiltered  # numba's: not to plan with
+
             rows = unfiltered(scanlines, image.height, 2)
             if rows is not None:
                 return rows.view(">u2").astype(np.uint16)

@@ -10,15 +10,17 @@ and no misreading fits better than by 3 %; misread, the right reading fits 1.9 t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64
 
 from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
-from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement
+from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement, grid_of
 from vega3d.pipeline.scenes.settings import POSES, Poses
-from vega3d.pipeline.scenes.trials import Cameras, tried
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.trials import Cameras
 
 CLEARLY_BETTER = 1.7
 """A misreading is named where depths fit so many times better under it."""
@@ -43,6 +45,7 @@ FOCALS = (0.5, 0.67, 0.8, 0.9, 1.1, 1.25, 1.5, 2.0)
 """Factors on the focal length, the centre staying where it is."""
 
 _READINGS_TRIED = 800
+_READINGS_OF_A_MEDIAN = 20_000
 _PAIRS_TRIED = 10
 """Of neighbours, and as many of wider pairs: ten times as many change the ratios by a tenth."""
 
@@ -150,7 +153,7 @@ def diagnose(
         asked: How these views were asked to be read already: options that are named take it in.
     """
     views = {id(view): view for pair in near for view in pair}.values()
-    medians = [float(np.median(d)) for v in views if (d := v.depth_m[v.depth_m > 0]).size]
+    medians = [float(np.median(d)) for view in views if (d := _some_readings(view)).size]
     median_depth_m = float(np.median(medians)) if medians else None
     pairs = [*_spread(near), *_spread(wide)]
     given = _shares(pairs, [Reading()])[0]
@@ -182,6 +185,13 @@ def diagnose(
     )
 
 
+def _some_readings(view: PosedDepth) -> Float32[np.ndarray, " n"]:
+    """Return depth readings spread over a view, which have its median to a per mille or so."""
+    spread = view.depth_m[np.ix_(*grid_of(view.depth_m.shape, _READINGS_OF_A_MEDIAN))]
+    readings: np.ndarray = spread[spread > 0]
+    return readings
+
+
 def _single_readings() -> Iterator[Reading]:
     yield from (Reading(poses=poses) for poses in POSES[1:])
     yield from (Reading(depth_scale=scale) for scale in SCALES)
@@ -209,6 +219,8 @@ def _shares(
     pairs: Sequence[tuple[PosedDepth, PosedDepth]], readings: Sequence[Reading]
 ) -> list[float]:
     """Return by what share of the depth readings differ under each; inf where too few meet."""
+    from vega3d.pipeline.scenes.trials import tried  # numba's: not to plan with
+
     if not pairs:
         return [np.inf] * len(readings)
     errors, met = tried(pairs, _Cameras(readings), most_readings=_READINGS_TRIED)
@@ -227,7 +239,7 @@ class _Cameras:
             self._focals[:, axis, axis] = [one.focal_scale for one in readings]
         self._is_portrait = np.array([one.is_portrait for one in readings])
 
-    def __call__(self, view: PosedDepth) -> Cameras:
+    def __call__(self, view: PosedDepth) -> "Cameras":
         K = np.asarray(view.K, np.float64)
         exchanged = K[[1, 0, 2]][:, [1, 0, 2]]
         intrinsics = np.where(self._is_portrait[:, None, None], exchanged, K) * self._focals

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
-from vega3d.pipeline.scenes.medians import cell_medians
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenGeometry:
@@ -54,6 +52,8 @@ def token_positions(
             and reach outside the image.
         col_cells: Start and end of each grid column, likewise.
     """
+    from vega3d.pipeline.scenes.medians import cell_medians  # numba's: not to plan with
+
     col_ray = (np.arange(depth_m.shape[1]) + 0.5 - K_depth[0, 2]) / K_depth[0, 0]
     row_ray = (np.arange(depth_m.shape[0]) + 0.5 - K_depth[1, 2]) / K_depth[1, 1]
     # World position is linear in z: slope = R @ ray, one number a row plus one a column.

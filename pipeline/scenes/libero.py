@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from vega3d.pipeline.local_files import check_plain
 from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.episodes import Group, camera_groups, view_id
 from vega3d.pipeline.scenes.files import Folder
+from vega3d.pipeline.scenes.fingerprints import of_files
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.scene import Scene, View, natural_key
 
@@ -188,15 +189,20 @@ def _group(file: Any, name: str, path: str) -> list[str]:  # noqa: ANN401 - h5py
     return list(found)
 
 
-def _places(path: str) -> list[Place]:
+def _places(path: str) -> tuple[Place, ...]:
     """List a file's demos; what cannot be read is a place without views: reading it says why."""
     try:
-        with opened(path) as file:
-            return [
-                place for name in demo_names(file, path) for place in _demo_places(file, name, path)
-            ]
+        return _listed(path, of_files([path], path)["."])
     except (SceneError, OSError):
-        return [Place(path=path, num_views=0, name=Path(path).stem, data=(path,))]
+        return (Place(path=path, num_views=0, name=Path(path).stem, data=(path,)),)
+
+
+@lru_cache(maxsize=512)  # every scene of a folder asks for all; failures are not kept
+def _listed(path: str, _look: str) -> tuple[Place, ...]:
+    with opened(path) as file:
+        return tuple(
+            place for name in demo_names(file, path) for place in _demo_places(file, name, path)
+        )
 
 
 def _demo_places(file: Any, name: str, path: str) -> list[Place]:  # noqa: ANN401 - h5py's

@@ -10,7 +10,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 
 _BINS = 256
 
@@ -123,14 +123,14 @@ def _median(
                 kept += 1
         first, last = first - before, last - before
     part = middle[:kept]
-    one = _select(part, first)
-    other = one if last == first else _select(part, last)
+    one = select(part, first)
+    other = one if last == first else select(part, last)
     return (one + other) / np.float32(2)
 
 
 @_compiled
-def _select(values: Float32[np.ndarray, " n"], k: int) -> Any:  # noqa: ANN401
-    """Return the value of rank k, by parting again and again where it lies."""
+def select(values: Float[np.ndarray, " n"], k: int) -> Any:  # noqa: ANN401
+    """Return the value of rank k, and part the array where it lies: what is left is in no order."""
     low, high = 0, values.size - 1
     while low < high:
         pivot = values[(low + high) >> 1]

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from vega3d.pipeline.scenes.medians import select
 from vega3d.pipeline.scenes.reprojection import PosedDepth, grid_of
 
 Cameras = tuple[Float64[np.ndarray, "R 3 3"], Float64[np.ndarray, "R 4 4"]]
@@ -41,9 +42,9 @@ def tried(
         z = np.ascontiguousarray(first.depth_m[np.ix_(rows, cols)])
         carried += int(((z > 0) & np.isfinite(z)).sum())
         _carry(z, rows, cols, K_first, second_from_first, K_second, second.depth_m, shares, counts)
-    medians = [float(np.median(row[:count])) if count else np.nan
-               for row, count in zip(shares, counts, strict=True)]  # fmt: skip
-    return np.array(medians), counts / max(carried, 1)
+    medians = np.full(num_readings, np.nan)
+    _medians(shares, counts, medians)
+    return medians, counts / max(carried, 1)
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,3 +88,19 @@ def _carry(
                         shares[reading, count] = abs(far - there) / there
                         count += 1
         counts[reading] = count
+
+
+@_compiled
+def _medians(
+    shares: Float64[np.ndarray, "R m"],
+    counts: Int64[np.ndarray, " R"],
+    medians: Float64[np.ndarray, " R"],
+) -> None:
+    """Take the median of each row's first values, which loses their order."""
+    for reading in range(counts.size):
+        count = counts[reading]
+        if count > 0:
+            row = shares[reading, :count]
+            lower = select(row, (count - 1) // 2)
+            upper = lower if count % 2 else select(row, count // 2)
+            medians[reading] = (lower + upper) / 2

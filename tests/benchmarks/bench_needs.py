@@ -1,15 +1,15 @@
-"""Where does geometry pay? Heads on stores that carry it, scored by what a question needs.
+"""Where does geometry pay? Readers of stores that carry it, scored by what a question needs.
 
 The stores are controls with exact content: the semantic one knows class and colour of every token
 (what a perfect recogniser knows), the prior where each token lies in the world (from the rooms'
-exact depth). Both go through the same fusion, head and training; no head is given a position.
+exact depth). `reader` is a program that parses the sentence and looks into the tokens of each box,
+`head` the trained one, both variants with the same fusion and training. Neither is given a place.
 
-OMP_NUM_THREADS=1 python tests/benchmarks/bench_needs.py OUT --rooms 200 --task grounding
+OMP_NUM_THREADS=1 python tests/benchmarks/bench_needs.py OUT --rooms 120 --task grounding
 pytest tests/benchmarks/bench_needs.py                                        # tiny
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -18,11 +18,12 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 from room_stores import write_room_stores
+from store_reader import read_stores
 
 from vega3d.evaluate.benchmarks.catalogue import score
 from vega3d.evaluate.benchmarks.config import MakingConfig
 from vega3d.evaluate.benchmarks.made.making import make
-from vega3d.evaluate.benchmarks.measures import compare
+from vega3d.evaluate.benchmarks.measures import Score, compare
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.fitting import fit
 
@@ -48,24 +49,50 @@ def train(
         fit(*stores, folder, one, run, questions=[str(questions)])
 
 
-def differences(out: Path, task: str) -> dict[tuple[str, str], tuple[float, ...]]:
+Found = dict[tuple[str, str], tuple[float, ...]]
+
+
+def heads(out: Path, task: str) -> Found:
+    """Return what the trained heads score by benchmark and need."""
+    ours, theirs = (out / task / name / "predictions" for name in ("adaptive", "semantic"))
+    scores = {
+        name: [
+            score(name, ours / f"{name}_annotations.json", place / f"{name}.jsonl")
+            for place in (ours, theirs)
+        ]
+        for name in TASKS[task]
+    }
+    return differences(scores)
+
+
+def readers(out: Path) -> Found:
+    """Return what the program scores, with both stores and with the semantic one alone."""
+    stores = str(out / "semantic"), str(out / "prior")
+    scores = {
+        name: [
+            read_stores(out / "questions", name, stores[0], prior, out / f"read_{name}.jsonl")
+            for prior in (stores[1], None)
+        ]
+        for name in TASKS["grounding"]
+    }
+    return differences(scores)
+
+
+def differences(scores: dict[str, list[Score]]) -> Found:
     """Return fused minus semantic by benchmark and need: values, difference, interval, p."""
     found = {}
-    ours, theirs = (out / task / name / "predictions" for name in ("adaptive", "semantic"))
-    for name in TASKS[task]:
-        truth = ours / f"{name}_annotations.json"
-        scores = [score(name, truth, place / f"{name}.jsonl") for place in (ours, theirs)]
-        between = compare(*scores)
+    for name, pair in scores.items():
+        between = compare(*pair)
         for need in ("geometry", "both", "appearance"):
             key = f"worth {need}"
             if key in between:
                 one = between[key]
-                values = (scores[1].values[key], scores[0].values[key])
+                values = (pair[1].values[key], pair[0].values[key])
                 found[name, need] = (*values, one.difference, one.low, one.high, one.p_value)
     return found
 
 
-def table(found: dict[tuple[str, str], tuple[float, ...]]) -> str:
+def table(found: Found) -> str:
     """Return the differences as lines of a table."""
     lines = [
         "| benchmark | needs | semantic | fused | difference | p |",
@@ -84,7 +111,7 @@ def test_the_table_has_a_line_a_need(tmp_path: Path) -> None:
         batch_size=2, steps=2,
     )  # fmt: skip
     train(tmp_path, "rooms:4?views=4", MakingConfig(val_share=0.5), config, VARIANTS)
-    found = differences(tmp_path, "grounding")
+    found = heads(tmp_path, "grounding")
     assert {("scanrefer", "geometry"), ("multi3drefer", "appearance")} <= set(found)
     assert len(table(found).splitlines()) == 2 + len(found)
 
@@ -93,22 +120,20 @@ def main() -> None:
     """Train the variants that are asked for, and print the table when both are there."""
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
-    parser.add_argument("--rooms", type=int, default=200)
+    parser.add_argument("--rooms", type=int, default=120)
     parser.add_argument("--task", choices=TASKS, default="grounding")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--variants", default=",".join(VARIANTS))
     asked = parser.parse_args()
     config = TrainConfig(
-        tasks=(asked.task,), hidden_dim=64, reader_layers=0, views_per_sample=8, batch_size=8,
-        steps=asked.steps, lr=2e-3,
+        tasks=(asked.task,), hidden_dim=64, reader_layers=0, views_per_sample=24, batch_size=4,
+        questions_per_sample=24, steps=asked.steps, lr=2e-3,
     )  # fmt: skip
-    scenes, making = f"rooms:{asked.rooms}?views=8&seed=7", MakingConfig(per_room=96)
+    scenes, making = f"rooms:{asked.rooms}?views=24&seed=7", MakingConfig(per_room=96)
     train(asked.out, scenes, making, config, tuple(asked.variants.split(",")))
+    sys.stdout.write(f"reader\n{table(readers(asked.out))}\n")
     if all((asked.out / asked.task / name / "summary.json").exists() for name in VARIANTS):
-        found = differences(asked.out, asked.task)
-        sys.stdout.write(table(found) + "\n")
-        kept = {" ".join(key): values for key, values in found.items()}
-        (asked.out / f"{asked.task}.json").write_text(json.dumps(kept, indent=1))
+        sys.stdout.write(f"head\n{table(heads(asked.out, asked.task))}\n")
 
 
 if __name__ == "__main__":

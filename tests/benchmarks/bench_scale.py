@@ -1,11 +1,13 @@
 """Many units: what a resume, a status and the runner itself cost.
 
     python tests/benchmarks/bench_scale.py [UNITS]    # 10,000 by default
+    python tests/benchmarks/bench_scale.py --views 32 [UNITS]
     python tests/benchmarks/bench_scale.py --scenes 100000
 
 The first writes a store of so many units (one scene each, no model) below /dev/shm and measures the
-resume scan, opening and `status`. The second makes a store of so many planned scenes and commits
-none: planning, creating, opening, `status`.
+resume scan, opening and `status`. The second does so with scenes of so many views: one unit is
+written, the others' records and moments are copies of it under other names. The third makes a store
+of so many planned scenes and commits none: planning, creating, opening, `status`.
 """
 
 import resource
@@ -13,14 +15,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from synthetic_unit import make_plan, make_store, make_worker
+from synthetic_unit import make_plan, make_store, make_worker, scene_arrays
 
 from vega3d.pipeline import open_store
+from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.scenes.scene import SceneEntry
 from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.objects import open_objects
+from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.verify import status
 from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.worker import run_inline
@@ -28,14 +37,15 @@ from vega3d.pipeline.worker import run_inline
 
 def timed(what: str, work: Callable[[], object]) -> float:
     """Say and return the best of three, seconds, and the peak of this process so far."""
-    took_s = []
+    took_s, cpu_s = [], []
     for _ in range(3):
-        start = time.monotonic()
+        start, used = time.monotonic(), time.process_time()
         work()
         took_s.append(time.monotonic() - start)
+        cpu_s.append(time.process_time() - used)
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     told = " ".join(f"{seconds:.2f}" for seconds in took_s)
-    sys.stdout.write(f"{what}: {told} s, peak {peak_mb:.0f} MB\n")
+    sys.stdout.write(f"{what}: {told} s, CPU {min(cpu_s):.2f} s, peak {peak_mb:.0f} MB\n")
     sys.stdout.flush()
     return min(took_s)
 
@@ -61,6 +71,42 @@ def units_written(root: Path, units: int) -> dict[str, float]:
     return found
 
 
+def units_copied(root: Path, units: int, views: int) -> dict[str, float]:
+    """Measure on a store of which all units are committed, none merged."""
+    names = [f"scene{index:05d}_00" for index in range(units)]
+    entries = [SceneEntry(scene_id=name, num_views=views, size_bytes=1) for name in names]
+    plan = plan_units(entries, num_views=views, scenes_per_shard=1)
+    store = make_store(str(root / "s"), plan)
+    arrays = scene_arrays(names[0], views)
+    intrinsics = np.tile(np.eye(3), (views, 1, 1))
+    arrays = replace(arrays, view_ids=[f"{v:06d}" for v in range(views)], intrinsics=intrinsics)
+    first = store.write_unit(plan.units[0], [arrays], {"torch": "2"})
+    moments, records = store.layout.find("moments"), Records(open_objects(store.url))
+    raw = (root / "s" / moments.file_key(0)).read_bytes()
+    for unit in plan.units[1:]:
+        objects = {
+            store.layout.find(key.split("/")[0]).file_key(unit.index): entry
+            for key, entry in first.objects.items()
+        }
+        scene = replace(first.scenes[0], scene_id=unit.scene_ids[0], row=unit.first_row)
+        record = replace(first, unit=unit.index, objects=objects, scenes=[scene], digest="")
+        (root / "s" / records.key(unit.index, 0)).write_bytes(record.to_json())
+        (root / "s" / moments.file_key(unit.index)).write_bytes(raw)
+    found = {"scan_before_merge_s": timed("resume scan", lambda: uncommitted(store, plan))}
+    start, used = time.monotonic(), time.process_time()
+    merge_commits(store)
+    found["merge_s"], cpu_s = time.monotonic() - start, time.process_time() - used
+    sys.stdout.write(f"merge: {found['merge_s']:.2f} s, CPU {cpu_s:.2f} s\n")
+    found["scan_s"] = timed("resume scan with an index", lambda: uncommitted(store, plan))
+    found["open_s"] = timed("open_store", lambda: open_store(str(root / "s")))
+    found["status_s"] = timed("status", lambda: status(str(root / "s")))
+    return found
+
+
+def test_the_benchmark_runs_on_few_units(tmp_path: Path) -> None:
+    assert units_copied(tmp_path, 3, 2)["merge_s"] > 0
+
+
 def scenes_planned(root: Path, scenes: int) -> dict[str, float]:
     """Measure on a store of which nothing is committed."""
     start = time.monotonic()
@@ -83,5 +129,8 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=memory) as place:
         if sys.argv[1:2] == ["--scenes"]:
             scenes_planned(Path(place), int(sys.argv[2]))
+        elif sys.argv[1:2] == ["--views"]:
+            count = int(sys.argv[3]) if len(sys.argv) > 3 else 10_000
+            units_copied(Path(place), count, int(sys.argv[2]))
         else:
             units_written(Path(place), int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import xarray
 from PIL import Image
-from processes import Program, run_program
+from processes import run_program
 
 from vega3d.pipeline import cli, open_store
 from vega3d.pipeline.errors import CheckpointError
@@ -347,17 +347,19 @@ def test_interrupted_runs_end_cleanly_and_go_on(
 ) -> None:
     out = tmp_path / "s"
     many = "rooms:12?views=3&height=96&width=128"
+    script = Path(sys.executable).with_name("vega3d-extract")
     args = ["run", many, "--out", out, "--model", tiny_wan, *SMALL]
     here = ["--runner", runner, *(["--workers", "1"] if runner == "ray" else [])]
+    process = subprocess.Popen(
+        [script, *map(str, [*args, *here])], stderr=subprocess.PIPE, text=True
+    )
     commits = out / "unit" / "commits"
-    with Program("vega3d-extract", *args, *here) as started:
-        until = time.monotonic() + 60
-        while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:
-            time.sleep(0.05)
-        os.kill(started.pid, sent)
-        done = started.wait(60)
-    told = done.stderr
-    assert done.returncode == code, told
+    until = time.monotonic() + 60
+    while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, sent)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code, told
     assert "run the same command again to go on" in told
     assert "Traceback" not in told
     assert not list(out.rglob("*.partial"))

@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Self
 
 PROGRAMS = {
     "vega3d-extract": "vega3d.pipeline.cli",
@@ -41,47 +40,20 @@ class Done:
     stderr: str
 
 
-class Program:
-    """One of our programs, started; a context that leaves nothing running."""
-
-    def __init__(self, program: str, *args: object) -> None:
-        """Start it with this process's environment and folder."""
-        self._folder = tempfile.TemporaryDirectory()
-        self._told = [Path(self._folder.name) / name for name in ("stdout", "stderr")]
-        self._process = _context().Process(
-            target=_become,
-            args=([program, *map(str, args)], dict(os.environ), Path.cwd(), self._told),
+def run_program(program: str, *args: object, timeout_s: float = 300) -> Done:
+    """Run a program to its end; not with Ray, which does not start in a forked process."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = [Path(folder) / name for name in ("stdout", "stderr")]
+        words = [program, *map(str, args)]
+        process = _context().Process(
+            target=_become, args=(words, dict(os.environ), Path.cwd(), told)
         )
-        self._process.start()
-
-    @property
-    def pid(self) -> int:
-        """Its process, to send signals to."""
-        assert self._process.pid
-        return self._process.pid
-
-    def wait(self, timeout_s: float = 300) -> Done:
-        """Return how it ended."""
-        self._process.join(timeout_s)
-        assert self._process.exitcode is not None, f"still running after {timeout_s} s"
-        return Done(self._process.exitcode, *(path.read_text() for path in self._told))
-
-    def __enter__(self) -> Self:
-        """Return the program."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Kill what still runs."""
-        self._process.kill()
-        self._process.join()
-        self._process.close()
-        self._folder.cleanup()
-
-
-def run_program(program: str, *args: object) -> Done:
-    """Run a program to its end."""
-    with Program(program, *args) as started:
-        return started.wait()
+        process.start()
+        process.join(timeout_s)
+        process.kill()  # where it still runs
+        process.join()
+        assert process.exitcode is not None
+        return Done(process.exitcode, *(path.read_text() for path in told))
 
 
 def _context() -> ForkServerContext:

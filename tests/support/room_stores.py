@@ -1,5 +1,6 @@
 """Stores of procedural rooms with planted features: looks in the one, places in the other."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +21,11 @@ def write_room_stores(folder: Path, scenes: str) -> Stores:
     rows, cols = GRID
     rooms = Rooms(asked.num_rooms, asked.views, 8 * rows, 8 * cols, asked.seed)
     axes = np.random.default_rng(5).normal(size=(3, _DIM // 2)) * 1.2
-    looks: dict[str, np.ndarray] = {}
     arrays: dict[str, list] = {"prior": [], "semantic": []}
     for entry in rooms.entries():
         film = rooms.film(entry.scene_id)
         phrases = [phrase(thing) for thing in film.room.things]
-        words = [
-            np.sum([_vector(word, looks) for word in text.split()], axis=0) for text in phrases
-        ]
+        words = [np.sum([word_vector(word) for word in text.split()], axis=0) for text in phrases]
         words = np.stack([*words, np.zeros(_DIM)])
         places, things = [], []
         for index, pose in enumerate(film.poses):
@@ -62,6 +60,8 @@ def write_room_stores(folder: Path, scenes: str) -> Stores:
     return Stores(**urls, labels="")
 
 
-def _vector(word: str, known: dict[str, np.ndarray]) -> np.ndarray:
+@cache
+def word_vector(word: str) -> np.ndarray:
+    """Return what a word adds to a semantic token."""
     seed = int.from_bytes(word.encode()[-7:], "big")
-    return known.setdefault(word, np.random.default_rng(seed).normal(size=_DIM))
+    return np.random.default_rng(seed).normal(size=_DIM)

@@ -128,7 +128,9 @@ def _write_demo(demo: Any, seen: list[Observation], actions: np.ndarray) -> None
     for camera in CAMERAS:
         frames = np.stack([one.images[camera] for one in seen])
         # Bottom row first, as LIBERO's are.
-        obs.create_dataset(f"{camera}_rgb", data=frames[:, ::-1], compression="gzip")
+        obs.create_dataset(
+            f"{camera}_rgb", data=frames[:, ::-1], chunks=(1, *frames.shape[1:]), compression="gzip"
+        )
     obs.create_dataset("ee_states", data=states[:, :6])
     obs.create_dataset("ee_pos", data=states[:, :3])
     obs.create_dataset("ee_ori", data=states[:, 3:6])

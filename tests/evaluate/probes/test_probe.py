@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from vega3d.evaluate.config import TapsConfig
 from vega3d.evaluate.partials import Partials
 from vega3d.evaluate.probes import probe as probing
 from vega3d.evaluate.probes.config import ProbeConfig
-from vega3d.evaluate.probes.crossfit import split_scenes
+from vega3d.evaluate.probes.crossfit import principal, split_scenes
 from vega3d.evaluate.probes.page import write_probe
 from vega3d.evaluate.probes.probe import probe
 from vega3d.evaluate.probes.questions import (
@@ -163,6 +164,16 @@ def test_noise_is_read_as_nothing_by_either_reader(tmp_path: Path) -> None:
             score = found.scores[reader, question]
             assert score.mean == pytest.approx(floor, abs=0.05), (reader, question)
             assert score.low <= 0.01, (reader, question)
+
+
+def test_components_that_few_cells_do_not_have_are_not_read() -> None:
+    """Ten cells about their mean span nine directions: a tenth is rounding, and grows if scaled."""
+    rng = torch.Generator().manual_seed(0)
+    known, others = torch.randn(10, 32, generator=rng), torch.randn(6, 32, generator=rng)
+    assert principal(known, known, 64).shape == (10, 9)
+    spread = principal(known, known, 64).std(dim=0)
+    assert float((principal(others, known, 64) / spread).abs().max()) < 10
+    assert principal(torch.ones(6, 32), torch.ones(10, 32), 64).shape == (6, 1)  # of a constant
 
 
 @pytest.mark.slow

@@ -19,7 +19,8 @@ RNG = np.random.default_rng(0)
         ((150, 83), (60, 33), (3.3, 0.0)),  # a box that 32 bits round
         ((83, 125), (64, 96), (0.0, 0.25)),
         ((70, 900), (7, 90), (0.0, 0.0)),
-        ((200, 40), (20, 30), (0.0, 0.0)),  # axes unlike: Pillow's own
+        ((40, 200), (30, 20), (0.0, 0.0)),  # the width shrinks by more, as for previews
+        ((200, 40), (20, 30), (0.0, 0.0)),  # the height does: Pillow's own
     ],
 )
 def test_resizes_to_the_bytes_of_pillow(

@@ -30,6 +30,8 @@ def test_a_demo_is_a_scene_and_its_images_stand_upright(tmp_path: Path) -> None:
     assert pack(source, str(tmp_path / "packed"))["views"] == 14
     alone = read_scenes(str(tmp_path / "suite/put_red_demo.hdf5"))
     assert [e.scene_id for e in alone.entries()] == ["put_red_demo/demo_0", "put_red_demo/demo_1"]
+    write_demos(tmp_path / "suite/put_red_demo.hdf5", [6])  # a listing is of the file as it is now
+    assert [(e.scene_id, e.num_views) for e in source.entries()] == [("put_red_demo/demo_0", 12)]
 
 
 def test_images_that_stand_upright_stay_so(tmp_path: Path) -> None:
@@ -76,4 +78,4 @@ def test_what_cannot_be_read_says_why_and_the_others_go_on(
     assert len(source.read("suite/demo_0").views) == 4
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(SceneError, match=r"pip install 'vega3d\[hdf5\]'"):
-        source.read("suite")
+        source.read("suite/demo_0")
