@@ -39,6 +39,7 @@ ALONE = {
     "vega3d-extract demo": "out dry_run",
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-benchmark desk": "out dry_run",
+    "vega3d-benchmark encoders": "scenes out dry_run",
     "vega3d-benchmark make": "scenes out dry_run",
     "vega3d-benchmark libero": "policy out dry_run",
     "vega3d-consistency report": "stores out downstream scene dry_run",
@@ -47,6 +48,7 @@ ALONE = {
     "vega3d-train ablate": "out dry_run",
     "vega3d-train eval": "run_dir weights force_gate",
     "vega3d-train export": "what out weights views_per_tar dry_run",
+    "vega3d-train host fit": "out dry_run",
     "vega3d-train pretrain generator": "out dry_run",
     "vega3d-train pretrain semantic": "out dry_run",
     "vega3d-train pretrain views": "",
@@ -56,7 +58,7 @@ ALONE = {
 once. A setting that decides a result, or that two commands share, belongs into a config."""
 
 EVERY = {"config_file", "show_config"}
-ITS_OWN = {"out", "dry_run"}
+ITS_OWN = {"scenes", "out", "dry_run"}
 """Parameters that each command may word in its own way."""
 
 

@@ -20,7 +20,7 @@ class EncodersConfig:
     """NAME=MODEL: the hub id or folder that an encoder is given, with its published settings; may
     be repeated."""
 
-    tables: str = field(default="", metadata={"option": "--stores"})
+    tables: str = field(default="", metadata={"option": "--tables"})
     """TOML file with a table an encoder ([stores.NAME], as `vega3d-extract run --config` takes it):
     its `model` and any settings of its own."""
 

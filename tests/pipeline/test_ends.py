@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import json
 import os
 import struct
 import threading
@@ -26,6 +25,7 @@ from vega3d.pipeline.runlog import RunLog
 from vega3d.pipeline.scenes import videos
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.store.merge import merge_commits
+from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import uncommitted
@@ -301,8 +301,9 @@ def test_a_video_whose_frames_are_larger_than_the_limit_is_refused(
 def test_the_runs_log_holds_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = "http://me:p4ss@host/x.tar?sig=abc"
     monkeypatch.setattr("sys.argv", ["vega3d-extract", "run", url])
-    log = RunLog(str(tmp_path), {"scenes": url, "run": {"list": [url]}}, "")
-    text = json.dumps(log._events)
+    (tmp_path / ROOT).write_text("{}")
+    RunLog(str(tmp_path), {"scenes": url, "run": {"list": [url]}}, url).close(None)
+    text = "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
     assert "p4ss" not in text
     assert "sig=" not in text
-    assert text.count("http://host/x.tar") == 3
+    assert text.count("http://host/x.tar") == 4

@@ -22,7 +22,7 @@ from vega3d.pipeline.scenes.depth_images import decode_depth_m
 from vega3d.pipeline.scenes.files import read_file
 from vega3d.pipeline.scenes.images import decode_rgb
 from vega3d.pipeline.scenes.packing import pack
-from vega3d.pipeline.scenes.pixels import Pixels
+from vega3d.pipeline.scenes.pixels import Pixels, digest_of
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import BadView, View, skipped
 
@@ -461,8 +461,9 @@ def test_turning_a_view_moves_no_point_of_the_world() -> None:
     view = View(view_id="0", read_rgb=lambda: None, K_color=K, K_depth=K_depth,
                 world_from_camera=pose)  # fmt: skip
     rgb = np.zeros((48, 64, 3), np.uint8)
-    one = DecodedView(view=view, color=Pixels.of(rgb, lambda: rgb, rgb.nbytes),
-                      depth=Pixels.of(depth, lambda: depth, 0), glance=None)  # fmt: skip
+    color = Pixels.of(rgb, lambda: rgb, rgb.nbytes, digest_of(rgb))
+    unheld = Pixels.of(depth, lambda: depth, 0, digest_of(depth))
+    one = DecodedView(view=view, color=color, depth=unheld, glance=None)
 
     def points(seen: DecodedView) -> np.ndarray:
         rows, cols = np.indices(seen.depth_m.shape)
