@@ -100,7 +100,7 @@ def gather_tokens(
     world_xyz: Float[np.ndarray, "V h w 3"],
     valid: Bool[np.ndarray, "V h w"],
 ) -> Tokens:
-    """Return the valid tokens with features of length one.
+    """Return the valid tokens; features of float16 stay as stored, others have length one.
 
     Features of float64 stay so; any other type is computed in float32.
 

@@ -1,5 +1,6 @@
 """A source whose reads end in time: a dead mount is told, where it would be waited for for ever.
 
+Listing a folder has no such limit: nobody knows how long the largest takes.
 For the commands that read scenes one after the other (`check`, `pack`, `verify --deep`); a run
 reads ahead, and has its own limit (`reading_ahead.py`).
 """

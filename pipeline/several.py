@@ -77,9 +77,14 @@ def asked_for(item: Setting, args: Sequence[str], tables: Mapping[str, Any] | No
         if store.choice not in item.choice.names():
             known = ", ".join(item.choice.names())
             raise UsageError(f"{item.flag} must be one of {known}, got {store.choice!r}")
-        if not store.name.replace("-", "").replace(".", "").replace("_", "").isalnum():
-            raise UsageError(f"store names are letters, digits, . - and _, got {store.name!r}")
+        check_store_name(store.name)
     return found
+
+
+def check_store_name(name: str) -> None:
+    """Raise UsageError where a name is none that a folder of its own can have."""
+    if not name.replace("-", "").replace(".", "").replace("_", "").isalnum():
+        raise UsageError(f"store names are letters, digits, . - and _, got {name!r}")
 
 
 def arguments(

@@ -2,7 +2,7 @@
 
 All comes from the store, so it can be watched from anywhere: rate and the time that is left from
 what was committed between two looks; workers and the slowest units from what each run says of
-itself every 10 s, or the last that has ended.
+itself when a unit ends (every 10 s at most), or the last that has ended.
 """
 
 import json
@@ -25,7 +25,7 @@ _LOOKS = 60
 
 _SUMMARY = "unit/summary.json"
 _RUNS, _LIVE = "unit/runs/", ".live.json"
-_LIVES_S = 600.0
+_LIVES_S = 3600.0
 """What a run said of itself so long ago is not shown: it may be dead."""
 
 _RUNS_SHOWN = 4

@@ -11,9 +11,8 @@ from vega3d.pipeline.backbones.registry import backbone_names, configured, famil
 from vega3d.pipeline.backbones.small.catalogue import SMALL, small_settings
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import build, settings
+from vega3d.pipeline.several import TABLES, check_store_name
 from vega3d.pipeline.spelling import read_toml
-
-_TABLES = "stores"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,22 +42,22 @@ def choose(config: EncodersConfig, folder: Path, device: str) -> list[Chosen]:
         UsageError: No such encoder or setting, or one is said to be two things.
     """
     return [
-        _small(name, folder) if given is None else _given(name, given, device)
-        for name, given in _asked_for(config).items()
+        _small(name, folder) if given is None else _given(name, given)
+        for name, given in _asked_for(config, device).items()
     ]
 
 
 def told_of(config: EncodersConfig) -> dict[str, str]:
     """Return the weights of each encoder that would be compared, in words; writes nothing."""
     return {
-        name: _told_of_small(name) if given is None else _given(name, given, "cpu").weights
-        for name, given in _asked_for(config).items()
+        name: _told_of_small(name) if given is None else _given(name, given).weights
+        for name, given in _asked_for(config, "cpu").items()
     }
 
 
-def _asked_for(config: EncodersConfig) -> dict[str, BackboneConfig | None]:
+def _asked_for(config: EncodersConfig, device: str) -> dict[str, BackboneConfig | None]:
     """Return each encoder's settings; None for a small model's."""
-    tables = read_toml(config.tables, but=_TABLES).get(_TABLES, {}) if config.tables else {}
+    tables = _tables(config.tables) if config.tables else {}
     models = dict(text.split("=", 1) for text in config.models)
     if both := sorted(tables.keys() & models.keys()):
         raise UsageError(f"{', '.join(both)}: asked for by --model and in {config.tables} too")
@@ -67,15 +66,17 @@ def _asked_for(config: EncodersConfig) -> dict[str, BackboneConfig | None]:
     for name in (*wanted, *models):
         if name not in known:
             raise UsageError(f"encoders must be of {', '.join(dict.fromkeys(known))}, got {name!r}")
+    if idle := sorted(models.keys() - set(wanted)):
+        raise UsageError(f"--model is given for {', '.join(idle)}, not among the encoders")
     found: dict[str, BackboneConfig | None] = {}
     for name in wanted:
         if name in tables:
-            found[name] = _from_table(name, tables[name])
+            found[name] = _from_table(name, tables[name], device)
         elif name in models:
-            found[name] = configured(name, {"model": models[name]})
+            found[name] = _suited(configured(name, {"model": models[name]}), device)
         else:
             small = config.weights == "small" and name in SMALL
-            found[name] = None if small else family(name)()
+            found[name] = None if small else _suited(family(name)(), device)
     return found
 
 
@@ -94,9 +95,14 @@ def _told_of_small(name: str) -> str:
     return "small, random" if SMALL[name].writer else "desk model, trained on rooms"
 
 
-def _given(label: str, config: BackboneConfig, device: str) -> Chosen:
+def _suited(config: BackboneConfig, device: str) -> BackboneConfig:
+    """Return a config with the device's own type, as where no type was asked for."""
     if device == "cuda" and getattr(config, "dtype", "") == "float32":
-        config = replace(config, dtype="bfloat16")  # type: ignore[type-var]
+        return replace(config, dtype="bfloat16")  # type: ignore[type-var]
+    return config
+
+
+def _given(label: str, config: BackboneConfig) -> Chosen:
     model = str(getattr(config, "model", ""))
     return Chosen(
         label=label,
@@ -107,9 +113,18 @@ def _given(label: str, config: BackboneConfig, device: str) -> Chosen:
     )
 
 
-def _from_table(label: str, table: Any) -> BackboneConfig:  # noqa: ANN401 - of TOML
+def _tables(file: str) -> dict[str, Any]:
+    held = read_toml(file, but=TABLES)
+    if set(held) != {TABLES} or not held[TABLES]:
+        raise UsageError(f"{file}: must hold a table [{TABLES}.NAME] an encoder, and nothing else")
+    for name in held[TABLES]:
+        check_store_name(name)
+    return dict(held[TABLES])
+
+
+def _from_table(label: str, table: Any, device: str) -> BackboneConfig:  # noqa: ANN401 - of TOML
     """Return the config that a file's table describes; raises UsageError naming what is wrong."""
-    where = f"[{_TABLES}.{label}]"
+    where = f"[{TABLES}.{label}]"
     if not isinstance(table, Mapping):
         raise UsageError(f"{where} must be a table of settings, got {table!r}")
     held = {key: value for key, value in table.items() if key != "backbone"}
@@ -123,4 +138,4 @@ def _from_table(label: str, table: Any) -> BackboneConfig:  # noqa: ANN401 - of 
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
     assert isinstance(found, BackboneConfig)
-    return found
+    return found if "dtype" in held else _suited(found, device)

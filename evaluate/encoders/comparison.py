@@ -23,11 +23,13 @@ from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import SceneSource, skipped
+from vega3d.pipeline.several import check_store_name
 from vega3d.pipeline.texts import safe_values, tell
 from vega3d.pipeline.together import StorePlan, extract_together
 from vega3d.pipeline.worker import run_inline
 
 _log = logging.getLogger(__name__)
+_MODELS = "models"
 
 
 def compare_encoders(
@@ -52,7 +54,7 @@ def compare_encoders(
         probing: Settings of the probes.
 
     Returns:
-        Where the page is, and the two numbers that rows are ranked by.
+        Where the page is, and each encoder's best score above chance.
 
     Raises:
         UsageError: Nothing can be read or compared; the message says why.
@@ -66,7 +68,7 @@ def compare_encoders(
         source.entries()  # a place that cannot be read is told before the first hour's work
         for one in skipped(source):
             tell(f"not read: {one.place} {one.reason}")
-    chosen = choose(config, folder / "models", numerics.device)
+    chosen = choose(config, folder / _MODELS, numerics.device)
     found = []
     for name, place in places.items():
         tell(f"{name}: {len(chosen)} encoders on {place}")
@@ -96,8 +98,9 @@ def _named(scenes: Sequence[str]) -> dict[str, str]:
         given, equals, place = text.partition("=")
         if not equals or "/" in given or "?" in given:
             given, place = _last_part(text), text
-        if given in found:
-            raise UsageError(f"two places would be called {given!r}; name them, as in NAME=PLACE")
+        check_store_name(given)
+        if given in (*found, _MODELS):
+            raise UsageError(f"two folders would be called {given!r}; name them, as in NAME=PLACE")
         found[given] = place
     return found
 

@@ -37,6 +37,9 @@ class EncodersConfig:
             raise ValueError(f"weights must be small or published, got {self.weights!r}")
         if bad := [text for text in self.models if not all(text.partition("="))]:
             raise ValueError(f"models must be NAME=MODEL each, got {bad}")
+        named = [text.partition("=")[0] for text in self.models]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"models must name an encoder once, got {', '.join(twice)} again")
         if min(self.grid) < 1 or self.num_views < 0:
             raise ValueError(
                 "grid must have a column and a row at least and num_views be >= 0, "

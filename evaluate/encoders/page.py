@@ -42,7 +42,7 @@ def write_page(folder: Path, found: Sequence[Compared], chosen: Sequence[Chosen]
     page = SimpleNamespace(
         places=[_place(one, chosen) for one in found],
         untrained=[one.label for one in chosen if one.untrained],
-        trained=[(one.label, one.weights) for one in chosen if not one.untrained],
+        trained=[(o.label, o.weights) for o in chosen if o.config.parts and not o.untrained],
         scores=[title for _, title in _SCORES],
         questions=[q for q in QUESTIONS if any(q in _asked(one) for one in found)],
         versions=", ".join(f"{name} {version(name)}" for name in ("vega3d", "torch")),
@@ -109,7 +109,7 @@ def as_text(found: Sequence[Compared], chosen: Sequence[Chosen]) -> Iterator[str
             lines.append([row.source.label, row.tap, *means, weights[row.source.label]])
         yield from _columns(lines)
         if one.probed is None:
-            yield f"{one.name}: one scene, nothing to fit probes on"
+            yield f"{one.name}: fewer than two scenes, nothing to fit probes on"
             continue
         yield f"{one.name}: what a ridge reads of other scenes, R2 (accuracy of classes)"
         lines = [["encoder", "tap", *(question.title for question in asked)]]

@@ -138,7 +138,8 @@ def read_by_mlp(
         known = asked.fold != fold
         if inner is not None:
             known &= asked.fold != inner
-        judge, rows = asked.fold == inner, asked.fold == fold
+        rows = asked.fold == fold
+        judge = torch.zeros_like(rows) if inner is None else asked.fold == inner
         wanted = y[known].float()
         middle = wanted.nanmean(0)
         spread = (wanted - middle).square().nanmean(0).sqrt().clamp(min=1e-6)

@@ -37,7 +37,6 @@ from vega3d.pipeline.scenes.scene import Scene, View, natural_key
 
 SUFFIX = ".hdf5"
 _MAX_FRAMES = 1_000_000
-_MAX_NUMBERS = 1 << 27
 _MAX_CHUNK_BYTES = 1 << 28
 _CAMERA_ENDINGS = ("_rgb", "_image")
 _UPSIDE_DOWN = "images are stored bottom row first and were turned over"
@@ -64,11 +63,10 @@ class Libero:
             if not place.part:
                 demo_names(file, place.path)  # says what is wrong with the file
             demo = _demo(file, place.part, place.path)
-        cameras = next(
-            cameras
-            for group, cameras in demo.groups
-            if _name(place.path, demo, group) == place.name
-        )
+        groups = {_name(place.path, demo, group): cameras for group, cameras in demo.groups}
+        if place.name not in groups:
+            raise SceneError(f"{place.path}: changed since it was listed")
+        cameras = groups[place.name]
         views = tuple(
             View(
                 view_id=view_id(camera, index),
@@ -151,8 +149,12 @@ def numbers(file: Any, name: str, path: str) -> np.ndarray | None:  # noqa: ANN4
     if inner not in _group(file, outer, path):
         return None
     found = values(file, name, path)
-    if prod(found.shape) > _MAX_NUMBERS:
-        raise SceneError(f"{path}: {name} holds {found.shape} numbers, over {_MAX_NUMBERS}")
+    if found.shape is None or found.dtype.kind not in "fiub":
+        raise SceneError(f"{path}: {name} must hold numbers, got {found.dtype}")
+    if prod(found.shape) * found.dtype.itemsize > _MAX_CHUNK_BYTES:
+        raise SceneError(
+            f"{path}: {name} holds {found.shape} {found.dtype}, over {_MAX_CHUNK_BYTES} bytes"
+        )
     return np.asarray(found[()])
 
 
@@ -161,7 +163,7 @@ def instruction(file: Any) -> str:  # noqa: ANN401 - h5py's, without types
     told = file["data"].attrs.get("problem_info", "{}")
     try:
         text = json.loads(told).get("language_instruction", "")
-    except (ValueError, AttributeError, RecursionError):
+    except (TypeError, ValueError, AttributeError, RecursionError):
         return ""
     return ("".join(map(str, text)) if isinstance(text, list) else str(text)).strip().strip('"')
 
@@ -259,7 +261,8 @@ def _demo(file: Any, name: str, path: str) -> _Demo:  # noqa: ANN401 - h5py's, w
 
 def _is_upside_down(file: Any, keys: Sequence[str]) -> bool:  # noqa: ANN401 - h5py's
     usual = "opengl" if any(key.endswith("_rgb") for key in keys) else "opencv"
-    return bool(file["data"].attrs.get("macros_image_convention", usual) == "opengl")
+    said = file["data"].attrs.get("macros_image_convention", usual)
+    return bool(said in ("opengl", b"opengl"))
 
 
 def _frame(

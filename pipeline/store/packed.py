@@ -108,9 +108,12 @@ def _pack(
         )
         scale = scale_bits.view(np.float32)
         inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
+        most = np.int32(127)  # or less, where its number would be beyond float16
+        if scale * np.float32(127) > np.float32(65504):
+            most = np.int32(np.float32(65504) / scale)
         for c in range(channels):
             code = np.int32(np.rint(row[c] * inverse))
-            token[c] = np.uint8(min(max(code, np.int32(-127)), np.int32(127)) & 0xFF)
+            token[c] = np.uint8(min(max(code, -most), most) & 0xFF)
         token[channels] = np.uint8((scale_bits >> np.uint32(16)) & np.uint32(0xFF))
         token[channels + 1] = np.uint8(scale_bits >> np.uint32(24))
         for k in range(apart):

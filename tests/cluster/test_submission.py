@@ -260,6 +260,8 @@ def test_a_job_is_submitted_to_a_ray_that_asks_for_a_token(tmp_path: Path) -> No
                 submitted, capture_output=True, text=True, env=asked, timeout=300, check=False
             )
         except subprocess.TimeoutExpired:
+            if os.getloadavg()[0] < 2 * (os.cpu_count() or 1):
+                raise
             pytest.skip("this machine is too busy: Ray's job had not ended after 300 s")
         assert done.returncode == 0, done.stderr[-3000:]
         told = json.loads(done.stdout.splitlines()[-1])

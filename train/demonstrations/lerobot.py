@@ -101,7 +101,9 @@ def _numbers(column: Any, where: str) -> np.ndarray:  # noqa: ANN401 - pyarrow's
 def _texts(root: str) -> dict[int, str]:
     """Return the tasks' texts; the text is the index of the table that pandas wrote."""
     path = f"{root}/meta/tasks.parquet"
-    table = _parquet(root).read_table(path)
+    parquet = _parquet(root)
+    _check_size(path, parquet.read_metadata(path))
+    table = parquet.read_table(path)
     name = next((name for name in table.column_names if name != "task_index"), None)
     if name is None or "task_index" not in table.column_names:
         raise UsageError(f"{path}: must have `task_index` and the tasks' texts")

@@ -46,7 +46,10 @@ def fit_host(
     """
     run, run_dir = HostRun() if run is None else run, Path(out)
     plan = open_plan(sources, config, run)
-    with join_processes(run.device) as processes, repeatable(run.deterministic, run.device):
+    with (
+        join_processes(run.device) as processes,
+        repeatable(run.deterministic, processes.device.type),
+    ):
         if config.batch_size % processes.count:
             raise UsageError(
                 f"batch_size must be a multiple of the {processes.count} processes, got "
@@ -63,6 +66,7 @@ def fit_host(
         summary = _summary(ready, run_dir, finished)
         if finished:
             is_sharded = run.shard and processes.count > 1
+            ready.host.model.eval()  # --recompute had it train, which forgets what was said
             summary["benchmarks"] = answer_all(ready, run_dir, is_sharded=is_sharded)
             if processes.is_first:
                 summary["added"] = str(ready.added.save(run_dir, config))

@@ -74,7 +74,9 @@ def plan_host(store: Store | JoinedStore, sources: HostSources, config: HostConf
     if not by_scene:
         raise UsageError(f"the files have no question of {', '.join(config.benchmarks)}")
     train, val = _sides(questions, by_scene, config)
-    training = tuple((name, item) for name in by_scene if name in train for item in by_scene[name])
+    training = tuple(
+        (name, item) for name in by_scene if name in train for item in _taught(by_scene[name])
+    )
     every = [(name, item) for name in by_scene if name in val for item in by_scene[name]]
     left = sum(map(len, questions.by_scene.values())) - sum(map(len, by_scene.values()))
     notes = [*questions.notes, f"{len(train)} scenes to train, {len(val)} scored"]
@@ -88,6 +90,11 @@ def plan_host(store: Store | JoinedStore, sources: HostSources, config: HostConf
         notes=tuple(notes),
         questions_digest=questions.digest,
     )
+
+
+def _taught(items: list[Item]) -> list[Item]:
+    """Leave out what is for scoring of a scene that the files give to both sides."""
+    return [item for item in items if item.split in ("train", "")] or items
 
 
 def _sides(

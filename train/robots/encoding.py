@@ -17,6 +17,8 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.prepared import prepare_model
 from vega3d.pipeline.store.identity import differing_fields
+from vega3d.pipeline.store.layout import PACKED
+from vega3d.pipeline.store.packed import packed, unpacked
 
 
 class ViewEncoder:
@@ -55,7 +57,7 @@ class ViewEncoder:
                 "looks at one at a time: extract with --context frame"
             )
         self.grid, self.tap = config.grid, tap
-        self._dtype = np.dtype(config.store_dtype)
+        self._store_dtype = config.store_dtype
 
     def tokens(
         self, rgb: UInt8[np.ndarray, "H W 3"], *, scene_id: str, view_id: str
@@ -64,8 +66,10 @@ class ViewEncoder:
         pooled, coverage = self.backbone.encode_pooled(
             rgb[None], self.grid, scene_id=scene_id, view_ids=[view_id]
         )
-        values = pooled[self.tap][0].astype(self._dtype).astype(np.float32)
-        return (
-            torch.from_numpy(values.reshape(-1, values.shape[-1])),
-            torch.from_numpy(coverage.reshape(-1) > 0),
-        )
+        values = pooled[self.tap][0].reshape(-1, pooled[self.tap].shape[-1])
+        seen = coverage.reshape(-1) > 0
+        if self._store_dtype == PACKED:
+            stored = unpacked(packed(values, seen)[0], values.shape[1])
+        else:
+            stored = values.astype(self._store_dtype)
+        return torch.from_numpy(stored.astype(np.float32)), torch.from_numpy(seen)

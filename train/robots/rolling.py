@@ -134,6 +134,7 @@ def _episode(
         times.look.append(time.perf_counter() - began)
         chunk = policy.act(seen, text, scene_id=scene_id, frame=steps)
         decided = time.perf_counter()
+        before = steps
         for action in _of_chunk(chunk, config.open_loop, limit - steps):
             if filmed:
                 frames.append(side_by_side(list(simulator.observation().images.values())))
@@ -143,7 +144,8 @@ def _episode(
             steps += 1
             if simulator.success():
                 break
-        times.control.append((decided - began) / max(1, len(chunk)) + times.step[-1])
+        done = steps - before
+        times.control.append((decided - began + sum(times.step[-done:])) / done)
     if filmed:
         frames.append(side_by_side(list(simulator.observation().images.values())))
     record = {

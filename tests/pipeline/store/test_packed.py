@@ -39,7 +39,8 @@ def plainly_packed(token: np.ndarray, apart: int) -> bytes:
     scale = np.float32(top) / np.float32(127)
     scale = ((scale.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
     inverse = np.float32(1) / scale if scale else np.float32(0)
-    codes = np.rint(token * inverse)
+    most = min(127, int(65504 / scale)) if scale else 0
+    codes = np.clip(np.rint(token * inverse), -most, most)
     codes[places] = -128
     return (
         codes.astype(np.int8).tobytes()
@@ -69,6 +70,13 @@ def test_bytes_and_numbers_are_those_of_the_slow_twin(channels: int, apart: int)
     np.testing.assert_array_equal(
         numbers[seen][~held[seen]], values[seen][~held[seen]].astype(np.float16)
     )
+
+
+def test_the_largest_numbers_of_float16_stay_numbers() -> None:
+    token = np.array([[65504.0, -65300.0, 1.0, 0.0]], np.float32)
+    found, _ = packed(token, np.array([True]))
+    assert found[0].tobytes() == plainly_packed(token[0], 0)
+    np.testing.assert_allclose(unpacked(found, 4), token, atol=516)
 
 
 @pytest.fixture(scope="module")

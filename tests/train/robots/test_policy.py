@@ -46,8 +46,10 @@ class Trained:
     prior: str
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_wan: Path) -> Trained:
+@pytest.fixture(scope="module", params=["float16", "int8"])
+def trained(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_wan: Path
+) -> Trained:
     """A run over the tiny generator, whose noise has the view's name in it, and mean colours."""
     folder = tmp_path_factory.mktemp("policy")
     demos = write_demos(folder / "demos/red_demo.hdf5", [4, LENGTH], size=(48, 64))
@@ -56,7 +58,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_wan: Path) -> Trained
         "semantic": replace(preset("rgb"), resolution=(48, 64)),
     }
     for name, backbone in backbones.items():
-        config = ExtractConfig(backbone=backbone, grid=(3, 4), num_views=0)
+        config = ExtractConfig(
+            backbone=backbone, grid=(3, 4), num_views=0, store_dtype=request.param
+        )
         extract(
             read_scenes(str(demos.parent)), str(folder / name), config,
             numerics=Numerics(threads=1), run=run_inline,
