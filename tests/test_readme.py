@@ -68,12 +68,12 @@ def test_options_exist() -> None:
     text = "\n".join(text for language, text in BLOCKS if language in ("bash", "text"))
     asked: dict[tuple[str, str], set[str]] = {}
     for line in text.splitlines():
-        if found := re.match(r"(vega3d-[a-z]+)\s+([a-z]+)", line):
+        if found := re.match(r"(vega3d-[a-z]+)\s+((?:host |pretrain )?[a-z]+)", line):
             asked.setdefault(found.groups(), set()).update(re.findall(r"--[a-z-]+", line))
     assert len(asked) >= 5
     for (script, command), options in asked.items():
         shown = subprocess.run(
-            [BIN / script, command, "--help"],
+            [BIN / script, *command.split(), "--help"],
             capture_output=True,
             text=True,
             check=True,

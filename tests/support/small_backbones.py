@@ -67,7 +67,9 @@ SMALL: dict[str, Small] = {
     "wan2.1-vace": Small(write_vace, WAN, folds=True),
     "wan2.1-i2v": Small(write_i2v, {**WAN, "context": "frame"}, folds=True),
     "wan2.2-t2v": Small(write_wan22, {**WAN, "timesteps": (300, 900)}, folds=True),
-    "wan2.2-i2v": Small(write_wan22_i2v, {**WAN, "context": "frame"}, folds=True),
+    "wan2.2-i2v": Small(
+        write_wan22_i2v, {**WAN, "context": "frame", "timesteps": (300, 900)}, folds=True
+    ),
     "wan2.2-ti2v": Small(write_ti2v, {"blocks": (1,), "resolution": (96, 128)}),
     "wan-vae": Small(write_wan_vae, {"resolution": (96, 128)}, folds=True),
     "svd": Small(write_svd, {"blocks": (1,), "resolution": (128, 192)}),
