@@ -18,12 +18,17 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
+def _bin_of(cosine: float, margin: float, bins: int) -> np.int64:
+    chord = np.sqrt(max(2.0 * (1.0 - margin - cosine), 0.0))
+    return max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
+
+
+@_compiled
 def bins_of(cosine: Float64[np.ndarray, " N"], margin: float, bins: int) -> Int[np.ndarray, " N"]:
     """Return the histogram bin of each cosine: equal bins of the distance on the sphere."""
     found = np.empty(len(cosine), np.int64)
     for n in range(len(cosine)):
-        chord = np.sqrt(max(2.0 * (1.0 - margin - cosine[n]), 0.0))
-        found[n] = max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
+        found[n] = _bin_of(cosine[n], margin, bins)
     return found
 
 
@@ -83,8 +88,7 @@ def add_to_histograms(
             value = 0.0
             for k in range(second[1][b], second[1][b + 1]):
                 value += row[second[0][k]]
-            chord = np.sqrt(max(2.0 * (1.0 - margin - value * scales[1][b]), 0.0))
-            place[b] = max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
+            place[b] = _bin_of(value * scales[1][b], margin, bins)
         for b in range(len(second[2])):
             every[place[b]] += 1
         while other < len(second[2]) and second[2][other] < first[2][a]:
