@@ -1,8 +1,9 @@
 """A scripted expert for the small table, and its demonstrations in LIBERO's HDF5 layout.
 
 What is recorded is what the expert would do where it stands; what is done has some noise on it, so
-that the frames show how to come back to the way (Laskey et al., DART, CoRL 2017). A row's frame was
-taken before its action.
+that the frames show how to come back to the way (Laskey et al., DART, CoRL 2017): steps go astray,
+and now and then the cup slips, closing too early or letting go on the way. A row's frame was taken
+before its action.
 """
 
 import io
@@ -54,9 +55,16 @@ def _step(metres: np.ndarray, command: float) -> Float32[np.ndarray, "7"]:
 
 
 def demonstrate(
-    table: Picking, task: int, episode: int, noise: float
+    table: Picking, task: int, episode: int, noise: float, slips: float = 0.0
 ) -> tuple[list[Observation], Float32[np.ndarray, "T 7"]]:
     """Return what was seen and what the expert did until it was done.
+
+    Args:
+        table: The scene.
+        task: Number of the task.
+        episode: Number of the episode.
+        noise: Deviation of what is done from what is recorded, in steps.
+        slips: Share of the actions whose command is done the wrong way round.
 
     Raises:
         UsageError: The expert failed; it should not.
@@ -70,6 +78,8 @@ def demonstrate(
         done.append(action)
         shaken = action.copy()
         shaken[:3] += noise * rng.normal(size=3)
+        if slips and rng.random() < slips:
+            shaken[6] = -shaken[6]
         table.step(shaken)
         if table.success():
             return seen, np.stack(done)
