@@ -16,6 +16,7 @@ from jaxtyping import Float32
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.files import write_whole
+from vega3d.train.robots.config import PickingConfig
 from vega3d.train.robots.picking import CAMERAS, HALF_M, STEP_M, SUITE, Picking
 from vega3d.train.robots.simulator import Observation
 
@@ -86,31 +87,27 @@ def demonstrate(
     raise UsageError(f"the expert did not finish task {task}, episode {episode}")
 
 
-def write_demonstrations(
-    out: str | Path, demos: int, size: tuple[int, int], seed: int, noise: float
-) -> dict[str, Any]:
+def write_demonstrations(out: str | Path, demos: int, config: PickingConfig) -> dict[str, Any]:
     """Write so many demonstrations of every task, a file a task; return what was written.
 
     Args:
         out: Folder of the files.
         demos: Of each task.
-        size: Rows and columns of the cameras' images, px.
-        seed: Of the episodes; episodes of rollouts have others.
-        noise: Deviation of what is done from what is recorded, in steps.
+        config: How they are made; episodes of rollouts have another seed.
     """
-    table = Picking(size, seed)
+    table = Picking((config.height, config.width), config.seed)
     folder = Path(out) / SUITE
     folder.mkdir(parents=True, exist_ok=True)
     files, frames = [], 0
     for task, name in enumerate(table.tasks):
         path = folder / f"{name.replace(' ', '_')}_demo.hdf5"
-        frames += _write_file(path, table, task, demos, noise)
+        frames += _write_file(path, table, task, demos, config)
         files.append(str(path))
     table.close()
     return {"files": files, "demos": demos * len(files), "frames": frames}
 
 
-def _write_file(path: Path, table: Picking, task: int, demos: int, noise: float) -> int:
+def _write_file(path: Path, table: Picking, task: int, demos: int, config: PickingConfig) -> int:
     h5py = _h5py()
     total, whole = 0, io.BytesIO()
     with h5py.File(whole, "w") as file:
@@ -124,7 +121,7 @@ def _write_file(path: Path, table: Picking, task: int, demos: int, noise: float)
         data.attrs["env_name"] = SUITE
         data.attrs["macros_image_convention"] = "opengl"
         for number in range(demos):
-            seen, actions = demonstrate(table, task, number, noise)
+            seen, actions = demonstrate(table, task, number, config.noise, config.slips)
             _write_demo(data.create_group(f"demo_{number}"), seen, actions)
             total += len(actions)
         data.attrs["num_demos"], data.attrs["total"] = demos, total
