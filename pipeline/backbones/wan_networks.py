@@ -1,12 +1,13 @@
 """Wan2.1's two networks, read strictly from a diffusers layout and cut to what a tap needs.
 
-They know no settings of ours: what is computed with them, and in which order, `wan.py` says. One
-pair serves one thread: the VAE keeps its causal cache on itself while it encodes.
+They know no settings of ours: what is computed with them, and in which order, `wan.py` says. Both
+keep nothing of a call, so that threads may share them.
 Letters: B videos, T frames, t latent frames, z latent channels, L tokens, C channels.
 """
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 from jaxtyping import Float, Float32
 from torch import Tensor
 
 from vega3d.pipeline.backbones.numerics import autocast
 from vega3d.pipeline.backbones.sharing import is_sharing, once
 from vega3d.pipeline.backbones.wan_blocks import FoldedBlock, Rotary, distinct_rows
+from vega3d.pipeline.backbones.wan_clips import ClipEncoder, pieces_of
 from vega3d.pipeline.backbones.wan_frames import FrameEncoder
 from vega3d.pipeline.backbones.weights import load_strictly
 
@@ -51,6 +54,7 @@ class WanVae:
         device: str,
         *,
         alone: bool,
+        clips: bool = False,
         dtype: str = "float32",
     ) -> None:
         """Take what is needed of a model.
@@ -59,6 +63,7 @@ class WanVae:
             model: Its folder, or the model from `read_vae`, which is taken apart.
             device: Where it computes.
             alone: Rewrite it for single frames (`frame_latents`); videos then cannot be encoded.
+            clips: Rewrite it for videos (`latents`).
             dtype: Precision of `frame_latents`; videos are encoded in float32.
         """
         self.model = read_vae(model) if isinstance(model, Path) else model
@@ -66,6 +71,8 @@ class WanVae:
         if alone:
             held = torch.float32 if dtype in ("float32", "tf32") else torch.bfloat16
             self.frames = FrameEncoder(self.model, held).to(device)
+        self._clips = ClipEncoder(self.model).to(device) if clips else None
+        if alone or clips:
             self.model.encoder = self.model.quant_conv = None
         self.model.to(device)
         constants = torch.tensor([self.model.config.latents_mean, self.model.config.latents_std])
@@ -79,9 +86,18 @@ class WanVae:
     def posterior_mean(
         self, video: Float32[Tensor, "B 3 T H W"]
     ) -> Float[Tensor, "B z t h_lat w_lat"]:
-        """Return the posterior's mean; nothing is sampled."""
-        mean: Tensor = self.model.encode(video).latent_dist.mode()
-        return mean
+        """Return the posterior's mean by the class's own layers; nothing is sampled.
+
+        The same to the bit as its `encode`, whose cache of frames is a call's own here.
+        """
+        model = self.model
+        if (patch := model.config.patch_size) is not None:
+            video = patchify(video, patch)
+        past: defaultdict[int, Tensor | None] = defaultdict(lambda: None)
+        latents = [model.encoder(x, feat_cache=past, feat_idx=[0]) for x in pieces_of(video)]
+        mean, _ = model.quant_conv(torch.cat(latents, dim=2)).chunk(2, dim=1)
+        found: Tensor = mean
+        return found
 
     def frame_latents(
         self, pixels: Float32[Tensor, "B 3 H W"]
@@ -116,7 +132,7 @@ class WanVae:
         Source: diffusers, pipeline_wan_video2video.py; Wan-Video/Wan2.1, wan/modules/vae.py.
         """
         shape = (1, -1, 1, 1, 1)
-        mean = self.posterior_mean(video)
+        mean = self.posterior_mean(video) if self._clips is None else self._clips(video)
         latents: Tensor = (mean - self.mean.view(shape)) / self.std.view(shape)
         return latents
 
@@ -200,7 +216,7 @@ class WanTransformer:
         hidden: Float32[Tensor, "B L C"],
         video: Float32[Tensor, "B z T h_lat w_lat"],
         text: Float[Tensor, "1 rows C"] | None,
-        modulation: Float32[Tensor, "1 6 C"],
+        modulation: Float32[Tensor, "m 6 C"],
         blocks: Set[int],
     ) -> Iterator[tuple[int, Float32[Tensor, "B L C"]]]:
         """Yield the output of each of the named blocks.
@@ -209,11 +225,11 @@ class WanTransformer:
             hidden: From `embed`.
             video: Gives the positions' shape.
             text: From `project_text`; None where the prompt is folded in.
-            modulation: From `modulation`.
+            modulation: From `modulation`, one for all videos or one for each.
             blocks: Whose outputs are wanted.
         """
         rotary = self._rotary(video)
-        hidden = any_batch(hidden)
+        hidden, modulation = any_batch(hidden), any_batch(modulation)
         for index, block in enumerate(self.model.blocks):
             if text is None:
                 hidden = block(hidden, modulation, rotary)
