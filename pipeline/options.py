@@ -113,13 +113,14 @@ class _Command(TyperCommand):
     idle: set[str] | None = None
     """Of one of several stores: keys of a file that go with the encoders of the others."""
 
-    @property  # type: ignore[override]  # an attribute there
+    @property
     def params(self) -> list[Any]:
         """Its options, worked out when they are first asked for: a program has many commands."""
         if isinstance(later := getattr(self.callback, "__wrapped__", None), _Later):
             made = _typed(later.taker)
             self.callback, self._params = made.callback, made.params
-        return self._params
+        found: list[Any] = self._params
+        return found
 
     @params.setter
     def params(self, params: list[Any]) -> None:

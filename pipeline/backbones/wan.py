@@ -236,8 +236,7 @@ class WanEncoder:
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
         dtype, device = config.dtype, numerics.device
-        alone, clips = config.encodes_alone, config.context == "clip"
-        self._vae = WanVae(models[1], device, alone=alone, clips=clips, dtype=dtype)
+        self._vae = WanVae(models[1], device, alone=config.encodes_alone, dtype=dtype)
         self._dit = WanTransformer(models[0], max(facts.blocks), dtype, device)
         check_prompt(text_rows, int(facts.configs["transformer"]["text_dim"]))
         with torch.inference_mode():

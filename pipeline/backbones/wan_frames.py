@@ -43,12 +43,11 @@ class FrameEncoder(nn.Module):
         self.layers = nn.Sequential(
             *(_layer(block) for block in encoder.down_blocks),
             _Residual(middle.resnets[0]),
-            Attention(middle.attentions[0]),
+            _Attention(middle.attentions[0]),
             _Residual(middle.resnets[1]),
         )
-        self.norm = ChannelNorm(encoder.norm_out)
-        weight, bias = mean_half(encoder.conv_out, vae.quant_conv, vae.config.z_dim)
-        self.last = _conv(weight[:, :, -1], bias, stride=1, padding=weight.shape[-1] // 2)
+        self.norm = _Norm(encoder.norm_out)
+        self.last = _mean_half(encoder.conv_out, vae.quant_conv, vae.config.z_dim)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(dtype)
@@ -63,16 +62,14 @@ class FrameEncoder(nn.Module):
         return latents
 
 
-class ChannelNorm(nn.Module):
+class _Norm(nn.Module):
     """RMS norm over channels of a map in channels-last memory."""
 
     def __init__(self, norm: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
-        """Take the weights of a WanRMS_norm."""
         super().__init__()
         self.weight = nn.Parameter(norm.gamma.detach().reshape(-1).clone())
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B C h w"]:
-        """Return the normed map."""
         # The VAE divides by the norm, at least 1e-12; 1e-24 under the root does the same.
         last = nn.functional.rms_norm(x.permute(0, 2, 3, 1), (x.shape[1],), self.weight, 1e-24)
         return last.permute(0, 3, 1, 2)
@@ -81,8 +78,8 @@ class ChannelNorm(nn.Module):
 class _Residual(nn.Module):
     def __init__(self, block: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
         super().__init__()
-        self.norm1, self.conv1 = ChannelNorm(block.norm1), _flat(block.conv1)
-        self.norm2, self.conv2 = ChannelNorm(block.norm2), _flat(block.conv2)
+        self.norm1, self.conv1 = _Norm(block.norm1), _flat(block.conv1)
+        self.norm2, self.conv2 = _Norm(block.norm2), _flat(block.conv2)
         plain = isinstance(block.conv_shortcut, nn.Identity)
         self.shortcut = nn.Identity() if plain else _flat(block.conv_shortcut)
 
@@ -95,33 +92,29 @@ class _Residual(nn.Module):
         return found
 
 
-class Half(nn.Module):
+class _Half(nn.Module):
     """Halving of the side: a strided convolution over a map padded at the right and the bottom."""
 
     def __init__(self, block: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
-        """Take the weights of a WanResample."""
         super().__init__()
         conv = block.resample[1]
         self.conv = _conv(conv.weight, conv.bias, stride=2, padding=0)
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B C h/2 w/2"]:
-        """Return the map of half the side."""
         padded = nn.functional.pad(x.to(self.conv.weight.dtype), (0, 1, 0, 1))
         found: Tensor = self.conv(padded).float()
         return found
 
 
-class Attention(nn.Module):
+class _Attention(nn.Module):
     """Self-attention of one head over a map."""
 
     def __init__(self, block: Any) -> None:  # noqa: ANN401 - diffusers is untyped here
-        """Take the weights of a WanAttentionBlock."""
         super().__init__()
-        self.norm = ChannelNorm(block.norm)
+        self.norm = _Norm(block.norm)
         self.to_qkv, self.proj = _linear(block.to_qkv), _linear(block.proj)
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B C h w"]:
-        """Return the map with what it attended to added."""
         rows = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)  # B 1 (h w) C
         query, key, value = self.to_qkv(rows.to(self.proj.weight.dtype)).chunk(3, dim=-1)
         back = self.proj(_attend(query, key, value)).squeeze(1).unflatten(1, x.shape[2:])
@@ -139,13 +132,13 @@ def _attend(
     return found.unsqueeze(1)
 
 
-def _activated(norm: "ChannelNorm", x: Float32[Tensor, "B C h w"], conv: nn.Conv2d) -> Tensor:
+def _activated(norm: "_Norm", x: Float32[Tensor, "B C h w"], conv: nn.Conv2d) -> Tensor:
     """Return the normed and activated map in the type of the convolution that reads it."""
     return nn.functional.silu(norm(x)).to(conv.weight.dtype)
 
 
 def _layer(block: Any) -> nn.Module:  # noqa: ANN401 - diffusers is untyped here
-    kinds = {"WanResidualBlock": _Residual, "WanResample": Half, "WanAttentionBlock": Attention}
+    kinds = {"WanResidualBlock": _Residual, "WanResample": _Half, "WanAttentionBlock": _Attention}
     name = type(block).__name__
     if name not in kinds:
         raise CheckpointError(f"the VAE has a {name}, which Wan2.1's has not")
@@ -158,19 +151,15 @@ def _flat(conv: Any) -> nn.Conv2d:  # noqa: ANN401 - diffusers is untyped here
     return _conv(weight, conv.bias, stride=1, padding=weight.shape[-1] // 2)
 
 
-def mean_half(
-    conv: Any,  # noqa: ANN401 - diffusers is untyped here
-    quant: Any,  # noqa: ANN401 - diffusers is untyped here
-    z_dim: int,
-) -> tuple[Float32[Tensor, "z C 3 3 3"], Float32[Tensor, " z"]]:
+def _mean_half(conv: Any, quant: Any, z_dim: int) -> nn.Conv2d:  # noqa: ANN401 - diffusers is untyped here
     """Fold the 1x1x1 convolution after the encoder into its last one, for the mean alone.
 
     The product of the weights is rounded once, from float64.
     """
     mix = quant.weight.detach()[:z_dim, :, 0, 0, 0].double()
-    weight = torch.einsum("zo,oithw->zithw", mix, conv.weight.detach().double())
+    weight = torch.einsum("zo,oihw->zihw", mix, conv.weight.detach()[:, :, -1].double())
     bias = mix @ conv.bias.detach().double() + quant.bias.detach()[:z_dim].double()
-    return weight.float(), bias.float()
+    return _conv(weight.float(), bias.float(), stride=1, padding=conv.weight.shape[-1] // 2)
 
 
 def _conv(weight: Tensor, bias: Tensor, *, stride: int, padding: int) -> nn.Conv2d:

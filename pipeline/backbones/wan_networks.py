@@ -23,7 +23,6 @@ from torch import Tensor
 from vega3d.pipeline.backbones.numerics import autocast
 from vega3d.pipeline.backbones.sharing import is_sharing, once
 from vega3d.pipeline.backbones.wan_blocks import FoldedBlock, Rotary, distinct_rows
-from vega3d.pipeline.backbones.wan_clips import ClipEncoder, pieces_of
 from vega3d.pipeline.backbones.wan_frames import FrameEncoder
 from vega3d.pipeline.backbones.weights import load_strictly
 
@@ -54,7 +53,6 @@ class WanVae:
         device: str,
         *,
         alone: bool,
-        clips: bool = False,
         dtype: str = "float32",
     ) -> None:
         """Take what is needed of a model.
@@ -63,7 +61,6 @@ class WanVae:
             model: Its folder, or the model from `read_vae`, which is taken apart.
             device: Where it computes.
             alone: Rewrite it for single frames (`frame_latents`); videos then cannot be encoded.
-            clips: Rewrite it for videos (`latents`).
             dtype: Precision of `frame_latents`; videos are encoded in float32.
         """
         self.model = read_vae(model) if isinstance(model, Path) else model
@@ -71,8 +68,6 @@ class WanVae:
         if alone:
             held = torch.float32 if dtype in ("float32", "tf32") else torch.bfloat16
             self.frames = FrameEncoder(self.model, held).to(device)
-        self._clips = ClipEncoder(self.model).to(device) if clips else None
-        if alone or clips:
             self.model.encoder = self.model.quant_conv = None
         self.model.to(device)
         constants = torch.tensor([self.model.config.latents_mean, self.model.config.latents_std])
@@ -88,13 +83,13 @@ class WanVae:
     ) -> Float[Tensor, "B z t h_lat w_lat"]:
         """Return the posterior's mean by the class's own layers; nothing is sampled.
 
-        The same to the bit as its `encode`, whose cache of frames is a call's own here.
+        The same to the bit as its `encode`, but the cache of frames is this call's own.
         """
         model = self.model
         if (patch := model.config.patch_size) is not None:
             video = patchify(video, patch)
         past: defaultdict[int, Tensor | None] = defaultdict(lambda: None)
-        latents = [model.encoder(x, feat_cache=past, feat_idx=[0]) for x in pieces_of(video)]
+        latents = [model.encoder(x, feat_cache=past, feat_idx=[0]) for x in _pieces(video)]
         mean, _ = model.quant_conv(torch.cat(latents, dim=2)).chunk(2, dim=1)
         found: Tensor = mean
         return found
@@ -132,7 +127,7 @@ class WanVae:
         Source: diffusers, pipeline_wan_video2video.py; Wan-Video/Wan2.1, wan/modules/vae.py.
         """
         shape = (1, -1, 1, 1, 1)
-        mean = self.posterior_mean(video) if self._clips is None else self._clips(video)
+        mean = self.posterior_mean(video)
         latents: Tensor = (mean - self.mean.view(shape)) / self.std.view(shape)
         return latents
 
@@ -243,6 +238,13 @@ class WanTransformer:
         if (shape := video.shape[2:]) not in self._tables:
             self._tables[shape] = self.model.rope(video)
         return self._tables[shape]
+
+
+def _pieces(video: Float32[Tensor, "B c T H W"]) -> Iterator[Float32[Tensor, "B c F H W"]]:
+    """Yield the first frame, then four at a time: each piece makes one latent frame."""
+    yield video[:, :, :1]
+    for start in range(1, video.shape[2], 4):
+        yield video[:, :, start : start + 4]
 
 
 def any_batch(batch: Tensor) -> Tensor:
