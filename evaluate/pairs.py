@@ -83,9 +83,13 @@ def matched_and_random(tokens: Tokens, cells: Cells) -> PairSums:
         return PairSums()
     bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
     of_views = np.zeros((tokens.num_views, tokens.values.shape[1]))
+    values, cell = fused.readable(tokens.values), np.full(len(tokens.view), -1)
+    cell[cells.order] = np.repeat(np.arange(len(cells.view)), np.diff(cells.starts))
+    inverse = fused.view_sums(values, tokens.places, cell, cells.starts, cells.view, of_views)
     matched = fused.voxel_sums(
-        fused.readable(tokens.values),
+        values,
         tokens.places[cells.order],
+        inverse[cells.order],
         cells.starts,
         cells.view,
         bounds,
