@@ -278,28 +278,36 @@ def voxel_sums(
 
 @_summing
 def apart_sum(
-    values: np.ndarray, tokens: Int[np.ndarray, " N"], places: Int[np.ndarray, " places"]
+    values: np.ndarray,
+    tokens: Int[np.ndarray, " N"],
+    places: Int[np.ndarray, " places"],
+    groups: Int[np.ndarray, " groups"],
 ) -> float:
-    """Return the sum of cosines over pairs of tokens of two places, of a few tokens.
+    """Return the sum of cosines over pairs of tokens of one group and two places.
 
     Args:
         values: From `readable`.
-        tokens: Rows of it, sorted by place.
+        tokens: Rows of it, sorted by group and place.
         places: Where each place begins; the end is the last.
+        groups: Where each group begins among the places; the end is the last.
     """
     channels = values.shape[1]
-    every, place = np.zeros(channels), np.empty(channels)
-    within = 0.0
-    for k in range(len(places) - 1):
-        place[:] = 0.0
-        for n in range(places[k], places[k + 1]):
-            inverse = _inverse_norm(values, tokens[n])
+    every, place = np.empty(channels), np.empty(channels)
+    total = 0.0
+    for group in range(len(groups) - 1):
+        if groups[group + 1] - groups[group] < 2:
+            continue
+        every[:] = 0.0
+        within = 0.0
+        for k in range(groups[group], groups[group + 1]):
+            place[:] = 0.0
+            for n in range(places[k], places[k + 1]):
+                _add_one(values[tokens[n]], _inverse_norm(values, tokens[n]), place)
             for c in range(channels):
-                place[c] += _wide(values[tokens[n], c]) * inverse
+                within += place[c] * place[c]
+                every[c] += place[c]
+        square = 0.0
         for c in range(channels):
-            within += place[c] * place[c]
-            every[c] += place[c]
-    square = 0.0
-    for c in range(channels):
-        square += every[c] * every[c]
-    return (square - within) / 2.0
+            square += every[c] * every[c]
+        total += (square - within) / 2.0
+    return total
