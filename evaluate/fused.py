@@ -150,6 +150,14 @@ def norms_of_sums(
 
 
 @_summing
+def _square(total: Float64[np.ndarray, " C"]) -> float:
+    square = 0.0
+    for c in range(len(total)):
+        square += total[c] * total[c]
+    return square
+
+
+@_summing
 def _add_one(row: np.ndarray, scale: float, total: Float64[np.ndarray, " C"]) -> None:
     for c in range(len(total)):
         total[c] += _wide(row[c]) * scale
@@ -256,10 +264,7 @@ def voxel_sums(
             cell[:] = 0.0
             for n in range(first, last):
                 _add_one(values[tokens[n]], inverse[n], cell)
-            square = 0.0
-            for c in range(channels):
-                square += cell[c] * cell[c]
-            norm = np.sqrt(square)
+            norm = np.sqrt(_square(cell))
             if norm > tiny:
                 directed += 1
                 views = of_views[view[m]]
@@ -269,10 +274,7 @@ def voxel_sums(
                     views[c] += value
         if waiting >= 0:
             _add_one(values[tokens[waiting]], inverse[waiting], total)
-        square = 0.0
-        for c in range(channels):
-            square += total[c] * total[c]
-        found[k] = (square - directed) / 2.0
+        found[k] = (_square(total) - directed) / 2.0
     return found
 
 
@@ -306,8 +308,5 @@ def apart_sum(
             for c in range(channels):
                 within += place[c] * place[c]
                 every[c] += place[c]
-        square = 0.0
-        for c in range(channels):
-            square += every[c] * every[c]
-        total += (square - within) / 2.0
+        total += (_square(every) - within) / 2.0
     return total
