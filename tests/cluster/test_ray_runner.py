@@ -1,6 +1,7 @@
 """Ray against the inline runner: the same bytes, whatever dies, hangs or fails on the way."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_the_real_backbone_stores_the_same_bytes_on_ray(tmp_path: Path, tiny_wan
         backbone=WanConfig(model=str(tiny_wan), resolution=(96, 128), timesteps=(300, 100)),
         scenes_per_shard=1,
     )
-    runners = {"inline": run_inline, "ray": partial(run_ray, config=config())}
+    # One worker: each loads torch and the model's classes, eight seconds of a core.
+    runners = {"inline": run_inline, "ray": partial(run_ray, config=config(workers=1))}
     digests = {
         name: extract(
             source, str(tmp_path / name), wanted, numerics=Numerics(threads=2), run=runner
@@ -74,6 +76,20 @@ def test_the_real_backbone_stores_the_same_bytes_on_ray(tmp_path: Path, tiny_wan
         for name, runner in runners.items()
     }
     assert digests["ray"] == digests["inline"]
+
+
+def test_a_job_that_meets_another_goes_on_elsewhere(
+    tmp_path: Path, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both begin with the first unit; in the same order they would do each unit twice."""
+    plan, worker = make_worker(str(tmp_path / "s"), SCENES)
+    list(run_inline(worker, plan.units[:1]))  # by the other job, meanwhile
+    monkeypatch.setattr(random, "randrange", lambda end: end - 1)
+    done = [result.unit for result in run_ray(worker, plan.units, config(workers=1))]
+    assert sorted(done) == [0, 1, 2, 3, 4]
+    assert 2 in done[-2:], done  # 0 and 1 were in flight; two are at a time
+    merge_commits(worker.store)
+    assert open_store(str(tmp_path / "s")).digest() == digest
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, digest: str) -> None:
