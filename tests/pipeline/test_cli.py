@@ -22,6 +22,8 @@ from vega3d.pipeline.errors import CheckpointError
 
 ROOMS = "rooms:2?views=3&height=96&width=128"
 SMALL = ("--resolution", "128x96", "--threads", "1")
+RGB = ("--backbone", "rgb", "--device", "cpu", *SMALL)
+"""An encoder that takes no time, where what is looked at is not the encoder."""
 
 
 def command(*args: object, code: int = 0) -> tuple[dict, str]:
@@ -272,9 +274,7 @@ def test_another_config_for_a_store_ends_with_2(rooms: tuple[Path, dict], tiny_w
 
 
 @pytest.mark.slow
-def test_bad_scenes_are_listed_and_the_others_stored(
-    data: Path, tiny_wan: Path, tmp_path: Path
-) -> None:
+def test_bad_scenes_are_listed_and_the_others_stored(data: Path, tmp_path: Path) -> None:
     """Truncated JPEG, NaN and singular poses, missing intrinsics, odd names, an empty scene."""
     source = data / "chair_lidar"
     scenes = tmp_path / "scenes"
@@ -301,9 +301,7 @@ def test_bad_scenes_are_listed_and_the_others_stored(
     capture("empty", views=0)
     depth = capture("odd depth", 1) / "depth" / "0.png"
     Image.fromarray(np.full((48, 64), 1000, np.uint16)).save(depth)
-    summary, told = command(
-        "run", scenes, "--out", tmp_path / "s", "--model", tiny_wan, *SMALL, code=3
-    )
+    summary, told = command("run", scenes, "--out", tmp_path / "s", *RGB, code=3)
     assert set(open_store(str(tmp_path / "s")).scene_ids) == {
         "good", "floor 2/k\u00fcche", "lost pose", "one of three",
     }  # fmt: skip
@@ -324,53 +322,37 @@ def test_bad_scenes_are_listed_and_the_others_stored(
         assert str(tmp_path) not in record.read_text()
     mended = source / "color" / "1.jpg"
     shutil.copyfile(mended, truncated)
-    again, _ = command(
-        "run",
-        scenes,
-        "--out",
-        tmp_path / "s",
-        "--model",
-        tiny_wan,
-        *SMALL,
-        "--retry-failed",
-        code=3,
-    )
+    retry = ("run", scenes, "--out", tmp_path / "s", *RGB, "--retry-failed")
+    again, _ = command(*retry, code=3)
     assert "truncated" not in again["failures"]
     assert again["units_this_run"] == 5
 
 
-SIGNALS = pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-
-
 @pytest.mark.slow
-@SIGNALS
+@pytest.mark.parametrize("runner", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_runs_end_cleanly_and_go_on(
-    tiny_wan: Path, tmp_path: Path, sent: signal.Signals, code: int
-) -> None:
-    args = ["run", "rooms:12?views=3&height=96&width=128", "--out", tmp_path / "s"]
-    args += ["--model", tiny_wan, *SMALL]
-    with started_program("vega3d-extract", *args) as running:
-        send_when_committed(running.process.pid, sent, tmp_path / "s")
-        done = running.ended(60)
-    check_interrupted(done.returncode == code, done.stderr, tmp_path / "s", 12)
-    assert command(*args)[0]["committed"] == 12
-
-
-@pytest.mark.slow
-@pytest.mark.ray
-@SIGNALS
-def test_interrupted_runs_on_ray_end_cleanly_and_go_on(
-    tmp_path: Path, sent: signal.Signals, code: int
+    tmp_path: Path, sent: signal.Signals, code: int, runner: str
 ) -> None:
     """With an encoder that loads in no time; many units, for each takes none either."""
-    args = ["run", "rooms:60?views=2&height=48&width=64", "--out", tmp_path / "s", "--backbone"]
-    args += ["rgb", "--device", "cpu", "--resolution", "64x48", "--threads", "1"]
-    script = Path(sys.executable).with_name("vega3d-extract")
-    ray = [*args, "--runner", "ray", "--workers", "1"]
-    process = subprocess.Popen([script, *map(str, ray)], stderr=subprocess.PIPE, text=True)
-    send_when_committed(process.pid, sent, tmp_path / "s")
-    _, told = process.communicate(timeout=60)
-    check_interrupted(process.returncode == code, told, tmp_path / "s", 60)
+    args = ["run", "rooms:60?views=2&height=48&width=64", "--out", tmp_path / "s", *RGB]
+    if runner == "ray":
+        script = Path(sys.executable).with_name("vega3d-extract")
+        words = [script, *map(str, args), "--runner", "ray", "--workers", "1"]
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+        send_when_committed(process.pid, sent, tmp_path / "s")
+        _, told = process.communicate(timeout=60)
+        ended = process.returncode
+    else:
+        with started_program("vega3d-extract", *args) as running:
+            send_when_committed(running.process.pid, sent, tmp_path / "s")
+            done = running.ended(60)
+        ended, told = done.returncode, done.stderr
+    assert ended == code, told
+    assert "run the same command again to go on" in told
+    assert "Traceback" not in told
+    assert not list((tmp_path / "s").rglob("*.partial"))
+    assert 1 <= len(list((tmp_path / "s" / "unit" / "commits").iterdir())) < 60
     assert command(*args)[0]["committed"] == 60
 
 
@@ -380,14 +362,6 @@ def send_when_committed(pid: int | None, sent: signal.Signals, out: Path) -> Non
     while not (commits.is_dir() and any(commits.iterdir())) and time.monotonic() < until:
         time.sleep(0.01)
     os.kill(pid, sent)
-
-
-def check_interrupted(ended_so: bool, told: str, out: Path, units: int) -> None:
-    assert ended_so, told
-    assert "run the same command again to go on" in told
-    assert "Traceback" not in told
-    assert not list(out.rglob("*.partial"))
-    assert 1 <= len(list((out / "unit" / "commits").iterdir())) < units
 
 
 @pytest.mark.slow
@@ -413,9 +387,9 @@ def test_interrupted_before_there_is_a_store(
 
 
 @pytest.mark.slow
-def test_tars_may_move(tiny_wan: Path, tmp_path: Path) -> None:
+def test_tars_may_move(tmp_path: Path) -> None:
     command("pack", ROOMS, "--out", tmp_path / "tars")
-    args = ("--out", tmp_path / "s", "--model", tiny_wan, *SMALL)
+    args = ("--out", tmp_path / "s", *RGB)
     first, _ = command("run", tmp_path / "tars", *args)
     (tmp_path / "tars").rename(tmp_path / "moved")
     again, _ = command("run", tmp_path / "moved", *args)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import run_program
 from synthetic_unit import make_worker
 
 from vega3d.pipeline import figures, runlog
@@ -175,12 +176,10 @@ def test_the_live_table_ends_when_the_store_is_complete(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_logs_as_json_name_unit_and_scene(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TEXT, "--log-format", "json", "run",
-         "rooms:1?views=2&height=48&width=64", "--out", str(tmp_path / "s"), "--backbone", "rgb",
-         "--device", "cpu", "--threads", "1", "--resolution", "64x48", "--views", "1",
-         "--sampling", "uniform"],
-        capture_output=True, text=True, check=False,
+    done = run_program(
+        "vega3d-extract", "--log-format", "json", "run", "rooms:1?views=2&height=48&width=64",
+        "--out", tmp_path / "s", "--backbone", "rgb", "--device", "cpu", "--threads", "1",
+        "--resolution", "64x48", "--views", "1", "--sampling", "uniform",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stderr.splitlines()]
