@@ -6,29 +6,24 @@ belongs; whatever is summed fits in the cache. Letters as in cells.py, and R row
 are some: `rows` says which.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float, Float64, Int
 from numba.core import types
 from numba.extending import overload
 
+from vega3d.pipeline.compiled import compiled_with
 from vega3d.pipeline.store.one_pass import float_of_half
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+_summing = compiled_with("reassoc", "contract", "nsz")
+"""Sums over channels in any order."""
 
 
 def readable(values: Float[np.ndarray, "R C"]) -> np.ndarray:
     """Return an array as the functions below take it: half precision by its bits."""
     native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     return native.view(np.uint16) if native.dtype == np.float16 else native
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, **_OPTIONS)(function)
-    return made
 
 
 def _wide(value: Any) -> Any:  # noqa: ANN401 - compiled for each type
@@ -43,7 +38,7 @@ def _(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba co
     return lambda value: np.float64(value)
 
 
-@_compiled
+@_summing
 def _inverse_norm(values: np.ndarray, row: int) -> float:
     square = 0.0
     for c in range(values.shape[1]):
@@ -51,7 +46,7 @@ def _inverse_norm(values: np.ndarray, row: int) -> float:
     return 1.0 / np.sqrt(square) if square > 0.0 else 0.0
 
 
-@_compiled
+@_summing
 def unit_rows(
     values: np.ndarray, rows: Int[np.ndarray, " N"], limit: float, out: Float[np.ndarray, "N C"]
 ) -> int:
@@ -76,7 +71,7 @@ def unit_rows(
     return bad
 
 
-@_compiled
+@_summing
 def tops_of_halves(bits: np.ndarray, rows: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     """Return the largest bits of each token without their sign.
 
@@ -92,7 +87,7 @@ def tops_of_halves(bits: np.ndarray, rows: Int[np.ndarray, " N"]) -> Int[np.ndar
     return tops
 
 
-@_compiled
+@_summing
 def treated_rows(
     unit: Float[np.ndarray, "N C"],
     shift: Float64[np.ndarray, " C"],
@@ -112,7 +107,7 @@ def treated_rows(
             out[n, c] = (unit[n, c] - shift[c]) * scale[c] * inverse
 
 
-@_compiled
+@_summing
 def sums_of_channels(
     unit: Float[np.ndarray, "N C"],
     total: Float64[np.ndarray, " C"],
@@ -126,7 +121,7 @@ def sums_of_channels(
             squares[c] += value * value
 
 
-@_compiled
+@_summing
 def norms_of_sums(
     unit: Float[np.ndarray, "N C"],
     tokens: Int[np.ndarray, " N"],
@@ -154,7 +149,7 @@ def norms_of_sums(
     return norms
 
 
-@_compiled
+@_summing
 def voxel_sums(
     values: np.ndarray,
     tokens: Int[np.ndarray, " N"],
@@ -217,7 +212,7 @@ def voxel_sums(
     return found
 
 
-@_compiled
+@_summing
 def apart_sum(
     values: np.ndarray, tokens: Int[np.ndarray, " N"], places: Int[np.ndarray, " places"]
 ) -> float:
