@@ -57,7 +57,7 @@ def compare_encoders(
         Where the page is, and each encoder's best score above chance.
 
     Raises:
-        UsageError: Nothing can be read or compared; the message says why.
+        UsageError: A place cannot be read, or none be compared; the message says why.
     """
     config, numerics = config or EncodersConfig(), numerics or Numerics()
     begun = time.monotonic()
@@ -69,14 +69,20 @@ def compare_encoders(
         for one in skipped(source):
             tell(f"not read: {one.place} {one.reason}")
     chosen = choose(config, folder / _MODELS, numerics.device)
-    found = []
+    found, refused = [], {}
     for name, place in places.items():
         tell(f"{name}: {len(chosen)} encoders on {place}")
         urls, failed = _extract(sources[name], folder / name / "stores", chosen, config, numerics)
-        found.append(_compare(name, place, folder, urls, failed, scoring, probing))
-    plain = plain_values(found, chosen)
+        try:
+            found.append(_compare(name, place, folder, urls, failed, scoring, probing))
+        except UsageError as error:
+            refused[name] = str(error)
+            tell(f"{name}: {error}")
+    if not found:
+        raise UsageError("; ".join(refused.values()))
+    plain = plain_values(found, chosen, refused)
     write_whole(folder / "encoders.json", (json.dumps(safe_values(plain), indent=1)).encode())
-    page = write_page(folder, found, chosen)
+    page = write_page(folder, found, chosen, refused)
     for line in as_text(found, chosen):
         tell(line)
     return {
@@ -87,7 +93,8 @@ def compare_encoders(
             one.name: {row.source.label: row.mean("above_chance") for row in one.summary.best_rows}
             for one in found
         },
-        "failed": {one.name: dict(one.failed) for one in found if one.failed},
+        "failed": {one.name: dict(one.failed) for one in found if one.failed}
+        | {name: {"all encoders": why} for name, why in refused.items()},
     }
 
 
