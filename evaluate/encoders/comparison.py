@@ -80,14 +80,7 @@ def compare_encoders(
             tell(f"{name}: {error}")
     if not found:
         raise UsageError("; ".join(refused.values()))
-    plain = plain_values(found, chosen, refused)
-    write_whole(folder / "encoders.json", (json.dumps(safe_values(plain), indent=1)).encode())
-    page = write_page(folder, found, chosen, refused)
-    for line in as_text(found, chosen):
-        tell(line)
-    return {
-        "page": str(page),
-        "json": str(folder / "encoders.json"),
+    return _written(folder, found, chosen, refused) | {
         "wall_s": round(time.monotonic() - begun, 1),
         "above_chance": {
             one.name: {row.source.label: row.mean("above_chance") for row in one.summary.best_rows}
@@ -96,6 +89,19 @@ def compare_encoders(
         "failed": {one.name: dict(one.failed) for one in found if one.failed}
         | {name: {"all encoders": why} for name, why in refused.items()},
     }
+
+
+def _written(
+    folder: Path, found: Sequence[Compared], chosen: Sequence[Chosen], refused: Mapping[str, str]
+) -> dict[str, object]:
+    """Write the page and the same as JSON, tell both tables, and return where they are."""
+    plain = folder / "encoders.json"
+    values = safe_values(plain_values(found, chosen, refused))
+    write_whole(plain, json.dumps(values, indent=1).encode())
+    page = write_page(folder, found, chosen, refused)
+    for line in as_text(found, chosen):
+        tell(line)
+    return {"page": str(page), "json": str(plain)}
 
 
 def _named(scenes: Sequence[str]) -> dict[str, str]:
