@@ -65,7 +65,7 @@ ITS_OWN = {"scenes", "out", "dry_run"}
 def commands() -> list[tuple[str, ConfigTaker, Any]]:
     """Return the name, the function and typer's command of each."""
     return [
-        (name, command.callback.__wrapped__, command)
+        (name, command.taker, command)
         for program, app in PROGRAMS.items()
         for name, command in within(program, get_command(app))
     ]

@@ -118,6 +118,7 @@ MAY_IMPORT = {
 SHARED = {
     f"vega3d.pipeline.{name}"
     for name in (
+        "compiled",
         "errors",
         "files",
         "lazy",
@@ -273,6 +274,7 @@ HEAVY = [
     "av",
     "matplotlib",
     "numba",
+    "pydantic",  # typer's way to convert, which takes a third of `--help`'s time
 ]
 
 

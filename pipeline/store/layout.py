@@ -159,6 +159,11 @@ class Layout:
         )
 
     @cached_property
+    def named_unit_arrays(self) -> dict[str, ArraySpec]:
+        """The same by name."""
+        return {spec.name: spec for spec in self.unit_arrays}
+
+    @cached_property
     def merged_arrays(self) -> tuple[ArraySpec, ...]:
         """The small arrays that are merged from the commit records when a run ends."""
         return (
