@@ -329,8 +329,13 @@ def test_bad_scenes_are_listed_and_the_others_stored(data: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runner", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code", "runner"),
+    [
+        (signal.SIGINT, 130, "inline"),
+        pytest.param(signal.SIGTERM, 143, "ray", marks=pytest.mark.ray),
+    ],
+)
 def test_interrupted_runs_end_cleanly_and_go_on(
     tmp_path: Path, sent: signal.Signals, code: int, runner: str
 ) -> None:
