@@ -10,8 +10,8 @@ import os
 import socket
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
@@ -45,15 +45,53 @@ class Done:
     stderr: str
 
 
+@dataclass(frozen=True)
+class Running:
+    """A program that may still run."""
+
+    process: ForkServerProcess
+    told: Sequence[Path]
+    """Where its stdout and stderr go."""
+
+    def ended(self, timeout_s: float = 300) -> Done:
+        """Wait for its end; one that takes longer is killed."""
+        self.process.join(timeout_s)
+        self.process.kill()  # where it still runs
+        self.process.join()
+        assert self.process.exitcode is not None
+        return Done(self.process.exitcode, *(path.read_text() for path in self.told))
+
+
+@contextmanager
+def started_program(
+    program: str, *args: object, place: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Start a program; not with Ray, which does not start in a forked process."""
+    with tempfile.TemporaryDirectory() as folder:
+        told = [Path(folder) / name for name in ("stdout", "stderr")]
+        words = [program, *map(str, args)]
+        process = start(_become, words, Path.cwd(), told, place=place)
+        try:
+            yield Running(process, told)
+        finally:
+            process.kill()
+            process.join()
+
+
 def run_program(program: str, *args: object, timeout_s: float = 300) -> Done:
-    """Run a program to its end; not with Ray, which does not start in a forked process."""
-    (done,) = _run([program, *map(str, args)], [{}], timeout_s)
-    return done
+    """Run a program to its end."""
+    with started_program(program, *args) as running:
+        return running.ended(timeout_s)
 
 
-def run_together(program: str, *args: object, count: int, timeout_s: float = 300) -> list[Done]:
+def run_together(program: str, *args: object, count: int) -> list[Done]:
     """Run a program in processes that know of each other, as torchrun tells it them."""
-    return _run([program, *map(str, args)], places(count), timeout_s)
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(started_program(program, *args, place=place))
+            for place in places(count)
+        ]
+        return [one.ended() for one in running]
 
 
 def places(count: int) -> list[dict[str, str]]:
@@ -66,31 +104,13 @@ def places(count: int) -> list[dict[str, str]]:
 
 
 def start(
-    function: Callable[..., None], *args: object, place: dict[str, str] | None = None
+    function: Callable[..., None], *args: object, place: Mapping[str, str] | None = None
 ) -> ForkServerProcess:
     """Begin a function of a module in tests/support, in a process of its own."""
     environment = {**os.environ, **(place or {})}
     process = _context().Process(target=_call, args=(function, args, environment))
     process.start()
     return process
-
-
-def _run(words: list[str], environments: list[dict[str, str]], timeout_s: float) -> list[Done]:
-    with tempfile.TemporaryDirectory() as folder:
-        started, end = [], time.monotonic() + timeout_s
-        for rank, more in enumerate(environments):
-            told = [Path(folder) / f"{name}{rank}" for name in ("stdout", "stderr")]
-            process = start(_become, words, Path.cwd(), told, place=more)
-            started.append((process, told))
-        return [_ended(process, told, end - time.monotonic()) for process, told in started]
-
-
-def _ended(process: ForkServerProcess, told: list[Path], timeout_s: float) -> Done:
-    process.join(max(0, timeout_s))
-    process.kill()  # where it still runs
-    process.join()
-    assert process.exitcode is not None
-    return Done(process.exitcode, *(path.read_text() for path in told))
 
 
 def _context() -> ForkServerContext:
@@ -100,7 +120,7 @@ def _context() -> ForkServerContext:
 
 
 def _call(
-    function: Callable[..., None], args: tuple[object, ...], environment: dict[str, str]
+    function: Callable[..., None], args: tuple[object, ...], environment: Mapping[str, str]
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
