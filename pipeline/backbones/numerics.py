@@ -9,7 +9,6 @@ import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import metadata
 from typing import Any, Literal
 
 from vega3d.pipeline.errors import UsageError
@@ -125,6 +124,8 @@ def gpu_kernels(dtype: str, device: str) -> Iterator[None]:
 
 def environment(device: str) -> dict[str, Any]:
     """Return versions, instruction set and GPU: the rest of the numerics fingerprint."""
+    from importlib.metadata import metadata  # a part of `--help`'s time
+
     import torch
 
     found: dict[str, Any] = {name: str(metadata(name)["Version"]) for name in _PACKAGES}
