@@ -65,30 +65,14 @@ def evaluate_run(
     run = RunConfig() if run is None else run
     record = read_record(Path(run_dir))
     config = recorded_config(record)
-    if (prior is None) != (semantic is None):
-        raise UsageError("other stores come in pairs: give both --prior and --semantic")
-    told = {"labels": labels, "questions": questions, "actions": actions}
-    if prior is None and (alone := [name for name, each in told.items() if each is not None]):
-        raise UsageError(f"--{alone[0]} goes with other stores: give --prior and --semantic too")
-    if prior is None or semantic is None:
-        pairing, samples = _own_views(record, config)
-        what = record["split"]["note"]
-    else:
-        stores = OtherStores(
-            prior=_several(prior),
-            semantic=_several(semantic),
-            labels=_several(labels),
-            questions=_several(questions),
-            actions=_several(actions),
-        )
-        pairing = _other_stores(record, run, stores)
-        check_labels(pairing, config)
-        if same_stores(pairing, record):
-            samples, what = plan_run(pairing, config).scoring, record["split"]["note"]
-        else:
-            check_no_leak(pairing, record)
-            samples = _all_views(pairing, config)
-            what = "All views of other stores."
+    stores = OtherStores(
+        prior=_several(prior),
+        semantic=_several(semantic),
+        labels=_several(labels),
+        questions=_several(questions),
+        actions=_several(actions),
+    )
+    pairing, samples, what = _scored(record, config, run, stores)
     _check_dims(pairing, record)
     model = recorded_model(record)
     load_weights(Path(run_dir) / weights, model, record["identity"])
@@ -133,6 +117,26 @@ def _score(
             amp=config.amp,
             force_gate=force_gate,
         )
+
+
+def _scored(
+    record: dict[str, Any], config: TrainConfig, run: RunConfig, stores: OtherStores
+) -> tuple[Pairing, Sequence[Sample], str]:
+    """Return what is scored, and what that is in words."""
+    if (stores.prior is None) != (stores.semantic is None):
+        raise UsageError("other stores come in pairs: give both --prior and --semantic")
+    named = [name for name in ("labels", "questions", "actions") if getattr(stores, name)]
+    if named and stores.prior is None:
+        raise UsageError(f"--{named[0]} goes with other stores: give --prior and --semantic too")
+    note = str(record["split"]["note"])
+    if stores.prior is None:
+        return *_own_views(record, config), note
+    pairing = _other_stores(record, run, stores)
+    check_labels(pairing, config)
+    if same_stores(pairing, record):
+        return pairing, plan_run(pairing, config).scoring, note
+    check_no_leak(pairing, record)
+    return pairing, _all_views(pairing, config), "All views of other stores."
 
 
 def _own_views(record: dict[str, Any], config: TrainConfig) -> tuple[Pairing, Sequence[Sample]]:
