@@ -4,6 +4,7 @@ A bucket or a network's disk takes milliseconds an object, which threads wait fo
 lies in memory takes tens of microseconds, and handing it from thread to thread costs more.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +27,13 @@ _AHEAD = 512
 
 def in_order(read: Callable[[T], S], items: Sequence[T]) -> Iterator[S]:
     """Yield what `read` returns for each item, in their order."""
-    start = time.perf_counter()
-    tried = [read(item) for item in items[:_TRIED]]
-    quick = time.perf_counter() - start < _QUICK_S * len(tried)
-    yield from tried
-    if quick or len(items) <= _TRIED:
+    quickest_s = math.inf  # one of a few: others may have had to wait for a core
+    for item in items[:_TRIED]:
+        start = time.perf_counter()
+        found = read(item)
+        quickest_s = min(quickest_s, time.perf_counter() - start)
+        yield found
+    if quickest_s < _QUICK_S:
         yield from map(read, items[_TRIED:])
         return
 
@@ -40,5 +43,5 @@ def in_order(read: Callable[[T], S], items: Sequence[T]) -> Iterator[S]:
     with ThreadPoolExecutor(_READERS) as pool:
         for begin in range(_TRIED, len(items), _AHEAD):
             end = min(begin + _AHEAD, len(items))
-            for found in pool.map(read_some, range(begin, end, _AT_ONCE)):
-                yield from found
+            for some in pool.map(read_some, range(begin, end, _AT_ONCE)):
+                yield from some

@@ -245,7 +245,7 @@ def _check_entry(entry: IndexedRecord, layout: Layout, units: Sequence[Unit]) ->
 
 
 def _check_shards(record: Record, layout: Layout) -> None:
-    views = [len(scene.view_ids) for scene in record.scenes]
+    counts = layout.unit_chunk_counts(tuple(len(scene.view_ids) for scene in record.scenes))
     names = layout.named_unit_arrays
     arrays = {key.partition("/")[0] for key in record.objects}
     if arrays != names.keys() or len(record.objects) != len(names):
@@ -256,6 +256,6 @@ def _check_shards(record: Record, layout: Layout) -> None:
         if not usual and key != spec.own_key(record.unit, entry.sha256):
             raise SchemaError(f"{key} is not the name of its shard of {spec.name}")
         count, rest = divmod(entry.size - spec.index_bytes, spec.chunk_bytes + 4)
-        if rest or count not in (possible := layout.chunk_counts(spec, views)):
+        if rest or count not in (possible := counts[spec.name]):
             sizes = [spec.shard_bytes(number) for number in (possible[0], possible[-1])]
             raise SchemaError(f"{key} has {entry.size} bytes, and must have {sizes[0]}..{sizes[1]}")

@@ -4,7 +4,9 @@ Everything here is a copy: it can be written again from the records and shards a
 """
 
 import binascii
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -28,15 +30,29 @@ def merge_commits(writer: StoreWriter) -> dict[int, Record]:
     Raises:
         StoreError: A record or a committed shard is damaged.
     """
-    objects = open_objects(writer.url)
-    records = Records(objects)
-    committed = Committed(records, writer.layout, keep=True)
-    commits = committed.read_all()
-    for place, key in moved_shards(writer.layout, commits):
+    with _no_collection():
+        return _merged(open_objects(writer.url), writer.layout)
+
+
+def _merged(objects: Objects, layout: Layout) -> dict[int, Record]:
+    commits = Committed(Records(objects), layout, keep=True).read_all()
+    for place, key in moved_shards(layout, commits):
         publish(objects, place, key, commits[_unit_of(key)].objects[key].sha256)
-    for key, parts in merged_objects(objects, writer.layout, commits):
+    for key, parts in merged_objects(objects, layout, commits):
         _put_if_changed(objects, key, parts)
     return commits
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold Python's search for circles: records have none, and it would look at each many times."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def merged_objects(

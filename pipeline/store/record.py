@@ -91,7 +91,7 @@ class Record:
     @property
     def moved(self) -> tuple[str, ...]:
         """Names of the shards that are not at their place in Zarr's grid."""
-        return tuple(key for key in self.objects if not key.partition("/")[2].startswith("c"))
+        return tuple(key for key in self.objects if "/c" not in key)
 
     @property
     def stored_bytes(self) -> int:

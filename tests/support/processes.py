@@ -9,8 +9,10 @@ import multiprocessing
 import os
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 
 PROGRAMS = {
@@ -40,8 +42,26 @@ class Done:
     stderr: str
 
 
-def run_program(program: str, *args: object, timeout_s: float = 300) -> Done:
-    """Run a program to its end; not with Ray, which does not start in a forked process."""
+@dataclass(frozen=True)
+class Running:
+    """A program that may still run."""
+
+    process: ForkServerProcess
+    told: Sequence[Path]
+    """Where its stdout and stderr go."""
+
+    def ended(self, timeout_s: float = 300) -> Done:
+        """Wait for its end; one that takes longer is killed."""
+        self.process.join(timeout_s)
+        self.process.kill()  # where it still runs
+        self.process.join()
+        assert self.process.exitcode is not None
+        return Done(self.process.exitcode, *(path.read_text() for path in self.told))
+
+
+@contextmanager
+def started_program(program: str, *args: object) -> Iterator[Running]:
+    """Start a program; not with Ray, which does not start in a forked process."""
     with tempfile.TemporaryDirectory() as folder:
         told = [Path(folder) / name for name in ("stdout", "stderr")]
         words = [program, *map(str, args)]
@@ -49,11 +69,17 @@ def run_program(program: str, *args: object, timeout_s: float = 300) -> Done:
             target=_become, args=(words, dict(os.environ), Path.cwd(), told)
         )
         process.start()
-        process.join(timeout_s)
-        process.kill()  # where it still runs
-        process.join()
-        assert process.exitcode is not None
-        return Done(process.exitcode, *(path.read_text() for path in told))
+        try:
+            yield Running(process, told)
+        finally:
+            process.kill()
+            process.join()
+
+
+def run_program(program: str, *args: object, timeout_s: float = 300) -> Done:
+    """Run a program to its end."""
+    with started_program(program, *args) as running:
+        return running.ended(timeout_s)
 
 
 def _context() -> ForkServerContext:
