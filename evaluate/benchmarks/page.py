@@ -72,11 +72,15 @@ def write(
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
     write_whole(places["json"], (json.dumps(safe_values(numbers), indent=1) + "\n").encode())
+    words = _OF_ROBOTS if score.benchmark == "libero" else _WORDS
+    count = len(score.queries)
     html = page_of(
         "vega3d.evaluate",
         "templates/benchmark.html",
         score=score,
-        rows=[_row(measure, between, differences) for measure in score.measures],
+        words=words,
+        counted=f"{count} {words['query' if count == 1 else 'queries']}",
+        rows=[_row(measure, between, differences, words["scene"]) for measure in score.measures],
         compared=bool(differences),
         tasks=_tasks(score),
         worst=_worst(score, worst),
