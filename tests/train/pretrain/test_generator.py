@@ -34,6 +34,7 @@ SMALL = GeneratorConfig(
     layers=2,
     ffn_dim=32,
     views_a_step=5,
+    amp=False,  # most CPUs have no instruction for it
     transformer=Recipe(steps=6, cooldown=2, lr=1e-3, warmup=2, probe_every=3),
     decoder_steps=2,
 )
