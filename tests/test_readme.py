@@ -23,9 +23,12 @@ def test_blocks_run_in_order(tmp_path: Path) -> None:
 
     Blocks marked `text` need a cluster, weights or a clone.
     """
-    path = f"{BIN}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "PS4": "+ ${SECONDS} s: "}
-    script = ["set -ex", "vega3d-extract demo --rooms 8 --out demo-output"]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
+    script = [
+        "PS4='+ ${SECONDS} s: '",
+        "set -ex",
+        "vega3d-extract demo --rooms 8 --out demo-output",
+    ]
     for number, (language, text) in enumerate(BLOCKS):
         if language == "bash":
             script.append(text)

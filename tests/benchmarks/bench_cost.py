@@ -117,5 +117,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         write_model(Path(name), 256, 16)
-        for line in table(measure(Path(name), (240, 416), 8, 3)):
+        for line in table(measure(Path(name), (240, 416), 8, 1)):
             print(line, flush=True)
