@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_cost.py
 
 One setting differs from the first row's at a time. `flop` is what `plan` counts, `time` what the
-encoder takes for a scene (CPU, the less of two passes), both as times the first row's. The model has
+encoder takes for a scene (CPU, the less of two passes), both as times the first row. The model has
 Wan2.1's topology with 256 channels, 8 blocks and a VAE of 16 channels, random weights, float32.
 """
 
