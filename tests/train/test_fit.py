@@ -235,18 +235,18 @@ def test_inputs_are_standardised_with_the_stores_statistics(stores: object) -> N
 # The planted problem
 
 
-def planted(stores: object, out: Path, variant: str) -> dict[str, Any]:
+def planted(stores: object, out: Path, variant: str, batch_size: int = 8) -> dict[str, Any]:
     config = TrainConfig(
         tasks=("depth", "classes"),
         num_classes=4,
         variant=variant,
         hidden_dim=32,
         heads=4,
-        steps=150,
-        batch_size=8,
-        lr=3e-3,
+        steps=60,
+        batch_size=batch_size,
+        lr=6e-3,
     )
-    run = RunConfig(log_every=50, eval_every=150, checkpoint_every=150, workers=1, report_scenes=0)
+    run = RunConfig(log_every=30, eval_every=60, checkpoint_every=60, workers=1, report_scenes=0)
     return fit(stores.prior, stores.semantic, out, config, run, labels=stores.labels)
 
 
@@ -270,12 +270,12 @@ def test_fused_beats_both_streams_where_each_knows_one_half(stores: object, tmp_
 def test_the_gate_moves_away_from_a_stream_of_noise(
     make_stores: Callable[..., object], tmp_path: Path
 ) -> None:
-    # Enough tokens that noise cannot be learned by heart; seen: 0.50, 0.64, 0.76.
+    # Enough tokens that noise cannot be learned by heart; seen: 0.40, 0.64, 0.89.
     gates = {}
     for broken in ((), ("prior",), ("semantic",)):
         stores = make_stores(noise=broken, num_scenes=6, grid=(8, 8))
         name = "_".join(broken) or "none"
-        gates[name] = planted(stores, tmp_path / name, "adaptive")["gate_mean"]
+        gates[name] = planted(stores, tmp_path / name, "adaptive", batch_size=4)["gate_mean"]
     assert gates["semantic"] < gates["none"] - 0.05  # towards the generative stream
     assert gates["prior"] > gates["none"] + 0.05
 
