@@ -151,7 +151,7 @@ def read_by_mlp(
         chosen = moments[-1][0]
         if inner is not None:
             right = ((y[judge].float() - middle) / spread), None if label is None else label[judge]
-            chosen = _believed(moments, right, questions, _frequency(told, classes))
+            chosen = believed(moments, right, questions, frequency_of(told, classes))
         base = y[~rows].float().nanmean(0)  # the mean of all that is known, judged ones too
         numbers = chosen[:, : y.shape[1]] * spread + base
         found[rows] = torch.cat([numbers, chosen[:, y.shape[1] :]], dim=1)
@@ -185,7 +185,7 @@ def _fitted(
     return moments
 
 
-def _believed(
+def believed(
     moments: Sequence[Sequence[Tensor]],
     right: tuple[Float[Tensor, "M D"], Int[Tensor, " M"] | None],
     questions: Sequence[slice],
@@ -222,7 +222,7 @@ def _believed(
     return found
 
 
-def _frequency(label: Int[Tensor, " K"] | None, classes: int) -> Float[Tensor, " classes"]:
+def frequency_of(label: Int[Tensor, " K"] | None, classes: int) -> Float[Tensor, " classes"]:
     """Return the logarithm of each class's share."""
     if label is None:
         return torch.zeros(classes)
