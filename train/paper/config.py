@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 
 from vega3d.train.config import VARIANTS, Variant
 
+VERSION = 2
+"""Counts changes of the arithmetic: parts of another are made anew."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PaperConfig:
