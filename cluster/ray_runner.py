@@ -34,7 +34,7 @@ from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import StoreError, TransientError, UsageError
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import without_secrets
-from vega3d.pipeline.worker import UnitResult, UnitWorker, postponed
+from vega3d.pipeline.worker import UnitResult, UnitWorker, postponed, step_aside
 
 POLL_S = 2.0
 """How often the driver asks each actor for a sign of life; more seldom where there are many."""
@@ -140,6 +140,7 @@ class _Loop:
                     member.heard = time.monotonic()
                     self.attempts.succeeded()
                     if not self.stragglers.ended(ref, unit, well=True):
+                        step_aside(result, fresh)
                         yield result
 
     def _failed(

@@ -54,10 +54,11 @@ class Tokens:
     @cached_property
     def num_directionless(self) -> int:
         """Tokens of zero norm."""
-        if self.values.dtype == np.float16:
-            tops = fused.tops_of_halves(fused.readable(self.values), self.places)
-            return int((tops == 0).sum())
         # One look at the first channel spares most of them the search.
+        if self.values.dtype == np.float16:
+            maybe = self.places[self.values[self.places, 0] == 0]
+            tops = fused.tops_of_halves(fused.readable(self.values), maybe)
+            return int((tops == 0).sum())
         return int((~self.unit[self.unit[:, 0] == 0].any(axis=1)).sum())
 
     def of_views(self, first: int, last: int) -> "Tokens":
@@ -112,7 +113,8 @@ def gather_tokens(
     _check_shapes(features, world_xyz, valid)
     view, row, col = np.nonzero(valid)
     xyz = world_xyz[valid].astype(np.float64)
-    if bad := int((~np.isfinite(xyz).all(axis=1)).sum()):
+    if not np.isfinite(xyz).all():
+        bad = int((~np.isfinite(xyz).all(axis=1)).sum())
         raise SceneError(
             f"{bad} of {len(xyz)} valid tokens have no finite world position; "
             "clear `valid` where there is no depth"
@@ -198,22 +200,27 @@ def find_cells(
     if not len(xyz):
         none = np.zeros(0, dtype=np.int64)
         return Cells(none, np.zeros(1, dtype=np.int64), none, none)
-    voxel = np.floor((xyz - (xyz.min(axis=0) if anchor == "minimum" else 0.0)) / voxel_m)
-    voxel -= voxel.min(axis=0)
-    sides = voxel.max(axis=0) + 1
+    axes = np.ascontiguousarray(xyz.T)  # numpy is slow along three columns
+    if anchor == "minimum":
+        axes = axes - axes.min(axis=1, keepdims=True)
+    voxel = np.floor(axes / voxel_m)
+    voxel -= voxel.min(axis=1, keepdims=True)
+    sides = voxel.max(axis=1) + 1
     num_views = int(view.max()) + 1
     if float(np.prod(sides)) * num_views > 2.0**62:
         raise SceneError(
             f"positions span {' x '.join(f'{side:.2g}' for side in sides)} voxels of {voxel_m} m; "
             "are they in metres?"
         )
-    x, y, z = voxel.astype(np.int64).T
+    x, y, z = voxel.astype(np.int64)
     _, height, depth = sides.astype(np.int64)
     key = ((x * height + y) * depth + z) * num_views + view
     order = np.argsort(key, kind="stable")
-    cell_key, first = np.unique(key[order], return_index=True)
-    number = np.unique(cell_key // num_views, return_inverse=True)[1]
-    return Cells(order, np.append(first, len(order)), number, cell_key % num_views)
+    sorted_key = key[order]
+    first = np.flatnonzero(np.diff(sorted_key, prepend=-1))
+    at, of = np.divmod(sorted_key[first], num_views)
+    number = np.cumsum(np.diff(at, prepend=at[:1]) > 0)
+    return Cells(order, np.append(first, len(order)), number, of)
 
 
 def shared_cells(cells: Cells) -> Cells:

@@ -6,29 +6,24 @@ belongs; whatever is summed fits in the cache. Letters as in cells.py, and R row
 are some: `rows` says which.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float, Float64, Int
 from numba.core import types
 from numba.extending import overload
 
+from vega3d.pipeline.compiled import compiled_with
 from vega3d.pipeline.store.one_pass import float_of_half
 
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+_summing = compiled_with("reassoc", "contract", "nsz")
+"""Sums over channels in any order."""
 
 
 def readable(values: Float[np.ndarray, "R C"]) -> np.ndarray:
     """Return an array as the functions below take it: half precision by its bits."""
     native = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
     return native.view(np.uint16) if native.dtype == np.float16 else native
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, **_OPTIONS)(function)
-    return made
 
 
 def _wide(value: Any) -> Any:  # noqa: ANN401 - compiled for each type
@@ -43,7 +38,7 @@ def _(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba co
     return lambda value: np.float64(value)
 
 
-@_compiled
+@_summing
 def _inverse_norm(values: np.ndarray, row: int) -> float:
     square = 0.0
     for c in range(values.shape[1]):
@@ -51,7 +46,7 @@ def _inverse_norm(values: np.ndarray, row: int) -> float:
     return 1.0 / np.sqrt(square) if square > 0.0 else 0.0
 
 
-@_compiled
+@_summing
 def unit_rows(
     values: np.ndarray, rows: Int[np.ndarray, " N"], limit: float, out: Float[np.ndarray, "N C"]
 ) -> int:
@@ -76,7 +71,7 @@ def unit_rows(
     return bad
 
 
-@_compiled
+@_summing
 def tops_of_halves(bits: np.ndarray, rows: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
     """Return the largest bits of each token without their sign.
 
@@ -92,7 +87,7 @@ def tops_of_halves(bits: np.ndarray, rows: Int[np.ndarray, " N"]) -> Int[np.ndar
     return tops
 
 
-@_compiled
+@_summing
 def treated_rows(
     unit: Float[np.ndarray, "N C"],
     shift: Float64[np.ndarray, " C"],
@@ -112,7 +107,7 @@ def treated_rows(
             out[n, c] = (unit[n, c] - shift[c]) * scale[c] * inverse
 
 
-@_compiled
+@_summing
 def sums_of_channels(
     unit: Float[np.ndarray, "N C"],
     total: Float64[np.ndarray, " C"],
@@ -126,7 +121,7 @@ def sums_of_channels(
             squares[c] += value * value
 
 
-@_compiled
+@_summing
 def norms_of_sums(
     unit: Float[np.ndarray, "N C"],
     tokens: Int[np.ndarray, " N"],
@@ -154,26 +149,99 @@ def norms_of_sums(
     return norms
 
 
-@_compiled
+@_summing
+def _square(total: Float64[np.ndarray, " C"]) -> float:
+    square = 0.0
+    for c in range(len(total)):
+        square += total[c] * total[c]
+    return square
+
+
+@_summing
+def _add_one(row: np.ndarray, scale: float, total: Float64[np.ndarray, " C"]) -> None:
+    for c in range(len(total)):
+        total[c] += _wide(row[c]) * scale
+
+
+@_summing
+def _add_two(
+    one: np.ndarray,
+    scale: float,
+    other: np.ndarray,
+    other_scale: float,
+    total: Float64[np.ndarray, " C"],
+) -> None:
+    """Add two tokens at once: sums are read and written half as often."""
+    for c in range(len(total)):
+        total[c] += _wide(one[c]) * scale + _wide(other[c]) * other_scale
+
+
+@_summing
+def view_sums(
+    values: np.ndarray,
+    rows: Int[np.ndarray, " N"],
+    cell: Int[np.ndarray, " N"],
+    starts: Int[np.ndarray, " starts"],
+    view: Int[np.ndarray, " M"],
+    of_views: Float64[np.ndarray, "V C"],
+) -> Float64[np.ndarray, " N"]:
+    """Add up by view the tokens that are alone in their cells; return the inverse norms of all.
+
+    Tokens of a view follow one another, so that its sum stays in the innermost cache.
+
+    Args:
+        values: From `readable`.
+        rows: Of it, of each token, in the order of the views.
+        cell: Of each token; below 0 of one that does not count, whose norm is not looked at.
+        starts: Where each cell begins among the tokens sorted by cell; the end is the last.
+        view: Of each cell.
+        of_views: Sums of tokens of length one, to be added to.
+    """
+    inverse = np.zeros(len(rows))
+    waiting = -1  # a token that goes with the next one of its view
+    for n in range(len(rows)):
+        m = cell[n]
+        if m < 0:
+            continue
+        inverse[n] = _inverse_norm(values, rows[n])
+        if starts[m + 1] - starts[m] > 1:
+            continue
+        if waiting >= 0 and view[cell[waiting]] == view[m]:
+            row, other = values[rows[waiting]], values[rows[n]]
+            _add_two(row, inverse[waiting], other, inverse[n], of_views[view[m]])
+            waiting = -1
+            continue
+        if waiting >= 0:
+            views = of_views[view[cell[waiting]]]
+            _add_one(values[rows[waiting]], inverse[waiting], views)
+        waiting = n
+    if waiting >= 0:
+        _add_one(values[rows[waiting]], inverse[waiting], of_views[view[cell[waiting]]])
+    return inverse
+
+
+@_summing
 def voxel_sums(
     values: np.ndarray,
     tokens: Int[np.ndarray, " N"],
+    inverse: Float64[np.ndarray, " N"],
     starts: Int[np.ndarray, " starts"],
     view: Int[np.ndarray, " M"],
     bounds: Int[np.ndarray, " bounds"],
     tiny: float,
     of_views: Float64[np.ndarray, "V C"],
 ) -> Float64[np.ndarray, " voxels"]:
-    """Return the sum of cosines over the pairs of each voxel's cells; add cells up by view.
+    """Return the sum of cosines over the pairs of each voxel's cells.
 
     Args:
         values: From `readable`.
         tokens: Rows of it, sorted by cell.
+        inverse: Of each one's norm.
         starts: Where each cell begins in `tokens`; the end is the last.
         view: Of each cell.
         bounds: Where each voxel begins among the cells; the end is the last.
         tiny: A cell of several tokens whose sum is no longer has no direction.
-        of_views: Sums of cells of length one, to be added to.
+        of_views: Sums of cells of length one; those of several tokens are added here.
     """
     channels = values.shape[1]
     found = np.empty(len(bounds) - 1)
@@ -181,66 +249,64 @@ def voxel_sums(
     for k in range(len(found)):
         total[:] = 0.0
         directed = 0
+        waiting = -1
         for m in range(bounds[k], bounds[k + 1]):
             first, last = starts[m], starts[m + 1]
-            square = 0.0
-            views = of_views[view[m]]
-            if last - first == 1:  # most are, and widening twice is faster than keeping
-                scale = _inverse_norm(values, tokens[first])
-                row = values[tokens[first]]
-                for c in range(channels):
-                    value = _wide(row[c]) * scale
-                    total[c] += value
-                    views[c] += value
-                directed += scale > 0.0
+            if last - first == 1:  # most are
+                directed += inverse[first] > 0.0
+                if waiting < 0:
+                    waiting = first
+                    continue
+                row, other = values[tokens[waiting]], values[tokens[first]]
+                _add_two(row, inverse[waiting], other, inverse[first], total)
+                waiting = -1
                 continue
             cell[:] = 0.0
             for n in range(first, last):
-                scale = _inverse_norm(values, tokens[n])
-                row = values[tokens[n]]
-                for c in range(channels):
-                    cell[c] += _wide(row[c]) * scale
-            square = 0.0
-            for c in range(channels):
-                square += cell[c] * cell[c]
-            norm = np.sqrt(square)
+                _add_one(values[tokens[n]], inverse[n], cell)
+            norm = np.sqrt(_square(cell))
             if norm > tiny:
                 directed += 1
+                views = of_views[view[m]]
                 for c in range(channels):
                     value = cell[c] / norm
                     total[c] += value
                     views[c] += value
-        square = 0.0
-        for c in range(channels):
-            square += total[c] * total[c]
-        found[k] = (square - directed) / 2.0
+        if waiting >= 0:
+            _add_one(values[tokens[waiting]], inverse[waiting], total)
+        found[k] = (_square(total) - directed) / 2.0
     return found
 
 
-@_compiled
+@_summing
 def apart_sum(
-    values: np.ndarray, tokens: Int[np.ndarray, " N"], places: Int[np.ndarray, " places"]
+    values: np.ndarray,
+    tokens: Int[np.ndarray, " N"],
+    places: Int[np.ndarray, " places"],
+    groups: Int[np.ndarray, " groups"],
 ) -> float:
-    """Return the sum of cosines over pairs of tokens of two places, of a few tokens.
+    """Return the sum of cosines over pairs of tokens of one group and two places.
 
     Args:
         values: From `readable`.
-        tokens: Rows of it, sorted by place.
+        tokens: Rows of it, sorted by group and place.
         places: Where each place begins; the end is the last.
+        groups: Where each group begins among the places; the end is the last.
     """
     channels = values.shape[1]
-    every, place = np.zeros(channels), np.empty(channels)
-    within = 0.0
-    for k in range(len(places) - 1):
-        place[:] = 0.0
-        for n in range(places[k], places[k + 1]):
-            inverse = _inverse_norm(values, tokens[n])
+    every, place = np.empty(channels), np.empty(channels)
+    total = 0.0
+    for group in range(len(groups) - 1):
+        if groups[group + 1] - groups[group] < 2:
+            continue
+        every[:] = 0.0
+        within = 0.0
+        for k in range(groups[group], groups[group + 1]):
+            place[:] = 0.0
+            for n in range(places[k], places[k + 1]):
+                _add_one(values[tokens[n]], _inverse_norm(values, tokens[n]), place)
             for c in range(channels):
-                place[c] += _wide(values[tokens[n], c]) * inverse
-        for c in range(channels):
-            within += place[c] * place[c]
-            every[c] += place[c]
-    square = 0.0
-    for c in range(channels):
-        square += every[c] * every[c]
-    return (square - within) / 2.0
+                within += place[c] * place[c]
+                every[c] += place[c]
+        total += (_square(every) - within) / 2.0
+    return total

@@ -4,26 +4,19 @@ Compiled: each table of cosines is looked at twice, and no table beside it is ma
 K tokens of the two views, A and B their cells, T thresholds.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
+from vega3d.pipeline.compiled import compiled
 
 
-@_compiled
+@compiled
 def _bin_of(cosine: float, margin: float, bins: int) -> np.int64:
     chord = np.sqrt(max(2.0 * (1.0 - margin - cosine), 0.0))
     return max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
 
 
-@_compiled
+@compiled
 def bins_of(cosine: Float64[np.ndarray, " N"], margin: float, bins: int) -> Int[np.ndarray, " N"]:
     """Return the histogram bin of each cosine: equal bins of the distance on the sphere."""
     found = np.empty(len(cosine), np.int64)
@@ -32,7 +25,7 @@ def bins_of(cosine: Float64[np.ndarray, " N"], margin: float, bins: int) -> Int[
     return found
 
 
-@_compiled
+@compiled
 def raw_of_centred(
     cosine: Float[np.ndarray, "N K"],
     lengths: tuple[Float64[np.ndarray, " N"], Float64[np.ndarray, " K"]],
@@ -52,7 +45,7 @@ def raw_of_centred(
             out[n, k] = lengths[0][n] * lengths[1][k] * cosine[n, k] + (along[0][n] + along[1][k])
 
 
-@_compiled
+@compiled
 def add_to_histograms(
     cosine: Float[np.ndarray, "N K"],
     first: tuple[Int[np.ndarray, " tokens"], Int[np.ndarray, " starts"], Int[np.ndarray, " A"]],
@@ -97,7 +90,7 @@ def add_to_histograms(
             matched[place[other]] += 1
 
 
-@_compiled
+@compiled
 def near_counts(
     first: Float64[np.ndarray, "N 3"],
     second: Float64[np.ndarray, "K 3"],
@@ -121,7 +114,7 @@ def near_counts(
     return of_first, of_second
 
 
-@_compiled
+@compiled
 def nearest_both_ways(
     cosine: Float[np.ndarray, "N K"],
 ) -> tuple[Int[np.ndarray, " N"], Int[np.ndarray, " K"]]:

@@ -2,10 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib import resources
 from types import SimpleNamespace
-
-from jinja2 import Environment, StrictUndefined
 
 from vega3d.evaluate.figures import (
     MOST_SERIES,
@@ -37,7 +34,7 @@ from vega3d.evaluate.tables import (
     recall_tables,
     score_rows,
 )
-from vega3d.pipeline.texts import on_page
+from vega3d.pipeline.pages import page_of
 
 MOST_BARRED = 4
 """Series of a chart up to which each carries its interval."""
@@ -48,14 +45,6 @@ MOST_LISTED = 60
 
 def render_page(summary: Summary, related: Related | None, panels: Sequence[ScenePanel]) -> str:
     """Return the page; it needs no network, no script and no other file."""
-    template = resources.files("vega3d.evaluate") / "templates" / "report.html"
-    environment = Environment(
-        autoescape=True,
-        finalize=on_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     page = SimpleNamespace(
         subtitle=_subtitle(summary),
         findings=findings(summary),
@@ -85,7 +74,7 @@ def render_page(summary: Summary, related: Related | None, panels: Sequence[Scen
         left_out=list(summary.left_out.items())[:MOST_LISTED],
         num_left_out=len(summary.left_out),
     )
-    return environment.from_string(template.read_text(encoding="utf-8")).render(page=page)
+    return page_of("vega3d.evaluate", "templates/report.html", page=page)
 
 
 def _proof_table(proofs: Sequence[Proof], most: int) -> Table | None:

@@ -8,7 +8,6 @@ vary 1 - R is as small, so that above chance would be rounding error. Letters as
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -83,9 +82,13 @@ def matched_and_random(tokens: Tokens, cells: Cells) -> PairSums:
         return PairSums()
     bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
     of_views = np.zeros((tokens.num_views, tokens.values.shape[1]))
+    values, cell = fused.readable(tokens.values), np.full(len(tokens.view), -1)
+    cell[cells.order] = np.repeat(np.arange(len(cells.view)), np.diff(cells.starts))
+    inverse = fused.view_sums(values, tokens.places, cell, cells.starts, cells.view, of_views)
     matched = fused.voxel_sums(
-        fused.readable(tokens.values),
+        values,
         tokens.places[cells.order],
+        inverse[cells.order],
         cells.starts,
         cells.view,
         bounds,
@@ -110,15 +113,16 @@ def same_position(tokens: Tokens, token_voxel: Int[np.ndarray, " N"]) -> PairSum
     if not len(tokens.view):
         return PairSums()
     order = np.lexsort((token_voxel, tokens.position))
-    voxel, values = token_voxel[order], fused.readable(tokens.values)
-    bounds = np.flatnonzero(np.diff(tokens.position[order], prepend=-1, append=-1))
-    total, count = 0.0, 0
-    for start, stop in pairwise(bounds):
-        places = np.flatnonzero(np.diff(voxel[start:stop], prepend=-1, append=-1))
-        apart = (int(stop - start) ** 2 - int((np.diff(places) ** 2).sum())) // 2
-        if apart:
-            total += fused.apart_sum(values, tokens.places[order[start:stop]], places)
-            count += apart
+    voxel, position = token_voxel[order], tokens.position[order]
+    moved = (np.diff(voxel, prepend=-1) != 0) | (np.diff(position, prepend=-1) != 0)
+    places = np.append(np.flatnonzero(moved), len(order))
+    new = np.flatnonzero(np.diff(position[places[:-1]], prepend=-1))
+    groups = np.append(new, len(places) - 1)
+    sizes = np.diff(places)
+    apart = np.add.reduceat(sizes, new) ** 2 - np.add.reduceat(sizes**2, new)
+    values = fused.readable(tokens.values)
+    total = fused.apart_sum(values, tokens.places[order], places, groups)
+    count = int(apart.sum()) // 2
     return PairSums(position_sum=total, position_pairs=count)
 
 

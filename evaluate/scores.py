@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vega3d.evaluate.cells import (
+    Cells,
     Tokens,
     find_cells,
     gather_tokens,
@@ -189,7 +190,7 @@ def score_tokens(
     matched: dict[str, np.ndarray] = {}
     for name in config.treatments:
         treated = _treated(tokens, name, sums, config)
-        scored[name] = sum_pairs(treated, voxel_m, config)
+        scored[name] = sum_pairs(treated, voxel_m, config, cells)
         if name in config.matching_treatments and len(chosen.first):
             matched[name] = treated.unit
     mean = sums.mean if "centred" in matched else None
@@ -223,18 +224,26 @@ def _own_sums(tokens: Tokens, config: ScoreConfig) -> ChannelSums:
     return channel_sums(tokens.unit)
 
 
-def sum_pairs(tokens: Tokens, voxel_m: float, config: ScoreConfig) -> PairSums:
-    """Sum matched, random and same-position pairs; neighbouring views are scored two by two."""
+def sum_pairs(tokens: Tokens, voxel_m: float, config: ScoreConfig, cells: Cells) -> PairSums:
+    """Sum matched, random and same-position pairs; neighbouring views are scored two by two.
+
+    Args:
+        tokens: After a treatment.
+        voxel_m: Edge of a voxel, metres.
+        config: Which pairs.
+        cells: Of all views.
+    """
     if config.pairs == "all":
-        return _sum_pairs_of(tokens, voxel_m, config)
+        return _sum_pairs_of(tokens, cells, config)
     total = PairSums()
     for view in range(tokens.num_views - 1):
-        total += _as_one_group(_sum_pairs_of(tokens.of_views(view, view + 1), voxel_m, config))
+        both = tokens.of_views(view, view + 1)
+        found = find_cells(both.xyz, both.view, voxel_m, config.anchor)
+        total += _as_one_group(_sum_pairs_of(both, found, config))
     return total
 
 
-def _sum_pairs_of(tokens: Tokens, voxel_m: float, config: ScoreConfig) -> PairSums:
-    cells = find_cells(tokens.xyz, tokens.view, voxel_m, config.anchor)
+def _sum_pairs_of(tokens: Tokens, cells: Cells, config: ScoreConfig) -> PairSums:
     shared = shared_cells(cells)
     sums = matched_and_random(tokens, shared)
     if config.same_position:

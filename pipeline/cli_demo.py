@@ -20,6 +20,9 @@ app = Program()
 def demo(
     run: RunConfig,
     out: Annotated[str, typer.Option(help="Folder for everything the demo makes.")] = "demo-output",
+    rooms: Annotated[
+        int, typer.Option(min=4, help="How many rooms; fewer are faster and tell less.")
+    ] = 24,
     dry_run: DryRun = False,
 ) -> None:
     """Extract, score and train on procedural rooms with the desk models; needs no download."""
@@ -28,10 +31,10 @@ def demo(
     from vega3d.pipeline.demo import SCENES, run_demo
 
     if dry_run:
-        print_result({"scenes": SCENES, "out": out})
+        print_result({"scenes": SCENES.format(rooms), "out": out})
         return
     with connection(run):  # one start of Ray for both stores
-        made = run_demo(out, partial(extract_to, run=run))
+        made = run_demo(out, partial(extract_to, run=run), rooms)
     made |= _score_and_train(made, out)
     tell(
         f"\nprior features:     {made['prior']}\nits random twin's:  {made['random']}\n"

@@ -5,7 +5,7 @@ Standard library and typer only, until one is called.
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -230,9 +230,12 @@ def run_log(
 
 @contextmanager
 def closed_on_failure(*logs: "RunLog") -> Iterator[None]:
-    """Close the logs of a run that an error ends; an interrupt ends it with the next step."""
+    """Show how a run goes, and close its logs where an error or an interrupt ends it."""
     try:
-        yield
+        with ExitStack() as shown:
+            for log in logs:
+                shown.enter_context(log.shown())
+            yield
     except (UsageError, StoreError, CheckpointError):
         raise  # nothing was done, or nothing can be written: there is no run to speak of
     except BaseException as error:

@@ -81,10 +81,11 @@ def find_scenes(scenes: str, *, bounded: bool = False, tells: bool = True) -> "S
         bounded: Whether a read that gives no sign of life ends; a run has a limit of its own.
         tells: Whether to name it here.
     """
-    from vega3d.pipeline.in_time import InTime
+    from vega3d.pipeline.in_time import InTime, check_answers
     from vega3d.pipeline.scenes.reading import read_scenes
     from vega3d.pipeline.scenes.scene import skipped
 
+    check_answers(scenes)
     source = checked(read_scenes, scenes)
     for one in skipped(source) if tells else ():
         tell(f"not read: {one.place} {one.reason}")

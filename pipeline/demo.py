@@ -14,7 +14,7 @@ from vega3d.pipeline.files import whole_folder
 from vega3d.pipeline.pictures import write_pictures
 from vega3d.pipeline.store.store import open_store
 
-SCENES = "rooms:24?views=6&height=128&width=160"
+SCENES = "rooms:{}?views=6&height=128&width=160"
 """Of seed 0, on which nothing was trained and nothing chosen: see backbones/desk/README.md."""
 
 GRID = (8, 10)
@@ -23,12 +23,13 @@ GRID = (8, 10)
 Extract = Callable[[str, str, ExtractConfig, Numerics], dict[str, Any]]
 
 
-def run_demo(out: str, extract: Extract) -> dict[str, Any]:
+def run_demo(out: str, extract: Extract, num_rooms: int) -> dict[str, Any]:
     """Extract a trained prior, its random twin and semantics of rooms, and draw pictures.
 
     Args:
         out: Folder for all of it; a second run goes on where the first stopped.
         extract: Writes the features of scenes to a store with a config and numerics.
+        num_rooms: How many rooms there are.
 
     Returns:
         Where everything is: the stores `prior`, `random` and `semantic`, models and pictures.
@@ -45,7 +46,7 @@ def run_demo(out: str, extract: Extract) -> dict[str, Any]:
     }
     stores = {name: str(folder / f"{name}.zarr") for name in backbones}
     for name, backbone in backbones.items():
-        extract(SCENES, stores[name], demo_config(backbone), Numerics(threads=1))
+        extract(SCENES.format(num_rooms), stores[name], demo_config(backbone), Numerics(threads=1))
     written = write_pictures(
         [open_store(store) for store in stores.values()],
         str(folder / "pictures"),

@@ -98,7 +98,10 @@ class RunFigures:
         }
 
     def now(self) -> dict[str, Any]:
-        """Return what a person wants to see while it goes on, as plain JSON."""
+        """Return what a person wants to see while it goes on, as plain JSON.
+
+        `last_unit_s` is how long ago a unit ended; None where none has.
+        """
         now_s = time.monotonic() - self._start
         recent_s = max(60.0, 3 * max((s for s, _, _ in self._slowest), default=0.0))
         busy = [name for name, one in self._by.items() if name and now_s - one.last_s < recent_s]
@@ -106,6 +109,8 @@ class RunFigures:
             "workers": self.workers,
             "workers_at_work": len(busy) or None,
             "units_done": len(self._at_s),
+            "going_s": now_s,
+            "last_unit_s": now_s - self._at_s[-1] if self._at_s else None,
             "wasted_s": self._wasted_s,
             "slowest_units": self.slowest(),
         }

@@ -1,13 +1,15 @@
 """A source whose reads end in time: a dead mount is told, where it would be waited for for ever.
 
-Listing a folder has no such limit: nobody knows how long the largest takes.
 For the commands that read scenes one after the other (`check`, `pack`, `verify --deep`); a run
-reads ahead, and has its own limit (`reading_ahead.py`).
+reads ahead, and has its own limit (`reading_ahead.py`). Before any command lists a folder it is
+looked at in time; the listing itself has no limit, for nobody knows how long the largest takes.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -38,7 +40,7 @@ class InTime:
         Raises:
             TransientError: Nothing came for `limit_s`.
         """
-        scene = self._within(scene_id, partial(self.source.read, scene_id))
+        scene = _within(scene_id, partial(self.source.read, scene_id), self.limit_s)
         views = [self._bounded(view, f"{scene_id}/view {view.view_id}") for view in scene.views]
         return replace(scene, views=tuple(views))
 
@@ -48,30 +50,44 @@ class InTime:
     def _bounded(self, view: View, where: str) -> View:
         reads = {one.name: getattr(view, one.name) for one in fields(view)}
         bounded: dict[str, Any] = {
-            name: partial(self._within, where, read)
+            name: partial(_within, where, read, self.limit_s)
             for name, read in reads.items()
             if callable(read)
         }
         return replace(view, **bounded)
 
-    def _within(self, where: str, read: Callable[[], T]) -> T:
-        done: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
 
-        def work() -> None:
-            try:
-                done.put((read(), None))
-            except BaseException as error:  # raised again by who waits
-                done.put((None, error))
+def check_answers(location: str, limit_s: float = SILENCE_S) -> None:
+    """Raise TransientError where a folder or file gives no sign of life for so long.
 
-        # A daemon: a thread that waits for a dead mount must not keep the process from ending.
-        threading.Thread(target=work, daemon=True).start()
+    What is not there, or no local place, is for the reader to tell.
+    """
+
+    def look() -> None:
+        with suppress(OSError, ValueError), os.scandir(location) as found:
+            next(found, None)
+
+    _within(location, look, limit_s)
+
+
+def _within(where: str, read: Callable[[], T], limit_s: float) -> T:
+    done: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue()
+
+    def work() -> None:
         try:
-            made, error = done.get(timeout=self.limit_s)
-        except queue.Empty:
-            raise TransientError(
-                f"{where}: reading it gave no sign of life for {self.limit_s:.0f} s; look at its "
-                "files and the disk or mount that they lie on"
-            ) from None
-        if error is not None:
-            raise error
-        return made  # type: ignore[return-value]  # None is a T where there was no error
+            done.put((read(), None))
+        except BaseException as error:  # raised again by who waits
+            done.put((None, error))
+
+    # A daemon: a thread that waits for a dead mount must not keep the process from ending.
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        made, error = done.get(timeout=limit_s)
+    except queue.Empty:
+        raise TransientError(
+            f"{where}: reading it gave no sign of life for {limit_s:.0f} s; look at its "
+            "files and the disk or mount that they lie on"
+        ) from None
+    if error is not None:
+        raise error
+    return made  # type: ignore[return-value]  # None is a T where there was no error

@@ -14,17 +14,19 @@ Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
 import difflib
+import inspect
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from vega3d.pipeline.config_taker import ConfigTaker, Fill
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.option_values import take_as_given
 from vega3d.pipeline.settings import settings
 from vega3d.pipeline.several import TABLES, Several, arguments, asked_for, idle_keys
 from vega3d.pipeline.spelling import read_toml
@@ -40,6 +42,7 @@ class Program(typer.Typer):
         """Make a command line without commands; one without a name is a part of another."""
         super().__init__(
             name=name,
+            cls=_Group,
             help=about,
             no_args_is_help=True,
             add_completion=False,
@@ -74,10 +77,33 @@ class Program(typer.Typer):
 
             taker = ConfigTaker(function, offers, defaults or {}, fill)
             taker.several = several
-            super(Program, self).command(name, cls=_Command)(taker)
+            super(Program, self).command(name, cls=_Command)(_Later(taker))
             return function
 
         return register
+
+
+class _Later:
+    """A command's function before anybody asks for its options; typer is told of none."""
+
+    __signature__ = inspect.Signature()
+
+    def __init__(self, taker: ConfigTaker) -> None:
+        self.__name__, self.__doc__ = taker.__name__, taker.__doc__
+        self.__annotations__: dict[str, Any] = {}
+        self.taker = taker
+
+    def __call__(self) -> None:
+        raise AssertionError("a command is called with its options")
+
+
+class _Group(TyperGroup):
+    """A program, or a part of one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
+        """Read the options before the command's name."""
+        take_as_given(self.get_params(ctx))
+        return super().parse_args(ctx, args)
 
 
 class _Command(TyperCommand):
@@ -86,6 +112,19 @@ class _Command(TyperCommand):
     allow_extra_args = True  # so as to say more about them than click does
     idle: set[str] | None = None
     """Of one of several stores: keys of a file that go with the encoders of the others."""
+
+    @property
+    def params(self) -> list[Any]:
+        """Its options, worked out when they are first asked for: a program has many commands."""
+        if isinstance(later := getattr(self.callback, "__wrapped__", None), _Later):
+            made = _typed(later.taker)
+            self.callback, self._params = made.callback, made.params
+        found: list[Any] = self._params
+        return found
+
+    @params.setter
+    def params(self, params: list[Any]) -> None:
+        self._params = params
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
         """Read the file, then the options."""
@@ -96,13 +135,14 @@ class _Command(TyperCommand):
             self.callback, self.params = call, []
             return []
         if names := self._names(args, held):
-            chosen = _typed(self._taker.choosing(names))
+            chosen = _typed(self.taker.choosing(names))
             self.params, self.callback = chosen.params, chosen.callback
         if "--show-config" in args:
             for parameter in self.params:
                 parameter.required = False
         if file:
             ctx.default_map = self._from_file(ctx, file, held)
+        take_as_given(self.get_params(ctx))
         try:
             extra = super().parse_args(ctx, args)
         except typer.TyperException as error:
@@ -122,13 +162,13 @@ class _Command(TyperCommand):
     ) -> Callable[[], None] | None:
         """Return what is to be done for several stores; None where one is asked for."""
         usual = self.idle is not None or "--help" in args
-        if tables is not None and not usual and not self._taker.choices:
+        if tables is not None and not usual and not self.taker.choices:
             raise UsageError(f"{self.name} takes no [{TABLES}.NAME] in its --config file")
-        for item, choice in [] if usual else self._taker.choices:
+        for item, choice in [] if usual else self.taker.choices:
             stores = asked_for(item, args, tables)
             if not stores:
                 continue
-            several = self._taker.several
+            several = self.taker.several
             if several is None or "--show-config" in args:
                 what = self.name if several is None else "--show-config"
                 raise UsageError(f"{what} takes one {item.flag}, got {len(stores)}")
@@ -138,19 +178,21 @@ class _Command(TyperCommand):
                 one = _Command(self.name, callback=self.callback, params=self.params)
                 one.idle = idle_keys(choice, stores, store)
                 made = one.make_context(ctx.info_name, given, parent=ctx.parent)
-                found[store.name] = one._taker.made(made.params)
+                found[store.name] = one.taker.made(made.params)
             return partial(several.run, found)
         return None
 
     @property
-    def _taker(self) -> ConfigTaker:
-        taker: ConfigTaker = self.callback.__wrapped__  # type: ignore[union-attr]
+    def taker(self) -> ConfigTaker:
+        """The function, and which of its configs' settings are options."""
+        found = self.callback.__wrapped__  # type: ignore[union-attr]
+        taker: ConfigTaker = found.taker if isinstance(found, _Later) else found
         return taker
 
     def _names(self, args: Sequence[str], held: Mapping[str, object]) -> dict[str, str]:
         """Return what is asked for where a setting is a choice, by key; an option wins."""
         found = {}
-        for item, choice in self._taker.choices:
+        for item, choice in self.taker.choices:
             name = _last_value(args, (item.flag, item.alias)) or held.get(item.key)
             if isinstance(name, str) and name in choice.names():  # click refuses any other
                 found[item.key] = name
@@ -169,7 +211,7 @@ class _Command(TyperCommand):
             except (ValueError, typer.BadParameter) as error:
                 raise UsageError(f"--config {file}: {key}: {error}") from error
         if left := [key for key in held if key in idle - (self.idle or set())]:
-            name = " ".join([str(ctx.info_name), *(item.usual for item, _ in self._taker.choices)])
+            name = " ".join([str(ctx.info_name), *(item.usual for item, _ in self.taker.choices)])
             tell(f"--config {file}: {name} has no use for {', '.join(left)}")
         return found
 
@@ -180,7 +222,7 @@ class _Command(TyperCommand):
         """
         return {
             inner.key
-            for item, choice in self._taker.choices
+            for item, choice in self.taker.choices
             if isinstance(name := held.get(item.key), str) and name in choice.names()
             for made in [choice.make(name, {})]
             if made.name != item.usual
@@ -189,7 +231,7 @@ class _Command(TyperCommand):
 
     def _checked(self, ctx: Any, parameter: Any, value: object) -> object:  # noqa: ANN401
         """Return a value from a file as typer's parameter takes it; raises where it is none."""
-        setting = self._taker.known.get(parameter.name)
+        setting = self.taker.known.get(parameter.name)
         if setting is None:
             return parameter.process_value(ctx, value)
         text = setting.spelled(value)
@@ -204,7 +246,7 @@ class _Command(TyperCommand):
 
     def _told_of_other_choices(self, flag: str) -> str:
         """Say what would have an option, where it is not what was chosen."""
-        for item, choice in self._taker.choices:
+        for item, choice in self.taker.choices:
             made = [config for name in choice.names() for config in [choice.make(name, {})]]
             having = dict.fromkeys(
                 config.name for config in made if flag in {one.flag for one in settings(config)}

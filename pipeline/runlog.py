@@ -1,7 +1,7 @@
 """When, where and how runs were carried out: one JSON-lines file a run, beside the commits.
 
 Commit records say nothing of this, so that equal work gives equal bytes. While a run goes on, a
-small file beside it says how, for `status --watch`.
+small file beside it says how, every 10 s, for `status --watch`.
 """
 
 import json
@@ -9,10 +9,11 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 import zlib
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
@@ -55,7 +56,8 @@ class RunLog:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self._key = f"{RUNS}/{stamp}-{socket.gethostname()}-{os.getpid()}"
         self._packer, self._packed = zlib.compressobj(1), bytearray()  # of 10,000 units: 1 MB
-        self._shown_s = time.monotonic()
+        self._lock = threading.Lock()  # of the figures: they are shown by a thread
+        self._is_shown = False
         self.add("start", argv=sys.argv, host=socket.gethostname(), pid=os.getpid(),
                  python=sys.version.split()[0], vega3d=version("vega3d"), **asked)  # fmt: skip
 
@@ -66,13 +68,32 @@ class RunLog:
 
     def unit(self, result: UnitResult) -> None:
         """Note a finished unit."""
-        self._figures.add(result)
+        with self._lock:
+            self._figures.add(result)
         for scene_id, reason in result.failures.items():
             about = {"unit": result.unit, "scene": scene_id}
             _log.info("unit %d: failed %s: %s", result.unit, scene_id, reason, extra=about)
         self.add("unit", **asdict(result))
-        if time.monotonic() - self._shown_s > _LIVE_EVERY_S:
-            self._show()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Say how the run goes, every 10 s while it does, however long one unit takes."""
+        over = threading.Event()
+
+        def show() -> None:
+            while not over.wait(_LIVE_EVERY_S):
+                self._show()
+
+        showing = threading.Thread(target=show, name="showing", daemon=True)
+        showing.start()
+        try:
+            yield
+        finally:
+            over.set()
+            showing.join(_LIVE_EVERY_S)  # not for ever: the place may not answer any more
+            with suppress(OSError, StoreError, TransientError):
+                if self._is_shown:
+                    open_objects(self._out).remove(f"{self._key}{LIVE}")
 
     def with_figures(self, summary: Summary) -> Summary:
         """Return a summary with how the run went over time."""
@@ -89,8 +110,7 @@ class RunLog:
         objects.create(f"{self._key}.jsonl", [zlib.decompress(self._packed)])
         with suppress(OSError, StoreError, TransientError):
             for key in list(objects.keys(f"{RUNS}/")):
-                ours = key == f"{self._key}{LIVE}"
-                if ours or (key.endswith(LIVE) and objects.age_s(key) > _DEAD_S):
+                if key.endswith(LIVE) and objects.age_s(key) > _DEAD_S:
                     objects.remove(key)
         objects.replace(SETTINGS, [safe(self._settings).encode()])
         if summary is not None:
@@ -98,7 +118,10 @@ class RunLog:
 
     def _show(self) -> None:
         """Say how the run goes; a place that does not take it now is asked again later."""
-        self._shown_s = time.monotonic()
-        told = json.dumps(safe_values({"time": time.time(), **self._figures.now()}))
+        with self._lock:
+            told = json.dumps(safe_values({"time": time.time(), **self._figures.now()}))
         with suppress(OSError, StoreError, TransientError):
-            open_objects(self._out).replace(f"{self._key}{LIVE}", [told.encode()])
+            objects = open_objects(self._out)
+            if objects.exists(ROOT):  # not yet, while scenes are listed and the model is looked at
+                self._is_shown = True
+                objects.replace(f"{self._key}{LIVE}", [told.encode()])

@@ -2,7 +2,7 @@
 
 All comes from the store, so it can be watched from anywhere: rate and the time that is left from
 what was committed between two looks; workers and the slowest units from what each run says of
-itself when a unit ends (every 10 s at most), or the last that has ended.
+itself every 10 s, or the last that has ended.
 """
 
 import json
@@ -29,6 +29,8 @@ _LIVES_S = 3600.0
 """What a run said of itself so long ago is not shown: it may be dead."""
 
 _RUNS_SHOWN = 4
+_SILENT_S = 60.0
+"""So long after a unit ended it is said how long ago that was."""
 
 
 @dataclass
@@ -90,8 +92,13 @@ class Watch:
 def _of_run(one: Mapping[str, Any]) -> str:
     """Say how a run goes that is under way."""
     at_work = one.get("workers_at_work")
-    told = f"{at_work} of {one['workers']} workers at work" if at_work else "one process"
-    told += f", {one['units_done']} units done"
+    if at_work:
+        told = f"{at_work} of {one['workers']} workers at work"
+    else:  # those of Ray are known by what they have done
+        told = "one process" if one["workers"] == 1 else f"{one['workers']} workers asked for"
+    told += f", {one['units_done']} units done in {_clock(one['going_s'])}"
+    if one["last_unit_s"] is not None and one["last_unit_s"] > _SILENT_S:
+        told += f", the last {_clock(one['last_unit_s'])} ago"
     if one["wasted_s"]:
         told += f", {one['wasted_s']:.0f} s done twice"
     return f"{told} ({one['age_s']:.0f} s ago)"
@@ -111,7 +118,13 @@ def live(url: str) -> dict[str, Any]:
             age_s = max(0.0, time.time() - float(told["time"]))
             if age_s < _LIVES_S:
                 run = {name: told[name] for name in ("workers", "workers_at_work", "units_done")}
-                runs.append({**run, "wasted_s": float(told["wasted_s"]), "age_s": age_s})
+                last_s = told["last_unit_s"]
+                times = {
+                    "going_s": float(told["going_s"]),
+                    "last_unit_s": None if last_s is None else float(last_s),
+                    "wasted_s": float(told["wasted_s"]),
+                }
+                runs.append({**run, **times, "age_s": age_s})
                 slow += _slow(told)
     if not runs:
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError, StoreError):

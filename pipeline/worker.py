@@ -305,7 +305,12 @@ def run_inline(
 
 
 def step_aside(result: UnitResult, waiting: deque[Unit]) -> None:
-    """Go on somewhere else where another job does the same units in the same order."""
+    """Go on somewhere else where another job does the same units in the same order.
+
+    All jobs of a store begin with its first uncommitted unit. The one that comes second finds a
+    unit committed by the other, and takes what is left from a random place on: else the two would
+    do every unit twice, one behind the other.
+    """
     if result.by_others and waiting:
         waiting.rotate(random.randrange(len(waiting)))  # decides no byte: any order ends alike
 

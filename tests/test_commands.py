@@ -36,7 +36,7 @@ ALONE = {
     "vega3d-extract import": "files out source captures view_ids dry_run",
     "vega3d-extract pictures": "stores out num_views num_scenes dry_run",
     "vega3d-extract submit": "scenes out to go",
-    "vega3d-extract demo": "out dry_run",
+    "vega3d-extract demo": "out rooms dry_run",
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-benchmark desk": "out dry_run",
     "vega3d-benchmark encoders": "scenes out dry_run",
@@ -65,7 +65,7 @@ ITS_OWN = {"scenes", "out", "dry_run"}
 def commands() -> list[tuple[str, ConfigTaker, Any]]:
     """Return the name, the function and typer's command of each."""
     return [
-        (name, command.callback.__wrapped__, command)
+        (name, command.taker, command)
         for program, app in PROGRAMS.items()
         for name, command in within(program, get_command(app))
     ]

@@ -19,9 +19,16 @@ BIN = Path(sys.executable).parent
 @pytest.mark.slow
 @pytest.mark.ray
 def test_blocks_run_in_order(tmp_path: Path) -> None:
-    """`make demo` is what it calls; blocks marked `text` need a cluster, weights or a clone."""
+    """The first line is `make demo` with a third of its rooms.
+
+    Blocks marked `text` need a cluster, weights or a clone.
+    """
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}"}
-    script = ["set -e", "vega3d-extract demo --out demo-output"]
+    script = [
+        "PS4='+ ${SECONDS} s: '",
+        "set -ex",
+        "vega3d-extract demo --rooms 8 --out demo-output",
+    ]
     for number, (language, text) in enumerate(BLOCKS):
         if language == "bash":
             script.append(text)

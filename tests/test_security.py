@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sources import nodes_of
 from synthetic_unit import make_worker
 
 from vega3d.pipeline import open_store
@@ -34,8 +35,7 @@ def test_each_line_names_tests_that_are_there(line: str) -> None:
     named = TEST.findall(line)
     assert named, "a line without a test"
     for file, test in named:
-        defined = ast.walk(ast.parse((REPO / file).read_text(encoding="utf-8")))
-        names = {node.name for node in defined if isinstance(node, ast.FunctionDef)}
+        names = {node.name for node in nodes_of(REPO / file) if isinstance(node, ast.FunctionDef)}
         assert test in names, f"{file} has no {test}"
 
 
@@ -52,7 +52,7 @@ OWN = ("pipeline/batch_size.py: pickle.loads",)
 def calls() -> Iterator[tuple[str, ast.Call]]:
     for folder in ("pipeline", "evaluate", "train", "cluster"):
         for path in sorted((REPO / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in nodes_of(path):
                 if isinstance(node, ast.Call):
                     yield f"{path.relative_to(REPO)}:{node.lineno}", node
 

@@ -4,6 +4,8 @@ import ast
 import statistics
 from pathlib import Path
 
+from sources import nodes_of
+
 REPO = Path(__file__).parents[1]
 FOLDERS = ("pipeline", "evaluate", "train", "cluster")
 FILES = sorted(path for folder in FOLDERS for path in (REPO / folder).rglob("*.py"))
@@ -22,7 +24,7 @@ def test_no_file_is_over_350_lines_and_half_are_under_150() -> None:
 def test_no_function_is_over_60_lines() -> None:
     long = set()
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert node.end_lineno is not None
                 name = f"{_name(path)}: {node.name}"

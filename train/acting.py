@@ -33,6 +33,7 @@ class ActionTable:
         view_ids: Mapping[str, Sequence[str]],
         config: TrainConfig,
         embed: Embed = embed_texts,
+        policy: Mapping[str, Any] | None = None,
     ) -> None:
         """Find the frames and their bounds, and embed the instructions or take them from the cache.
 
@@ -41,9 +42,11 @@ class ActionTable:
             view_ids: Of every scene of the stores.
             config: Says how many cameras, actions and numbers there are.
             embed: Turns texts into vectors.
+            policy: What a run's record keeps (`to_json`): its cameras and bounds hold for other
+                demonstrations too, for the weights were trained with them.
 
         Raises:
-            UsageError: Numbers or cameras are not as the config says.
+            UsageError: Numbers or cameras are not as the config, or the policy, says.
         """
         self.chunk, self.offset = config.action_chunk, config.action_offset
         self.episodes = {
@@ -52,7 +55,10 @@ class ActionTable:
             if scene_id in view_ids
         }
         _check_sizes(self.episodes, config)
-        self.cameras, self.frames = find_frames(view_ids, self.episodes, config.views_per_sample)
+        known = tuple(str(name) for name in policy["cameras"]) if policy else ()
+        self.cameras, self.frames = find_frames(
+            view_ids, self.episodes, config.views_per_sample, known
+        )
         self._at = {
             (scene_id, views): number
             for scene_id, frames in self.frames.items()
@@ -60,8 +66,17 @@ class ActionTable:
         }
         every = list(self.episodes.values())
         self.names = every[0].action_names
-        self.actions = Bounds.of([episode.actions for episode in every], commands=True)
-        self.states = Bounds.of([episode.proprio for episode in every], commands=False)
+        if policy:
+            self.actions = Bounds.from_json(policy["actions"])
+            states = policy["states"]
+        else:
+            self.actions = Bounds.of([episode.actions for episode in every], commands=True)
+            states = None
+        self.states = (
+            Bounds.from_json(states)
+            if states
+            else Bounds.of([episode.proprio for episode in every], commands=False)
+        )
         self.use_states = bool(config.proprio_dim)
         self.text_model = demonstrations.text_model
         texts = sorted({episode.text for episode in every})
@@ -114,14 +129,22 @@ class ActionTable:
 
 
 def find_frames(
-    view_ids: Mapping[str, Sequence[str]], episodes: Mapping[str, Episode], num_cameras: int
+    view_ids: Mapping[str, Sequence[str]],
+    episodes: Mapping[str, Episode],
+    num_cameras: int,
+    cameras: tuple[str, ...] = (),
 ) -> tuple[tuple[str, ...], dict[str, dict[int, tuple[int, ...]]]]:
     """Return the first cameras, and of every scene the frames that all of them have, as views.
+
+    Args:
+        view_ids: Of every scene of the stores.
+        episodes: What was done in them.
+        num_cameras: How many cameras are taken, the first of the first scene.
+        cameras: These, where they are known.
 
     Raises:
         UsageError: There are too few cameras, or no frame that all have.
     """
-    cameras: tuple[str, ...] = ()
     frames: dict[str, dict[int, tuple[int, ...]]] = {}
     for scene_id, episode in episodes.items():
         seen: dict[str, dict[int, int]] = {}

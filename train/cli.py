@@ -14,16 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vega3d.pipeline.commands import (
-    TERMINATED,
-    check_out,
-    print_result,
-    resumable,
-    run_app,
-    start_logging,
-    tell,
-)
+from vega3d.pipeline.commands import check_out, run_app, start_logging, tell
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.train.commands import print_once, run_to_end
 from vega3d.train.config import AblationConfig, OtherStores, RunConfig, Stores, TrainConfig
 from vega3d.train.hosts.cli import app as host
 from vega3d.train.pretrain.cli import app as pretrain
@@ -61,15 +54,11 @@ def fit(
     """Train one fusion; the same command resumes. Under torchrun: data-parallel."""
     check_out(out)
     if dry_run:
-        _print(_planned(config, run, stores))
+        print_once(_planned(config, run, stores))
         return
     from vega3d.train.fitting import fit as fit_run
 
-    with resumable():
-        summary = fit_run(out=out, config=config, run=run, **asdict(stores))
-    _print({name: value for name, value in summary.items() if name != "scene_scores"})
-    if not summary["finished"]:
-        raise typer.Exit(TERMINATED)
+    run_to_end(lambda: fit_run(out=out, config=config, run=run, **asdict(stores)))
 
 
 @app.command(without=("variant", "seed"))
@@ -85,21 +74,29 @@ def ablate(
     check_out(out)
     from vega3d.train.ablation import ablate as ablate_runs
     from vega3d.train.ablation import plan_ablation
+    from vega3d.train.processes import is_first_process
 
     if dry_run:
         runs = len(plan_ablation(config, compared))
-        _print(_planned(config, run, stores) | asdict(compared) | {"runs": runs})
+        print_once(_planned(config, run, stores) | asdict(compared) | {"runs": runs})
         return
-    with resumable():
+
+    def compare() -> dict[str, Any]:
         result = ablate_runs(out=out, config=config, run=run, compared=compared, **asdict(stores))
-    if result["finished"] and _is_first():
-        tell((out / "ablation.md").read_text())
-    _print(result)
-    if not result["finished"]:
-        raise typer.Exit(TERMINATED)
+        if result["finished"] and is_first_process():
+            tell((out / "ablation.md").read_text())
+        return result
+
+    run_to_end(compare)
 
 
-@app.command("eval", only=("prior", "semantic", "labels", "device", "workers", "allow_partial"))
+@app.command(
+    "eval",
+    only=(
+        *("prior", "semantic", "labels", "questions", "actions"),
+        *("device", "workers", "allow_partial"),
+    ),
+)
 def eval_(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     stores: OtherStores,
@@ -112,13 +109,15 @@ def eval_(
     """Score a run again: its held-out views, or all views of other stores."""
     from vega3d.train.evaluation import evaluate_run
 
-    _print(
+    print_once(
         evaluate_run(
             run_dir,
             run,
             prior=stores.prior,
             semantic=stores.semantic,
             labels=stores.labels,
+            questions=stores.questions,
+            actions=stores.actions,
             weights=f"{weights}.safetensors",
             force_gate=force_gate,
         )
@@ -160,10 +159,10 @@ def _export_fusion(run_dir: Path, out: Path, weights: str, dry_run: bool) -> Non
 
     if dry_run:
         dims = read_record(run_dir)["dims"]
-        _print({"run": str(run_dir), "would write": str(out), "dims": dims})
+        print_once({"run": str(run_dir), "would write": str(out), "dims": dims})
         return
     fusion = export_fusion(run_dir, out, weights=weights)
-    _print({"out": str(out), "variant": fusion.variant, "files": sorted(os.listdir(out))})
+    print_once({"out": str(out), "variant": fusion.variant, "files": sorted(os.listdir(out))})
 
 
 def _export_webdataset(pairing: "Pairing", out: Path, views_per_tar: int, dry_run: bool) -> None:
@@ -171,9 +170,9 @@ def _export_webdataset(pairing: "Pairing", out: Path, views_per_tar: int, dry_ru
 
     if dry_run:
         views = sum(len(pairing.prior.view_ids(name)) for name in pairing.scene_ids)
-        _print({"samples": views, "tars": -(-views // views_per_tar)})
+        print_once({"samples": views, "tars": -(-views // views_per_tar)})
         return
-    _print(export_webdataset(pairing, out, views_per_tar=views_per_tar))
+    print_once(export_webdataset(pairing, out, views_per_tar=views_per_tar))
 
 
 def _planned(config: TrainConfig, run: RunConfig, stores: Stores) -> dict[str, Any]:
@@ -197,17 +196,6 @@ def _paired(stores: OtherStores, run: RunConfig) -> "Pairing":
     from vega3d.train.pairing import pair_stores
 
     return pair_stores(**asdict(stores), allow_partial=run.allow_partial)
-
-
-def _is_first() -> bool:
-    from vega3d.train.processes import is_first_process
-
-    return is_first_process()
-
-
-def _print(result: dict[str, Any]) -> None:
-    if _is_first():
-        print_result(result)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.checkpoint import load_weights
-from vega3d.train.config import RunConfig, TrainConfig
+from vega3d.train.config import OtherStores, RunConfig, TrainConfig
 from vega3d.train.loader import Loader
 from vega3d.train.model import SpatialModel
 from vega3d.train.order import Sample, SceneViews
@@ -37,6 +38,8 @@ def evaluate_run(
     prior: str | Sequence[str] | None = None,
     semantic: str | Sequence[str] | None = None,
     labels: str | Sequence[str] | None = None,
+    questions: Sequence[str] | None = None,
+    actions: Sequence[str] | None = None,
     weights: str = LAST,
     force_gate: float | None = None,
 ) -> dict[str, Any]:
@@ -49,6 +52,9 @@ def evaluate_run(
             stores at another place keep its split.
         semantic: Its semantic store.
         labels: Its label store.
+        questions: Annotation files of its scenes; the run's own where left out.
+        actions: Demonstrations of its scenes, likewise. A policy's cameras and bounds are always
+            those it was trained with.
         weights: `last.safetensors` or `best.safetensors`.
         force_gate: Weight of the semantic tokens in place of the learned gate.
 
@@ -59,21 +65,14 @@ def evaluate_run(
     run = RunConfig() if run is None else run
     record = read_record(Path(run_dir))
     config = recorded_config(record)
-    if (prior is None) != (semantic is None):
-        raise UsageError("other stores come in pairs: give both --prior and --semantic")
-    if labels is not None and prior is None:
-        raise UsageError("--labels goes with other stores: give --prior and --semantic too")
-    if prior is None or semantic is None:
-        pairing, samples = _own_views(record, config)
-        what = record["split"]["note"]
-    else:
-        pairing = _other_stores(record, config, run, prior, semantic, labels)
-        if same_stores(pairing, record):
-            samples, what = plan_run(pairing, config).scoring, record["split"]["note"]
-        else:
-            check_no_leak(pairing, record)
-            samples = _all_views(pairing, config)
-            what = "All views of other stores."
+    stores = OtherStores(
+        prior=_several(prior),
+        semantic=_several(semantic),
+        labels=_several(labels),
+        questions=_several(questions),
+        actions=_several(actions),
+    )
+    pairing, samples, what = _scored(record, config, run, stores)
     _check_dims(pairing, record)
     model = recorded_model(record)
     load_weights(Path(run_dir) / weights, model, record["identity"])
@@ -120,34 +119,48 @@ def _score(
         )
 
 
+def _scored(
+    record: dict[str, Any], config: TrainConfig, run: RunConfig, stores: OtherStores
+) -> tuple[Pairing, Sequence[Sample], str]:
+    """Return what is scored, and what that is in words."""
+    if (stores.prior is None) != (stores.semantic is None):
+        raise UsageError("other stores come in pairs: give both --prior and --semantic")
+    named = [name for name in ("labels", "questions", "actions") if getattr(stores, name)]
+    if named and stores.prior is None:
+        raise UsageError(f"--{named[0]} goes with other stores: give --prior and --semantic too")
+    note = str(record["split"]["note"])
+    if stores.prior is None:
+        return *_own_views(record, config), note
+    pairing = _other_stores(record, run, stores)
+    check_labels(pairing, config)
+    if same_stores(pairing, record):
+        return pairing, plan_run(pairing, config).scoring, note
+    check_no_leak(pairing, record)
+    return pairing, _all_views(pairing, config), "All views of other stores."
+
+
 def _own_views(record: dict[str, Any], config: TrainConfig) -> tuple[Pairing, Sequence[Sample]]:
     pairing = recorded_pairing(record)
     check_same_stores(pairing, record)
     return pairing, plan_run(pairing, config).scoring
 
 
-def _other_stores(
-    record: dict[str, Any],
-    config: TrainConfig,
-    run: RunConfig,
-    prior: str | Sequence[str],
-    semantic: str | Sequence[str],
-    labels: str | Sequence[str] | None,
-) -> Pairing:
-    taps = {name: record["identity"]["stores"][name]["tap"] for name in ("prior", "semantic")}
-    pairing = pair_stores(
-        prior,
-        semantic,
-        prior_tap=taps["prior"],
-        semantic_tap=taps["semantic"],
-        labels=labels,
-        questions=record["where"].get("questions"),
-        actions=record["where"].get("actions"),
-        text_model=record["where"].get("text_model"),
-        allow_partial=run.allow_partial,
-    )
-    check_labels(pairing, config)
-    return pairing
+def _other_stores(record: dict[str, Any], run: RunConfig, stores: OtherStores) -> Pairing:
+    """Pair other stores; what they do not name is the run's own."""
+    where, own = record["where"], record["identity"]["stores"]
+    named = {
+        "prior_tap": own["prior"]["tap"],
+        "semantic_tap": own["semantic"]["tap"],
+        "questions": stores.questions or where.get("questions"),
+        "actions": stores.actions or where.get("actions"),
+        "text_model": where.get("text_model"),
+    }
+    pairing = pair_stores(**{**asdict(stores), **named}, allow_partial=run.allow_partial)
+    return replace(pairing, policy=record.get("policy"))
+
+
+def _several(places: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    return (places,) if isinstance(places, str) else None if places is None else tuple(places)
 
 
 def _all_views(pairing: Pairing, config: TrainConfig) -> list[Sample]:

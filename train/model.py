@@ -17,7 +17,7 @@ from vega3d.train.batch import Batch
 from vega3d.train.config import TrainConfig
 from vega3d.train.fusion import GatedFusion
 from vega3d.train.tasks.registry import task_class
-from vega3d.train.tasks.task import Targets, Task
+from vega3d.train.tasks.task import Prediction, Targets, Task
 
 _FLAT = 1e-6  # of the mean: what rounding leaves of a constant is less
 
@@ -88,7 +88,7 @@ class SpatialModel(nn.Module):
         batch: Batch,
         targets: Mapping[str, Targets],
         force_gate: float | None = None,
-    ) -> tuple[dict[str, Tensor], Float32[Tensor, "B V N G"] | None]:
+    ) -> tuple[dict[str, Prediction], Float32[Tensor, "B V N G"] | None]:
         """Return the predictions by task, and the gate where the variant has one."""
         fused, gate = self.fusion(
             self.standardize_gen(batch.gen, batch.valid),

@@ -1,9 +1,10 @@
 """A prior and a semantic store, aligned by scene, view and token, and their geometry."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,8 @@ class Pairing:
     """What annotation files ask about the scenes."""
     demonstrations: Demonstrations | None = None
     """What robots did in the scenes."""
+    policy: Mapping[str, Any] | None = None
+    """What a run's record keeps of its cameras and bounds, where its weights are scored."""
     _tables: dict[float, GeometryTable] = field(default_factory=dict, repr=False)
     _question_tables: list[QuestionTable] = field(default_factory=list, repr=False)
     _action_tables: list[ActionTable] = field(default_factory=list, repr=False)
@@ -96,7 +99,9 @@ class Pairing:
             raise UsageError("action asks what demonstrations did: pass --actions LOCATION")
         if not self._action_tables:
             view_ids = {name: self.prior.view_ids(name) for name in self.scene_ids}
-            self._action_tables.append(ActionTable(self.demonstrations, view_ids, config))
+            self._action_tables.append(
+                ActionTable(self.demonstrations, view_ids, config, policy=self.policy)
+            )
         return self._action_tables[0]
 
     def asks(self, config: TrainConfig) -> QuestionTable | ActionTable | None:

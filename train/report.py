@@ -5,14 +5,12 @@ Self-contained HTML: no script, no font and no picture from elsewhere.
 
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from vega3d.pipeline.texts import on_page
+from vega3d.pipeline.pages import page_of
 from vega3d.train.charts import Curve, dot_chart, histogram, line_chart
 from vega3d.train.checkpoint import write_text
 from vega3d.train.gates import (
@@ -91,15 +89,11 @@ def write_table_report(out: Path, table: Sequence[Sequence[str]], note: str) -> 
 
 
 def _render(**values: Any) -> str:  # noqa: ANN401 - the template's names
-    environment = Environment(
-        autoescape=True, finalize=on_page, undefined=StrictUndefined, trim_blocks=True
-    )
-    source = files("vega3d.train").joinpath(_TEMPLATE).read_text()
     colours = {
         "generative": f"rgb{GENERATIVE_RGB}",
         "semantic": f"rgb{SEMANTIC_RGB}",
     }
-    return environment.from_string(source).render(colours=colours, **values)
+    return page_of("vega3d.train", _TEMPLATE, colours=colours, **values)
 
 
 def _write(path: Path, page: str) -> Path:

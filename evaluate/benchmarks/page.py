@@ -9,7 +9,8 @@ from typing import Any
 from vega3d.evaluate.benchmarks.libero import wilson
 from vega3d.evaluate.benchmarks.measures import Difference, Measure, Score
 from vega3d.pipeline.files import write_whole
-from vega3d.pipeline.texts import on_page, safe_values
+from vega3d.pipeline.pages import page_of
+from vega3d.pipeline.texts import safe_values
 
 Intervals = Mapping[str, tuple[float, float]]
 Differences = Mapping[str, Difference]
@@ -63,21 +64,14 @@ def write(
     score: Score, between: Intervals, differences: Differences, out: str, *, worst: int
 ) -> dict[str, str]:
     """Write score.json and score.html into a folder; returns where they are."""
-    import jinja2
-
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
     write_whole(places["json"], (json.dumps(safe_values(numbers), indent=1) + "\n").encode())
-    templates = Path(__file__).parents[1] / "templates"
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates),
-        autoescape=True,
-        finalize=on_page,
-        undefined=jinja2.StrictUndefined,
-    )
-    html = environment.get_template("benchmark.html").render(
+    html = page_of(
+        "vega3d.evaluate",
+        "templates/benchmark.html",
         score=score,
         rows=[_row(measure, between, differences) for measure in score.measures],
         compared=bool(differences),

@@ -57,7 +57,7 @@ def compare_encoders(
         Where the page is, and each encoder's best score above chance.
 
     Raises:
-        UsageError: Nothing can be read or compared; the message says why.
+        UsageError: A place cannot be read, or none be compared; the message says why.
     """
     config, numerics = config or EncodersConfig(), numerics or Numerics()
     begun = time.monotonic()
@@ -69,26 +69,39 @@ def compare_encoders(
         for one in skipped(source):
             tell(f"not read: {one.place} {one.reason}")
     chosen = choose(config, folder / _MODELS, numerics.device)
-    found = []
+    found, refused = [], {}
     for name, place in places.items():
         tell(f"{name}: {len(chosen)} encoders on {place}")
         urls, failed = _extract(sources[name], folder / name / "stores", chosen, config, numerics)
-        found.append(_compare(name, place, folder, urls, failed, scoring, probing))
-    plain = plain_values(found, chosen)
-    write_whole(folder / "encoders.json", (json.dumps(safe_values(plain), indent=1)).encode())
-    page = write_page(folder, found, chosen)
-    for line in as_text(found, chosen):
-        tell(line)
-    return {
-        "page": str(page),
-        "json": str(folder / "encoders.json"),
+        try:
+            found.append(_compare(name, place, folder, urls, failed, scoring, probing))
+        except UsageError as error:
+            refused[name] = str(error)
+            tell(f"{name}: {error}")
+    if not found:
+        raise UsageError("; ".join(refused.values()))
+    return _written(folder, found, chosen, refused) | {
         "wall_s": round(time.monotonic() - begun, 1),
         "above_chance": {
             one.name: {row.source.label: row.mean("above_chance") for row in one.summary.best_rows}
             for one in found
         },
-        "failed": {one.name: dict(one.failed) for one in found if one.failed},
+        "failed": {one.name: dict(one.failed) for one in found if one.failed}
+        | {name: {"all encoders": why} for name, why in refused.items()},
     }
+
+
+def _written(
+    folder: Path, found: Sequence[Compared], chosen: Sequence[Chosen], refused: Mapping[str, str]
+) -> dict[str, object]:
+    """Write the page and the same as JSON, tell both tables, and return where they are."""
+    plain = folder / "encoders.json"
+    values = safe_values(plain_values(found, chosen, refused))
+    write_whole(plain, json.dumps(values, indent=1).encode())
+    page = write_page(folder, found, chosen, refused)
+    for line in as_text(found, chosen):
+        tell(line)
+    return {"page": str(page), "json": str(plain)}
 
 
 def _named(scenes: Sequence[str]) -> dict[str, str]:

@@ -1,13 +1,10 @@
 """The two tables of a comparison, as a page, as text and as plain values."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from vega3d.evaluate.encoders.choosing import Chosen
 from vega3d.evaluate.encoders.compared import Compared
@@ -17,7 +14,7 @@ from vega3d.evaluate.probes.measures import QUESTIONS, Question
 from vega3d.evaluate.probes.summary import ProbeRow
 from vega3d.evaluate.tables import cell, counted, number
 from vega3d.pipeline.files import write_whole
-from vega3d.pipeline.texts import on_page
+from vega3d.pipeline.pages import page_of
 
 _SCORES = (
     ("above_chance", "above chance"),
@@ -29,18 +26,23 @@ _SCORES = (
 """Metric of a report -> its column."""
 
 
-def write_page(folder: Path, found: Sequence[Compared], chosen: Sequence[Chosen]) -> Path:
-    """Write encoders.html, which needs no other file, and return where it is."""
-    template = resources.files("vega3d.evaluate") / "templates" / "encoders.html"
-    environment = Environment(
-        autoescape=True,
-        finalize=on_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def write_page(
+    folder: Path,
+    found: Sequence[Compared],
+    chosen: Sequence[Chosen],
+    refused: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Write encoders.html, which needs no other file, and return where it is.
+
+    Args:
+        folder: Where it is written.
+        found: What was found at each place.
+        chosen: The encoders.
+        refused: Place of which nothing can be compared -> why.
+    """
     page = SimpleNamespace(
         places=[_place(one, chosen) for one in found],
+        refused=list(refused.items()),
         untrained=[one.label for one in chosen if one.untrained],
         trained=[(o.label, o.weights) for o in chosen if o.config.parts and not o.untrained],
         scores=[title for _, title in _SCORES],
@@ -48,12 +50,16 @@ def write_page(folder: Path, found: Sequence[Compared], chosen: Sequence[Chosen]
         versions=", ".join(f"{name} {version(name)}" for name in ("vega3d", "torch")),
     )
     html = folder / "encoders.html"
-    text = environment.from_string(template.read_text(encoding="utf-8")).render(page=page)
+    text = page_of("vega3d.evaluate", "templates/encoders.html", page=page)
     write_whole(html, text.encode())
     return html
 
 
-def plain_values(found: Sequence[Compared], chosen: Sequence[Chosen]) -> dict[str, Any]:
+def plain_values(
+    found: Sequence[Compared],
+    chosen: Sequence[Chosen],
+    refused: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return both tables as JSON values; a number that does not exist is null."""
     return {
         "encoders": {
@@ -65,6 +71,7 @@ def plain_values(found: Sequence[Compared], chosen: Sequence[Chosen]) -> dict[st
             }
             for one in chosen
         },
+        "refused": dict(refused),
         "places": {
             one.name: {
                 "scenes": one.scenes,

@@ -3,13 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-from jinja2 import Environment, StrictUndefined
 
 from vega3d.evaluate.intervals import Estimate
 from vega3d.evaluate.probes.config import PROBE_VERSION
@@ -18,7 +15,8 @@ from vega3d.evaluate.probes.measures import QUESTIONS, Question
 from vega3d.evaluate.probes.summary import ProbeRow, ProbeSummary
 from vega3d.evaluate.tables import Cell, cell, counted
 from vega3d.pipeline.files import write_whole
-from vega3d.pipeline.texts import on_page, safe_values
+from vega3d.pipeline.pages import page_of
+from vega3d.pipeline.texts import safe_values
 
 _PACKAGES = ("vega3d", "numpy", "torch")
 _HEADS = {
@@ -63,14 +61,6 @@ def write_probe(out: Path, summary: ProbeSummary) -> tuple[Path, Path]:
 
 def render_probe(summary: ProbeSummary) -> str:
     """Return the page."""
-    template = resources.files("vega3d.evaluate") / "templates" / "probe.html"
-    environment = Environment(
-        autoescape=True,
-        finalize=on_page,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     asked = [q for q in QUESTIONS if q.name in summary.questions]
     page = SimpleNamespace(
         subtitle=_subtitle(summary),
@@ -82,7 +72,7 @@ def render_probe(summary: ProbeSummary) -> str:
         settings=list(_settings(summary).items()),
         stores=[(s.label, ", ".join(s.urls), s.digest) for s in summary.comparison.sources],
     )
-    return environment.from_string(template.read_text(encoding="utf-8")).render(page=page)
+    return page_of("vega3d.evaluate", "templates/probe.html", page=page)
 
 
 def plain_probe(summary: ProbeSummary) -> dict[str, Any]:

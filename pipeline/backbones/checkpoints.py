@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from vega3d.pipeline.backbones.family import BackboneConfig
-from vega3d.pipeline.backbones.fetching import KINDS as KINDS
 from vega3d.pipeline.backbones.fetching import PIPELINE_INDEX, fetch
 from vega3d.pipeline.backbones.fetching import announce as announce
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
@@ -104,7 +103,7 @@ def resolve_model(
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
             raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
-        folder = fetch(model, parts, KINDS if weights else ("config.json",), reads)
+        folder = fetch(model, parts, weights=weights, reads=reads)
     for part in parts:
         _check_part(model, folder, part, weights)
         if not ignores_code:

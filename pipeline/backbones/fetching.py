@@ -22,7 +22,9 @@ PIPELINE_INDEX = "model_index.json"
 """Which parts a diffusers pipeline has."""
 
 WEIGHTS = "*.safetensors"
+CONFIG = "config.json"
 KINDS = ("*.json", WEIGHTS, "*.model")
+"""Patterns of the files that are fetched of a part."""
 
 _SHARDS = "model.safetensors.index.json"
 """Which file of a transformers checkpoint holds which tensor."""
@@ -53,13 +55,13 @@ def announce(model: str, parts: Sequence[str], hint: str = "", reads: str = "") 
         logger.warning(*told, size / 1e9, ", ".join(parts), hint)
 
 
-def fetch(model: str, parts: Sequence[str], kinds: Sequence[str] = KINDS, reads: str = "") -> Path:
+def fetch(model: str, parts: Sequence[str], *, weights: bool = True, reads: str = "") -> Path:
     """Return a folder with the parts' files, from the network or the local cache.
 
     Args:
         model: Hub id.
         parts: Subfolders, or "." for the root.
-        kinds: Patterns of the files.
+        weights: False fetches the configs alone.
         reads: Pattern of the tensors that are needed; "" for all.
 
     Raises:
@@ -68,9 +70,9 @@ def fetch(model: str, parts: Sequence[str], kinds: Sequence[str] = KINDS, reads:
     from huggingface_hub import snapshot_download  # slow to import
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    patterns, ignore = _patterns(parts, kinds)
+    patterns, ignore = _patterns(parts, KINDS if weights else (CONFIG,))
     try:
-        if WEIGHTS in kinds:
+        if weights:
             patterns, ignore = _patterns(parts, _kinds(model, parts, reads))
         folder = Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=ignore))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
@@ -79,7 +81,7 @@ def fetch(model: str, parts: Sequence[str], kinds: Sequence[str] = KINDS, reads:
             f"give {', '.join(patterns)}: {type(error).__name__}: {error}. Check the id and the "
             f"network, or give a folder that holds the model"
         ) from error
-    return _shown(folder, reads) if reads and WEIGHTS in kinds else folder
+    return _shown(folder, reads) if reads and weights else folder
 
 
 def _patterns(parts: Sequence[str], kinds: Sequence[str]) -> tuple[list[str], list[str] | None]:
@@ -99,11 +101,9 @@ def _kinds(model: str, parts: Sequence[str], reads: str) -> tuple[str, ...]:
     assert list(parts) == ["."], "shards are chosen of a model that has no parts"
     folder = snapshot_download(model, allow_patterns=[_SHARDS], ignore_patterns=["*/*"])
     listed = _needed(Path(folder), reads)
-    return (
-        (*(kind for kind in KINDS if kind != WEIGHTS), *sorted(set(listed.values())))
-        if (listed)
-        else KINDS
-    )
+    if not listed:
+        return KINDS
+    return (*(kind for kind in KINDS if kind != WEIGHTS), *sorted(set(listed.values())))
 
 
 def _needed(folder: Path, reads: str) -> dict[str, str]:

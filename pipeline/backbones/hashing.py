@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import KINDS, cache_dir, model_folder
+from vega3d.pipeline.backbones.checkpoints import model_folder
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.fetching import KINDS
 from vega3d.pipeline.errors import CheckpointError
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.local_files import check_fetched
+from vega3d.pipeline.places import cache_dir
 
 logger = logging.getLogger(__name__)
 

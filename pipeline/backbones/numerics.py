@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import metadata
+from functools import cache
 from typing import Any, Literal
 
 from vega3d.pipeline.errors import UsageError
@@ -127,7 +127,7 @@ def environment(device: str) -> dict[str, Any]:
     """Return versions, instruction set and GPU: the rest of the numerics fingerprint."""
     import torch
 
-    found: dict[str, Any] = {name: str(metadata(name)["Version"]) for name in _PACKAGES}
+    found: dict[str, Any] = dict(_versions())
     found["machine"] = platform.machine()
     found["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
     if device == "cuda":
@@ -135,3 +135,10 @@ def environment(device: str) -> dict[str, Any]:
         found["cuda"] = torch.version.cuda
         found["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     return found
+
+
+@cache  # each unit's record names them, and a package's file is parsed as a mail
+def _versions() -> dict[str, str]:
+    from importlib.metadata import metadata  # a part of `--help`'s time
+
+    return {name: str(metadata(name)["Version"]) for name in _PACKAGES}

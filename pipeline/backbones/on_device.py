@@ -3,7 +3,7 @@
 Pillow resizes 8-bit images in fixed point: each pass sums pixels times 22-bit integers and rounds
 to 8 bits. All of those sums are integers below 2^31, so products in float64, which data centre
 GPUs compute as fast as float32, give the same bytes. Pillow 13 may take the columns first where
-the axes shrink unlike; pixels are then up to two levels apart.
+the axes shrink unlike; pixels are then up to three levels apart.
 Letters: V views, H W the images, C channels.
 """
 

@@ -3,12 +3,10 @@
 Letters: V views, h w tokens, gh gw cells, C channels.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
+
+from vega3d.pipeline.compiled import compiled_with
 
 
 def pool(
@@ -32,14 +30,7 @@ def _runs(weights: Float64[np.ndarray, "g n"]) -> Int64[np.ndarray, "g 2"]:
     return np.where(used.any(axis=1)[:, None], np.stack([used.argmax(axis=1), past], axis=1), 0)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(
-        cache=True, nogil=True, error_model="numpy", fastmath={"contract"}
-    )(function)
-    return made
-
-
-@_compiled
+@compiled_with("contract")
 def _pool(
     features: Float32[np.ndarray, "V h w C"],
     rows: Float64[np.ndarray, "gh h"],
@@ -64,7 +55,7 @@ def _pool(
                     pooled[view, i, j, channel] = total[channel]
 
 
-@_compiled
+@compiled_with("contract")
 def _add(
     values: Float64[np.ndarray, " C"], weight: float, total: Float64[np.ndarray, " C"]
 ) -> None:

@@ -7,12 +7,13 @@ Letters: H W an image, h w the wanted size.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
-import numba
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt32
 from PIL import Image
+
+from vega3d.pipeline.compiled import compiled
 
 Filter = Literal["bicubic", "box"]
 Box = tuple[float, float, float, float]
@@ -117,17 +118,7 @@ def _weights(
     return first, np.take_along_axis(dense, first[:, None] + np.arange(taps), axis=1)
 
 
-def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, error_model="numpy")(function)
-    return made
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
-
-
-@_compiled
+@compiled
 def _resize(
     rgb: UInt8[np.ndarray, "H W 3"],
     first_col: Int64[np.ndarray, " w"],
@@ -169,7 +160,7 @@ def _resize(
                 out[y, x, channel] = _rounded(many[channel, x])
 
 
-@_inlined
+@compiled
 def _add(
     pixels: UInt32[np.ndarray, " n"], weight: np.int32, sums: Int32[np.ndarray, "3 m"]
 ) -> None:
@@ -180,6 +171,6 @@ def _add(
         blue[i] += weight * np.int32(pixels[i] >> 16)
 
 
-@_inlined
+@compiled
 def _rounded(total: int) -> np.uint32:
     return np.uint32(min(max(total >> BITS, 0), 255))

@@ -230,42 +230,54 @@ class WanEncoder:
         """
         import torch
 
+        from vega3d.pipeline.backbones.wan_levels import noise_level
         from vega3d.pipeline.backbones.wan_networks import WanTransformer, WanVae
 
         self.joint = config.context != "frame"
         self._config, self._facts, self._numerics = config, facts, numerics
-        transformer, vae = models
-        self._vae = WanVae(vae, numerics.device, alone=config.encodes_alone, dtype=config.dtype)
-        self._dit = WanTransformer(transformer, max(facts.blocks), config.dtype, numerics.device)
+        dtype, device = config.dtype, numerics.device
+        self._vae = WanVae(models[1], device, alone=config.encodes_alone, dtype=dtype)
+        self._dit = WanTransformer(models[0], max(facts.blocks), dtype, device)
         check_prompt(text_rows, int(facts.configs["transformer"]["text_dim"]))
         with torch.inference_mode():
             self._text = self._taken_in(text_rows)
-            self._levels = {k: self._noise_level(k) for k in config.timesteps}
+            self._levels = {k: noise_level(self._dit, k, config.recipe) for k in config.timesteps}
         if numerics.device == "cuda" and numerics.compiled and config.recipe == "vega3d":
             self._vae.compile()
             self._dit.compile()
 
     def tokens(self, views: "Views") -> "Iterator[tuple[str, Float32[Tensor, 'V h w C']]]":
         """Yield every tap of every noise level; nothing after the last block runs."""
+        import torch
+
+        from vega3d.pipeline.backbones.wan_levels import modulations, together
+
         if why := self._config.refusal(self._facts, views.canvas, len(views)):
             raise SceneError(why)
         latents = self.latents(views)
         first_view, latent_of_view = latent_views(len(views), self._config.context)
         named = views.select(first_view) if self._config.context == "clip" else views
         rows, cols = latents.shape[3] // 2, latents.shape[4] // 2
+        room = 0 if self._config.recipe == "reference" else self._numerics.batch_size
         for sample in range(self._config.noise_samples):
-            for timestep, (sigma, modulation) in self._levels.items():
-                eps = named.noise(
-                    self._config.noise_seed, timestep, sample, tuple(latents.shape[1:])
-                )
-                video = (1 - sigma) * latents + sigma * eps  # N z 1 h_lat w_lat
-                if self.joint:
-                    video = video.transpose(0, 2)  # 1 z N h_lat w_lat
-                for block, hidden in self._run_blocks(video, modulation):
-                    tokens = hidden.reshape(-1, rows, cols, self._facts.channels)
-                    if self._config.context == "clip":
-                        tokens = tokens[latent_of_view]
-                    yield tap_name(timestep, block, sample), tokens
+            for levels in together(self._levels, len(latents), room):
+                videos = [self._noised(latents, named, k, v[0], sample) for k, v in levels.items()]
+                modulation = modulations(levels, len(videos[0]))
+                for block, hidden in self._run_blocks(torch.cat(videos), modulation):
+                    for timestep, part in zip(levels, hidden.chunk(len(levels)), strict=True):
+                        tokens = part.reshape(-1, rows, cols, self._facts.channels)
+                        if self._config.context == "clip":
+                            tokens = tokens[latent_of_view]
+                        yield tap_name(timestep, block, sample), tokens
+
+    def _noised(
+        self, latents: "Tensor", views: "Views", timestep: int, sigma: float, sample: int
+    ) -> "Float32[Tensor, 'B z T h_lat w_lat']":
+        """Mix noise into the latents; those that share a context are frames of one video."""
+        shape = tuple(latents.shape[1:])
+        eps = views.noise(self._config.noise_seed, timestep, sample, shape)
+        video = (1 - sigma) * latents + sigma * eps  # N z 1 h_lat w_lat
+        return video.transpose(0, 2) if self.joint else video  # 1 z N h_lat w_lat
 
     def _run_blocks(
         self, video: "Float32[Tensor, 'B z T h_lat w_lat']", modulation: "Tensor"
@@ -328,18 +340,6 @@ class WanEncoder:
         with autocast(self._config.dtype, self._numerics.device):
             mean = self._vae.posterior_mean(video.float())
         return reference_latents(mean, self._vae.mean, self._vae.std, self._tower_dtype())
-
-    def _noise_level(self, timestep: int) -> "tuple[float, Float32[Tensor, '1 6 C']]":
-        """Return sigma and the blocks' modulation for one timestep, all in float32."""
-        if self._config.recipe == "vega3d":
-            return timestep / 1000, self._dit.modulation(self._dit.sinusoid(timestep))
-        from vega3d.pipeline.backbones.wan_reference import (
-            reference_noise_level,
-            reference_sinusoid,
-        )
-
-        scheduled, sigma = reference_noise_level(timestep)
-        return sigma, self._dit.modulation(reference_sinusoid(scheduled, self._dit.freq_dim))
 
     def _tower_dtype(self) -> "torch.dtype":
         import torch

@@ -61,10 +61,11 @@ class FoldedBlock(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(
-        self, hidden: Float32[Tensor, "n N C"], modulation: Float32[Tensor, "1 6 C"], rotary: Rotary
+        self, hidden: Float32[Tensor, "n N C"], modulation: Float32[Tensor, "m 6 C"], rotary: Rotary
     ) -> Float32[Tensor, "n N C"]:
-        """Return the block's output."""
-        shift, scale, gate, shift_ff, scale_ff, gate_ff = (self.table + modulation)[0]
+        """Return the block's output; modulation is one for all videos, or one for each."""
+        parts = (self.table + modulation).unsqueeze(2).unbind(1)  # six of m 1 C
+        shift, scale, gate, shift_ff, scale_ff, gate_ff = parts
         hidden = hidden + gate * self._attend(self._modulated(hidden, shift, scale), rotary)
         hidden = hidden + self._attend_to_text(hidden)
         inner = self._expanded(self._modulated(hidden, shift_ff, scale_ff))
@@ -79,10 +80,18 @@ class FoldedBlock(nn.Module):
         return nn.functional.gelu(expand(rows), approximate="tanh")
 
     def _modulated(
-        self, hidden: Float32[Tensor, "n N C"], shift: Tensor, scale: Tensor
+        self,
+        hidden: Float32[Tensor, "n N C"],
+        shift: Float32[Tensor, "m 1 C"],
+        scale: Float32[Tensor, "m 1 C"],
     ) -> Float[Tensor, "n N C"]:
         width = (hidden.shape[-1],)
-        found = nn.functional.layer_norm(hidden, width, 1 + scale, shift, self.eps)
+        if len(scale) == 1:
+            weight, bias = 1 + scale[0, 0], shift[0, 0]
+            found = nn.functional.layer_norm(hidden, width, weight, bias, self.eps)
+        else:
+            normed = nn.functional.layer_norm(hidden, width, eps=self.eps)
+            found = torch.addcmul(shift, normed, 1 + scale)
         return found.to(self.dtype)
 
     def _attend(self, rows: Float[Tensor, "n N C"], rotary: Rotary) -> Float32[Tensor, "n N C"]:

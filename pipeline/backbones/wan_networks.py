@@ -1,12 +1,13 @@
 """Wan2.1's two networks, read strictly from a diffusers layout and cut to what a tap needs.
 
-They know no settings of ours: what is computed with them, and in which order, `wan.py` says. One
-pair serves one thread: the VAE keeps its causal cache on itself while it encodes.
+They know no settings of ours: what is computed with them, and in which order, `wan.py` says. Both
+keep nothing of a call, so that threads may share them.
 Letters: B videos, T frames, t latent frames, z latent channels, L tokens, C channels.
 """
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Set
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 from jaxtyping import Float, Float32
 from torch import Tensor
 
@@ -79,9 +81,18 @@ class WanVae:
     def posterior_mean(
         self, video: Float32[Tensor, "B 3 T H W"]
     ) -> Float[Tensor, "B z t h_lat w_lat"]:
-        """Return the posterior's mean; nothing is sampled."""
-        mean: Tensor = self.model.encode(video).latent_dist.mode()
-        return mean
+        """Return the posterior's mean by the class's own layers; nothing is sampled.
+
+        The same to the bit as its `encode`, but the cache of frames is this call's own.
+        """
+        model = self.model
+        if (patch := model.config.patch_size) is not None:
+            video = patchify(video, patch)
+        past: defaultdict[int, Tensor | None] = defaultdict(lambda: None)
+        latents = [model.encoder(x, feat_cache=past, feat_idx=[0]) for x in _pieces(video)]
+        mean, _ = model.quant_conv(torch.cat(latents, dim=2)).chunk(2, dim=1)
+        found: Tensor = mean
+        return found
 
     def frame_latents(
         self, pixels: Float32[Tensor, "B 3 H W"]
@@ -200,7 +211,7 @@ class WanTransformer:
         hidden: Float32[Tensor, "B L C"],
         video: Float32[Tensor, "B z T h_lat w_lat"],
         text: Float[Tensor, "1 rows C"] | None,
-        modulation: Float32[Tensor, "1 6 C"],
+        modulation: Float32[Tensor, "m 6 C"],
         blocks: Set[int],
     ) -> Iterator[tuple[int, Float32[Tensor, "B L C"]]]:
         """Yield the output of each of the named blocks.
@@ -209,11 +220,11 @@ class WanTransformer:
             hidden: From `embed`.
             video: Gives the positions' shape.
             text: From `project_text`; None where the prompt is folded in.
-            modulation: From `modulation`.
+            modulation: From `modulation`, one for all videos or one for each.
             blocks: Whose outputs are wanted.
         """
         rotary = self._rotary(video)
-        hidden = any_batch(hidden)
+        hidden, modulation = any_batch(hidden), any_batch(modulation)
         for index, block in enumerate(self.model.blocks):
             if text is None:
                 hidden = block(hidden, modulation, rotary)
@@ -227,6 +238,13 @@ class WanTransformer:
         if (shape := video.shape[2:]) not in self._tables:
             self._tables[shape] = self.model.rope(video)
         return self._tables[shape]
+
+
+def _pieces(video: Float32[Tensor, "B c T H W"]) -> Iterator[Float32[Tensor, "B c F H W"]]:
+    """Yield the first frame, then four at a time: each piece makes one latent frame."""
+    yield video[:, :, :1]
+    for start in range(1, video.shape[2], 4):
+        yield video[:, :, start : start + 4]
 
 
 def any_batch(batch: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ its end is there can be asked of it.
 import struct
 import zlib
 
+import numpy as np
+
 from vega3d.pipeline.errors import SceneError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -21,8 +23,12 @@ _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
           (1, 0, 2, 1))  # fmt: skip
 """First row and column, and steps, of each pass. Source: the same, section 8.2."""
 
-_IN_DATA = frozenset((0x00, *range(0xD0, 0xD8), 0xFF))
+_IN_DATA = (0x00, *range(0xD0, 0xD8), 0xFF)
 """What follows FF inside a JPEG's data: 00 where it is data, D0..D7 at a restart, FF as filling."""
+
+_IS_IN_DATA = np.isin(np.arange(256), _IN_DATA)
+_PIECE_BYTES = 2**20
+"""Of a JPEG that are looked at at once."""
 
 _ALONE = frozenset((0x01, *range(0xD0, 0xD9)))
 """JPEG markers without a length. Source: ITU-T T.81, table B.1."""
@@ -79,11 +85,15 @@ def check_jpeg(data: bytes, where: str) -> None:
 
 
 def _next_marker(data: bytes, position: int) -> int:
-    """Return where a JPEG's data ends; a pattern would look at every byte, and this at each FF."""
-    while 0 <= (position := data.find(b"\xff", position)) < len(data) - 1:
-        if data[position + 1] not in _IN_DATA:
-            return position
-        position += 1
+    """Return where a JPEG's data ends: at the first FF that none of `_IN_DATA` follows."""
+    values = np.frombuffer(data, dtype=np.uint8)
+    while position < len(values) - 1:
+        piece = values[position : position + _PIECE_BYTES]
+        at = position + np.flatnonzero(piece == 0xFF)
+        at = at[at < len(values) - 1]
+        if len(ends := at[~_IS_IN_DATA[values[at + 1]]]):
+            return int(ends[0])
+        position += _PIECE_BYTES
     return len(data)
 
 

@@ -5,12 +5,12 @@ so that only those of the middle bin are looked at again. Letters: h w a depth i
 token grid.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float, Float32, Int64
+
+from vega3d.pipeline.compiled import compiled
 
 _BINS = 256
 
@@ -43,12 +43,7 @@ def cell_medians(
     return world_xyz, depth_share
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
-
-
-@_compiled
+@compiled
 def _cell_medians(
     depth_m: Float32[np.ndarray, "h w"],
     row_slopes: Float32[np.ndarray, "3 h"],
@@ -85,7 +80,7 @@ def _cell_medians(
                     world_xyz[i, j, axis] = _median(seen[axis, :count], middle, counts)
 
 
-@_compiled
+@compiled
 def _median(
     values: Float32[np.ndarray, " n"],
     middle: Float32[np.ndarray, " m"],
@@ -128,7 +123,7 @@ def _median(
     return (one + other) / np.float32(2)
 
 
-@_compiled
+@compiled
 def select(values: Float[np.ndarray, " n"], k: int) -> Any:  # noqa: ANN401
     """Return the value of rank k, and part the array where it lies: what is left is in no order."""
     low, high = 0, values.size - 1

@@ -3,12 +3,10 @@
 Letters: H rows, n bytes a row.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from jaxtyping import UInt8
+
+from vega3d.pipeline.compiled import compiled
 
 
 def unfiltered(
@@ -28,12 +26,7 @@ def unfiltered(
     return out if _unfilter(lines, bytes_a_pixel, out) else None
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
-
-
-@_compiled
+@compiled
 def _unfilter(
     lines: UInt8[np.ndarray, "H m"], bytes_a_pixel: int, out: UInt8[np.ndarray, "H n"]
 ) -> bool:
@@ -64,7 +57,7 @@ def _unfilter(
     return True
 
 
-@_compiled
+@compiled
 def _add_paeth(
     line: UInt8[np.ndarray, " n"],
     above: UInt8[np.ndarray, " n"],

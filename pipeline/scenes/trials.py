@@ -5,12 +5,11 @@ as many. Letters: R readings, h w a depth image, n readings of depth, m those of
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from vega3d.pipeline.compiled import compiled
 from vega3d.pipeline.scenes.medians import select
 from vega3d.pipeline.scenes.reprojection import PosedDepth, grid_of
 
@@ -47,12 +46,7 @@ def tried(
     return medians, counts / max(carried, 1)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return made
-
-
-@_compiled
+@compiled
 def _carry(
     depth_m: Float32[np.ndarray, "rows cols"],
     rows: Int64[np.ndarray, " rows"],
@@ -90,7 +84,7 @@ def _carry(
         counts[reading] = count
 
 
-@_compiled
+@compiled
 def _medians(
     shares: Float64[np.ndarray, "R m"],
     counts: Int64[np.ndarray, " R"],

@@ -245,15 +245,17 @@ def _check_entry(entry: IndexedRecord, layout: Layout, units: Sequence[Unit]) ->
 
 
 def _check_shards(record: Record, layout: Layout) -> None:
-    views = [len(scene.view_ids) for scene in record.scenes]
-    names = {spec.name: spec for spec in layout.unit_arrays}
-    if sorted(key.split("/")[0] for key in record.objects) != sorted(names):
+    counts = layout.unit_chunk_counts(tuple(len(scene.view_ids) for scene in record.scenes))
+    names = layout.named_unit_arrays
+    arrays = {key.partition("/")[0] for key in record.objects}
+    if arrays != names.keys() or len(record.objects) != len(names):
         raise SchemaError(f"it names the shards {sorted(record.objects)[:3]}...")
     for key, entry in record.objects.items():
-        spec = names[key.split("/")[0]]
-        if key not in (spec.file_key(record.unit), spec.own_key(record.unit, entry.sha256)):
+        spec = names[key.partition("/")[0]]
+        usual = key == spec.file_key(record.unit)
+        if not usual and key != spec.own_key(record.unit, entry.sha256):
             raise SchemaError(f"{key} is not the name of its shard of {spec.name}")
         count, rest = divmod(entry.size - spec.index_bytes, spec.chunk_bytes + 4)
-        if rest or count not in (possible := layout.chunk_counts(spec, views)):
+        if rest or count not in (possible := counts[spec.name]):
             sizes = [spec.shard_bytes(number) for number in (possible[0], possible[-1])]
             raise SchemaError(f"{key} has {entry.size} bytes, and must have {sizes[0]}..{sizes[1]}")

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from vega3d.pipeline.errors import StoreError
-from vega3d.pipeline.store.objects import MAX_PUT_BYTES
 from vega3d.pipeline.store.units import Plan
 
 PREVIEW_PX = 8
@@ -53,11 +51,11 @@ _COLUMNS: Mapping[str, Index] = {
 _SCENES_A_FILE = 65_536
 """Of a small array with one value a scene."""
 
-_RECORD_BYTES_A_VIEW = 300
-"""Base64 of 25 float64, a size and an id, in JSON: measured 286."""
-
 _BESIDE = 6
 """Rows, copy and index; settings, summary and one log."""
+
+_COUNTED = 1024
+"""Kinds of units whose numbers of chunks are kept."""
 
 _VIEWS_A_CHUNK = 32
 _FILE_BYTES = 2**28
@@ -125,8 +123,18 @@ class ArraySpec:
 
     def file_key(self, *place: int) -> str:
         """Return the name of the file at a place of the grid of files; axes left out are 0."""
+        if len(place) == 1:  # a unit's: a store has many
+            return f"{self._before_unit}{place[0]}{self._behind_unit}"
         numbers = [*place, *[0] * (len(self.shape) - len(place))]
         return f"{self.name}/" + self.separator.join(["c", *map(str, numbers)])
+
+    @cached_property
+    def _before_unit(self) -> str:
+        return f"{self.name}/c{self.separator}"
+
+    @cached_property
+    def _behind_unit(self) -> str:
+        return f"{self.separator}0" * (len(self.shape) - 1)
 
     def own_key(self, unit: int, sha256: str) -> str:
         """Return the name of a unit's shard that is not at its place in the grid."""
@@ -157,6 +165,11 @@ class Layout:
             self._per_view("preview", previews, "uint8"),
             self._moments(),
         )
+
+    @cached_property
+    def named_unit_arrays(self) -> dict[str, ArraySpec]:
+        """The same by name."""
+        return {spec.name: spec for spec in self.unit_arrays}
 
     @cached_property
     def merged_arrays(self) -> tuple[ArraySpec, ...]:
@@ -238,6 +251,19 @@ class Layout:
         real = sum(views)
         return range(0 if spec.name == "preview" else real, real + 1)
 
+    def unit_chunk_counts(self, views: tuple[int, ...]) -> dict[str, range]:
+        """Return the same of each unit array, by name; kept, because units are often alike."""
+        if len(self._counted) > _COUNTED:
+            self._counted.clear()
+        if views not in self._counted:
+            counts = {spec.name: self.chunk_counts(spec, views) for spec in self.unit_arrays}
+            self._counted[views] = counts
+        return self._counted[views]
+
+    @cached_property
+    def _counted(self) -> dict[tuple[int, ...], dict[str, range]]:
+        return {}
+
     def planned_bytes(self) -> Iterator[tuple[ArraySpec, int, int]]:
         """Yield each shard's array, unit and size where every planned view is real."""
         for spec in self.unit_arrays:
@@ -256,21 +282,6 @@ class Layout:
         each = [-(-spec.shape[0] // (spec.shard or spec.chunk)[0]) for spec in small]
         metadata = len(self.unit_arrays) + len(small) + 1
         return len(self.plan.units) * (len(self.unit_arrays) + 2) + sum(each) + metadata + _BESIDE
-
-    def check_sizes(self) -> None:
-        """Raise StoreError where an object would be larger than one PUT to a bucket may be."""
-        views = sum(scene.num_views for scene in self.plan.scenes)
-        if (size := views * _RECORD_BYTES_A_VIEW) > MAX_PUT_BYTES:
-            raise StoreError(
-                f"the index of {views} views would take about {size / 2**30:.1f} GiB, and one PUT "
-                "takes 5; extract into several stores, which open_store([a, b]) reads as one"
-            )
-        for spec, unit, size in self.planned_bytes():
-            if size > MAX_PUT_BYTES:
-                raise StoreError(
-                    f"{spec.name}: the shard of unit {unit} would take {size / 2**30:.1f} GiB, and "
-                    "one PUT takes 5; use fewer --scenes-per-shard or --views"
-                )
 
     def _tap(self, name: str) -> ArraySpec:
         if self.store_dtype != PACKED:

@@ -3,8 +3,11 @@
 Everything here is a copy: it can be written again from the records and shards at any time.
 """
 
-import base64
+import binascii
+import gc
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 
@@ -27,15 +30,29 @@ def merge_commits(writer: StoreWriter) -> dict[int, Record]:
     Raises:
         StoreError: A record or a committed shard is damaged.
     """
-    objects = open_objects(writer.url)
-    records = Records(objects)
-    committed = Committed(records, writer.layout, keep=True)
-    commits = committed.read_all()
-    for place, key in moved_shards(writer.layout, commits):
+    with _no_collection():
+        return _merged(open_objects(writer.url), writer.layout)
+
+
+def _merged(objects: Objects, layout: Layout) -> dict[int, Record]:
+    commits = Committed(Records(objects), layout, keep=True).read_all()
+    for place, key in moved_shards(layout, commits):
         publish(objects, place, key, commits[_unit_of(key)].objects[key].sha256)
-    for key, parts in merged_objects(objects, writer.layout, commits):
+    for key, parts in merged_objects(objects, layout, commits):
         _put_if_changed(objects, key, parts)
     return commits
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold Python's search for circles: records have none, and it would look at each many times."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def merged_objects(
@@ -118,7 +135,7 @@ def _view_chunks(
         if spec.dtype == "string":
             for block in range(-(-len(scene.view_ids) // length)):
                 names = scene.view_ids[block * length : (block + 1) * length]
-                yield (scene.row, block, *rest), encode_texts(names, length)
+                yield (scene.row, block, *rest), _encode_names(tuple(names), length)
             continue
         values = _of_views(spec.name, scene)
         for block in range(-(-len(values) // len(nothing))):
@@ -129,8 +146,16 @@ def _view_chunks(
 def _of_views(name: str, scene: SceneRecord) -> bytes:
     """Return what a record holds of each view, as the array's bytes: matrices lie so already."""
     if name in ("world_from_camera", "intrinsics"):
-        return base64.b64decode(getattr(scene, name))
-    return np.array(scene.image_size, dtype="<i4").tobytes()
+        return binascii.a2b_base64(getattr(scene, name))
+    return _sizes(tuple(scene.image_size))
+
+
+@lru_cache(maxsize=64)  # scenes of one camera
+def _sizes(image_size: tuple[tuple[int, int], ...]) -> bytes:
+    return np.array(image_size, dtype="<i4").tobytes()
+
+
+_encode_names = lru_cache(maxsize=64)(encode_texts)
 
 
 def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:

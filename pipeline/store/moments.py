@@ -6,23 +6,16 @@ Source: Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm (1979)
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.store.ahead import in_order
 from vega3d.pipeline.store.layout import ArraySpec, Layout
 from vega3d.pipeline.store.objects import Objects
 from vega3d.pipeline.store.reading import REMEDY, ShardReader, numbers_of
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.shard import Place, crc32c, shard_parts
-
-_READERS = 16
-_READ_AHEAD = 256
-"""Units whose moments are read before the first of them is used up."""
-
-_AT_ONCE = 16
-"""Units that a thread reads one after the other."""
 
 
 def scene_moments(features: np.ndarray) -> np.ndarray:
@@ -49,14 +42,20 @@ def merged_moments(scenes: Iterable[np.ndarray], *shape: int) -> np.ndarray:
     total = np.zeros((*leading, 4, channels))
     total[..., 3, :] = np.nan
     count, mean, deviations, absmax = (total[..., k, :] for k in range(4))
-    for scene in scenes:
-        more, other, others_deviations, others_absmax = (scene[..., k, :] for k in range(4))
-        both = np.maximum(count + more, 1.0)
-        delta = other - mean
-        deviations += others_deviations + delta**2 * count * more / both
-        mean += delta * more / both
-        count += more
-        np.fmax(absmax, others_absmax, out=absmax)
+    delta, both, part = (np.empty_like(mean) for _ in range(3))
+    for scene in scenes:  # a store has many: nothing is allocated, and each step rounds as told
+        more = scene[..., 0, :]
+        np.maximum(np.add(count, more, out=both), 1.0, out=both)
+        np.subtract(scene[..., 1, :], mean, out=delta)
+        # deviations += theirs + delta^2 count more / both
+        np.multiply(np.square(delta, out=part), count, out=part)
+        np.divide(np.multiply(part, more, out=part), both, out=part)
+        np.add(deviations, np.add(scene[..., 2, :], part, out=part), out=deviations)
+        # mean += delta more / both
+        np.divide(np.multiply(delta, more, out=delta), both, out=delta)
+        np.add(mean, delta, out=mean)
+        np.add(count, more, out=count)
+        np.fmax(absmax, scene[..., 3, :], out=absmax)
     return total
 
 
@@ -100,16 +99,9 @@ def read_moments(
     objects: Objects, layout: Layout, commits: Mapping[int, Record]
 ) -> Iterator[np.ndarray]:
     """Yield the moments of each committed scene's taps, float64 [T, 4, C]."""
-    spec, records = layout.find("moments"), list(commits.values())
-
-    def read(start: int) -> list[np.ndarray]:
-        return [m for r in records[start : start + _AT_ONCE] for m in _of_unit(objects, spec, r)]
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        for first in range(0, len(records), _READ_AHEAD):
-            last = min(first + _READ_AHEAD, len(records))
-            for scenes in pool.map(read, range(first, last, _AT_ONCE)):
-                yield from scenes
+    spec = layout.find("moments")
+    for scenes in in_order(lambda record: [*_of_unit(objects, spec, record)], [*commits.values()]):
+        yield from scenes
 
 
 def _of_unit(objects: Objects, spec: ArraySpec, record: Record) -> Iterator[np.ndarray]:

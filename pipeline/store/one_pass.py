@@ -7,10 +7,8 @@ Letters: T tokens, C channels.
 """
 
 import platform
-from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt16, UInt32
 from llvmlite import ir  # type: ignore[import-untyped]
@@ -18,7 +16,7 @@ from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untype
 from numba import types
 from numba.extending import intrinsic
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+from vega3d.pipeline.compiled import compiled, inlined
 
 _TWO_TO_112 = 2.0**112
 """What float16's exponents lie below float32's, as a factor."""
@@ -76,17 +74,7 @@ def channel_absmax(
     return largest.view(native.dtype).astype(np.float32)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(**_OPTIONS)(function)
-    return made
-
-
-def _inlined(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(inline="always")(function)
-    return made
-
-
-@_inlined
+@inlined
 def half_of_float(bits: Any) -> Any:  # noqa: ANN401 - compiled
     """Return the float16 nearest to a float32 below 65520, both by their bits.
 
@@ -103,7 +91,7 @@ def half_of_float(bits: Any) -> Any:  # noqa: ANN401 - compiled
     return np.uint16(half | np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(0x8000)))
 
 
-@_inlined
+@inlined
 def _by_bits(half):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - compiled
     """Return the number that a float16's bits mean, exactly; not for what is not finite."""
     bits = np.uint32(half)
@@ -131,7 +119,7 @@ def _processor_widens() -> bool:
 float_of_half = _by_processor if _processor_widens() else _by_bits
 
 
-@_compiled
+@compiled
 def _round(
     bits: UInt32[np.ndarray, "T C"],
     seen: Bool[np.ndarray, " T"],
@@ -147,7 +135,7 @@ def _round(
             halves[t, :] = 0x7E00
 
 
-@_compiled
+@compiled
 def _absmax(
     bits: np.ndarray,
     seen: Bool[np.ndarray, " T"],
@@ -161,7 +149,7 @@ def _absmax(
                 largest[c] = max(largest[c], bits[t, c] & unsigned)
 
 
-@_compiled
+@compiled
 def _moments_of_halves(
     bits: UInt16[np.ndarray, "T C"],
     mean: Float64[np.ndarray, " C"],
@@ -192,7 +180,7 @@ def _moments_of_halves(
     return count
 
 
-@_compiled
+@compiled
 def _moments(
     values: Float32[np.ndarray, "T C"],
     mean: Float64[np.ndarray, " C"],

@@ -8,17 +8,12 @@ Little-endian. FORMAT.md shows how to read it without us; the slow twin stands i
 Letters: T tokens, C channels, W bytes of a token.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from jaxtyping import Bool, Float, Float16, Float32, Int8, UInt16
 
+from vega3d.pipeline.compiled import compiled
 from vega3d.pipeline.store.layout import packed_width
 from vega3d.pipeline.store.one_pass import half_of_float
-
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
 def packed(
@@ -50,12 +45,7 @@ def unpack_into(packed: Int8[np.ndarray, "... W"], out: Float16[np.ndarray, "...
     _unpack(flat, out.view(np.uint16).reshape(len(flat), -1))
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    made: Callable[..., Any] = numba.njit(**_OPTIONS)(function)
-    return made
-
-
-@_compiled
+@compiled
 def _largest_places(row: Float32[np.ndarray, " C"], places: np.ndarray) -> None:
     """Write the places of the largest numbers, rising; the first where several are as large."""
     count = len(places)
@@ -72,7 +62,7 @@ def _largest_places(row: Float32[np.ndarray, " C"], places: np.ndarray) -> None:
     places[:] = np.sort(found)
 
 
-@_compiled
+@compiled
 def _pack(
     values: Float32[np.ndarray, "T C"],
     bits: np.ndarray,
@@ -123,7 +113,7 @@ def _pack(
             token[channels + 3 + 2 * k] = np.uint8(half >> np.uint16(8))
 
 
-@_compiled
+@compiled
 def _unpack(packed: np.ndarray, out: UInt16[np.ndarray, "T C"]) -> None:
     channels = out.shape[1]
     for t in range(len(packed)):

@@ -6,11 +6,11 @@ looks, and are read many at a time.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import format_1
+from vega3d.pipeline.store.ahead import in_order
 from vega3d.pipeline.store.identity import FORMAT_VERSION
 from vega3d.pipeline.store.objects import Objects
 from vega3d.pipeline.store.record import MAX_RECORD_BYTES, Record, parse_record
@@ -19,13 +19,6 @@ from vega3d.pipeline.store.schema import SchemaError
 COMMITS = "unit/commits"
 ROWS = "unit/rows.json"
 RUNS = "unit/runs"
-
-_READERS = 16
-_READ_AHEAD = 512
-"""Records parsed before the first of them is used up."""
-
-_AT_ONCE = 16
-"""Records that a thread reads one after the other: handing them over costs as much as reading."""
 
 _NAMES = {
     1: re.compile(rf"{COMMITS}/(\d{{6,8}})/(\d{{1,9}})\.json"),
@@ -94,15 +87,7 @@ class Records:
 
     def read_many(self, places: Sequence[tuple[int, int]]) -> Iterator[Record]:
         """Yield the records of these units and sequences, in their order."""
-
-        def read(start: int) -> list[Record]:
-            return [self.read(*place) for place in places[start : start + _AT_ONCE]]
-
-        with ThreadPoolExecutor(_READERS) as pool:
-            for first in range(0, len(places), _READ_AHEAD):
-                last = min(first + _READ_AHEAD, len(places))
-                for records in pool.map(read, range(first, last, _AT_ONCE)):
-                    yield from records
+        yield from in_order(lambda place: self.read(*place), places)
 
     def put(self, record: Record) -> bool:
         """Write a record and read it back; False where another worker wrote that number first.

@@ -20,7 +20,7 @@ from vega3d.pipeline.store.identity import (
 )
 from vega3d.pipeline.store.layout import PACKED, Layout
 from vega3d.pipeline.store.metadata import ROOT
-from vega3d.pipeline.store.names import check_scene_ids, check_taps
+from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_scene_ids, check_taps
 from vega3d.pipeline.store.objects import Objects
 from vega3d.pipeline.store.records import ROWS
 from vega3d.pipeline.store.units import Plan, PlannedScene
@@ -30,6 +30,9 @@ COPY = "unit/copy.json"
 
 _MAX_CHUNK_BYTES = 2**31
 _MAX_INDEX_BYTES = 2**30
+_RECORD_BYTES_A_VIEW = 300
+"""Base64 of 25 float64, a size and an id, in JSON: measured 286."""
+
 _DTYPES = ("float16", "float32", PACKED)
 _MEMBERS = ("format", "identity", "config_digest", "rows_sha256", "scenes_per_shard", "numerics")
 
@@ -83,7 +86,7 @@ def new_root(plan: Plan, identity: Mapping[str, Any], numerics: Mapping[str, Any
     attributes = {"vega3d": ours, "coordinates": layout.coordinates}
     attributes = {**attributes, "vega3d": {**ours, "attributes_sha256": _digest(attributes)}}
     root = Root(attributes, layout)
-    root.layout.check_sizes()
+    _check_sizes(root.layout)
     return root
 
 
@@ -207,3 +210,19 @@ def _layout(ours: Mapping[str, Any], plan: Plan, what: str) -> Layout:
         if spec.chunk_bytes > _MAX_CHUNK_BYTES or spec.index_bytes > _MAX_INDEX_BYTES:
             raise schema.SchemaError(f"{what}: a chunk or an index of {spec.name} is too large")
     return layout
+
+
+def _check_sizes(layout: Layout) -> None:
+    """Raise StoreError where an object would be larger than one PUT to a bucket may be."""
+    views = sum(scene.num_views for scene in layout.plan.scenes)
+    if (size := views * _RECORD_BYTES_A_VIEW) > MAX_PUT_BYTES:
+        raise StoreError(
+            f"the index of {views} views would take about {size / 2**30:.1f} GiB, and one PUT "
+            "takes 5; extract into several stores, which open_store([a, b]) reads as one"
+        )
+    for spec, unit, size in layout.planned_bytes():
+        if size > MAX_PUT_BYTES:
+            raise StoreError(
+                f"{spec.name}: the shard of unit {unit} would take {size / 2**30:.1f} GiB, and "
+                "one PUT takes 5; use fewer --scenes-per-shard or --views"
+            )

@@ -47,6 +47,8 @@ def members(value: object, what: str, names: Collection[str]) -> dict[str, Any]:
     """Return an object that has exactly these members."""
     if not isinstance(value, dict):
         raise SchemaError(f"{what} must be an object")
+    if len(value) == len(names) and all(name in value for name in names):
+        return value
     if missing := sorted(set(names) - value.keys()):
         raise SchemaError(f"{what} has no {missing[0]!r}")
     if unknown := sorted(value.keys() - set(names)):

@@ -127,7 +127,7 @@ def main() -> None:
     asked = parser.parse_args()
     config = TrainConfig(
         tasks=(asked.task,), hidden_dim=64, reader_layers=0, views_per_sample=24, batch_size=4,
-        questions_per_sample=24, steps=asked.steps, lr=2e-3,
+        questions_per_sample=24, steps=asked.steps, lr=4e-3,
     )  # fmt: skip
     scenes, making = f"rooms:{asked.rooms}?views=24&seed=7", MakingConfig(per_room=96)
     train(asked.out, scenes, making, config, tuple(asked.variants.split(",")))

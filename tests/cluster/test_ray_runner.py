@@ -1,6 +1,7 @@
 """Ray against the inline runner: the same bytes, whatever dies, hangs or fails on the way."""
 
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_the_real_backbone_stores_the_same_bytes_on_ray(tmp_path: Path, tiny_wan
         backbone=WanConfig(model=str(tiny_wan), resolution=(96, 128), timesteps=(300, 100)),
         scenes_per_shard=1,
     )
-    runners = {"inline": run_inline, "ray": partial(run_ray, config=config())}
+    # One worker: each loads torch and the model's classes, eight seconds of a core.
+    runners = {"inline": run_inline, "ray": partial(run_ray, config=config(workers=1))}
     digests = {
         name: extract(
             source, str(tmp_path / name), wanted, numerics=Numerics(threads=2), run=runner
@@ -74,6 +76,20 @@ def test_the_real_backbone_stores_the_same_bytes_on_ray(tmp_path: Path, tiny_wan
         for name, runner in runners.items()
     }
     assert digests["ray"] == digests["inline"]
+
+
+def test_a_job_that_meets_another_goes_on_elsewhere(
+    tmp_path: Path, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both begin with the first unit; in the same order they would do each unit twice."""
+    plan, worker = make_worker(str(tmp_path / "s"), SCENES)
+    list(run_inline(worker, plan.units[:1]))  # by the other job, meanwhile
+    monkeypatch.setattr(random, "randrange", lambda end: end - 1)
+    done = [result.unit for result in run_ray(worker, plan.units, config(workers=1))]
+    assert sorted(done) == [0, 1, 2, 3, 4]
+    assert 2 in done[-2:], done  # 0 and 1 were in flight; two are at a time
+    merge_commits(worker.store)
+    assert open_store(str(tmp_path / "s")).digest() == digest
 
 
 def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, digest: str) -> None:
@@ -84,7 +100,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, digest: str) -> 
 def test_a_unit_that_kills_every_worker_is_quarantined_and_its_neighbours_are_not(
     tmp_path: Path,
 ) -> None:
-    run(tmp_path / "s", config(workers=1), kill_on=(BAD,))
+    run(tmp_path / "s", config(workers=1, attempts=2), kill_on=(BAD,))
     store = open_store(str(tmp_path / "s"))
     assert set(store.failures) == {BAD, "hall/005 \u00fc"}  # the scenes of its unit
     assert "died or hung at every attempt" in store.failures[BAD]
@@ -161,12 +177,13 @@ def test_what_changed_in_a_source_is_computed_anew_on_ray(
     on_ray = partial(run_ray, config=config(workers=1))
     again = small_captures.run(captures, tmp_path / "s", refresh=True, runner=on_ray)
     assert (again.units_this_run, again.changed, again.unwatched) == (1, {}, 0)
-    fresh = small_captures.run(captures, tmp_path / "whole", runner=on_ray)
+    fresh = small_captures.run(captures, tmp_path / "whole")
     assert open_store(str(tmp_path / "s")).digest() == fresh.digest
-    assert small_captures.run(captures, tmp_path / "whole").changed == {}
     shutil.rmtree(captures / "c" / "depth")
     caplog.clear()
     small_captures.run(captures, tmp_path / "lacking", runner=on_ray)
+    looked = small_captures.run(captures, tmp_path / "lacking")
+    assert (looked.changed, looked.unwatched) == ({}, 0)
     assert "c: has no depth: its tokens get no positions" in caplog.text  # read by a worker
 
 

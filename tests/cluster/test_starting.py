@@ -175,10 +175,12 @@ import sys
 from ray import cloudpickle
 import synthetic_unit
 cloudpickle.register_pickle_by_value(synthetic_unit)
+from vega3d.cluster import ray_runner
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import UsageError
 plan, worker = synthetic_unit.make_worker(sys.argv[2], 4)
+ray_runner.START_ATTEMPTS = 1  # each takes seconds, and ends alike
 try:
     list(run_ray(worker, plan.units, RunConfig(runner="ray", address=sys.argv[1])))
 except UsageError as error:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -152,6 +153,12 @@ def test_a_submitter_that_is_not_here_is_named(monkeypatch: pytest.MonkeyPatch) 
         rendered("pbs")
 
 
+def test_what_a_submitter_says_is_told() -> None:
+    assert submit("ray", "echo job 7 succeeded") == "job 7 succeeded"
+    with pytest.raises(UsageError, match="bash -s refuses: no such cluster"):
+        submit("ray", "echo no such cluster >&2; exit 3")
+
+
 STUBS = {
     "srun": """while [[ "${1:-}" == --* ]]; do shift; done
 [ "$1" = hostname ] && { echo 127.0.0.1; exit; }
@@ -175,29 +182,53 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "PATH": path, "RAY_TMPDIR": "/tmp", **more}
 
 
+def stubbed(folder: Path, **bodies: str) -> str:
+    """Return a PATH on which these programs stand before the real ones."""
+    stubs = folder / "stubs"
+    stubs.mkdir()
+    for name, body in bodies.items():
+        (stubs / name).write_text(f"#!/usr/bin/env bash\n{body}")
+        (stubs / name).chmod(0o755)
+    return f"{stubs}:{environment()['PATH']}"
+
+
+def slurm_job(folder: Path, options: Sequence[str], workers: int) -> list[str]:
+    """Write the script of a run on CPU nodes, and return the command that runs it."""
+    script = folder / "job.sh"
+    config = SubmitConfig(gpu="", gpus_per_node=1)
+    script.write_text(render("slurm", options, RunConfig(runner="ray", workers=workers), config))
+    return ["bash", str(script)]
+
+
+def test_a_head_that_does_not_start_is_tried_again(tmp_path: Path) -> None:
+    """Ray gives a start 30 s, which is too little on a busy node."""
+    ray = 'echo "$@" >> "$VEGA3D_SLURM_STATE/ray.log"; exit 1'
+    job = environment(
+        SLURM_JOB_ID="7", SLURM_JOB_NODELIST="node[0-1]", SLURM_JOB_NUM_NODES="2",
+        VEGA3D_SLURM_STATE=str(tmp_path), PATH=stubbed(tmp_path, **STUBS, ray=ray, sleep=""),
+    )  # fmt: skip
+    done = subprocess.run(
+        slurm_job(tmp_path, OPTIONS, 2), capture_output=True, text=True, env=job, timeout=60
+    )
+    assert done.returncode == 1
+    assert "the head of Ray did not start, 3 times" in done.stderr
+    started = (tmp_path / "ray.log").read_text().count("start --head --block")
+    assert started == 3
+    assert not (tmp_path / "7").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_slurm_script_brings_up_two_nodes_and_runs(tmp_path: Path) -> None:
     """With a stub srun, both `nodes` are Ray nodes of this machine; the run is the real one."""
-    stubs = tmp_path / "stubs"
-    stubs.mkdir()
-    for name, body in STUBS.items():
-        (stubs / name).write_text(f"#!/usr/bin/env bash\n{body}")
-        (stubs / name).chmod(0o755)
-    out = tmp_path / "prior.zarr"
-    options = [*SMALL_RUN, "--out", str(out)]
-    config = SubmitConfig(gpu="", gpus_per_node=1)
-    script = tmp_path / "job.sh"
-    script.write_text(render("slurm", options, RunConfig(runner="ray", workers=2), config))
-    job = str(os.getpid())
+    out, job = tmp_path / "prior.zarr", str(os.getpid())
     slurm = environment(
         SLURM_JOB_ID=job, SLURM_JOB_NODELIST="node[0-1]", SLURM_JOB_NUM_NODES="2",
-        VEGA3D_SLURM_STATE=str(tmp_path),
+        VEGA3D_SLURM_STATE=str(tmp_path), PATH=stubbed(tmp_path, **STUBS),
     )  # fmt: skip
-    slurm["PATH"] = f"{stubs}:{slurm['PATH']}"
     done = subprocess.run(
-        ["bash", str(script)], capture_output=True, text=True, check=False, env=slurm,
-        cwd=tmp_path, timeout=300,
+        slurm_job(tmp_path, [*SMALL_RUN, "--out", str(out)], 2), capture_output=True, text=True,
+        check=False, env=slurm, cwd=tmp_path, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(open_store(str(out)).scene_ids) == 2
@@ -247,12 +278,12 @@ def cluster_with_a_token(token: str) -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_job_is_submitted_to_a_ray_that_asks_for_a_token(tmp_path: Path) -> None:
-    """`submit --to ray --go` follows the run to its end; without the token it is refused."""
+    """`submit --to ray --go` follows the run to its end; another token is refused."""
     out = tmp_path / "prior.zarr"
     with cluster_with_a_token(token := secrets.token_hex(32)) as dashboard:
         submitted = [
             BIN / "vega3d-extract", "submit", *SMALL_RUN, "--out", out, "--to", "ray", "--gpu", "",
-            "--workers", "2", "--dashboard", dashboard, "--go",
+            "--workers", "1", "--dashboard", dashboard, "--go",
         ]  # fmt: skip
         asked = environment(RAY_AUTH_TOKEN=token)
         try:
@@ -269,7 +300,9 @@ def test_a_job_is_submitted_to_a_ray_that_asks_for_a_token(tmp_path: Path) -> No
         assert "succeeded" in told["told"]
         assert token not in done.stdout + done.stderr
         assert len(open_store(str(out)).scene_ids) == 2
-        wrong = environment(RAY_AUTH_TOKEN="0" * 64)
-        done = subprocess.run(submitted, capture_output=True, text=True, env=wrong, timeout=300)
-        assert done.returncode == 2
-        assert "bash -s refuses" in done.stderr
+        job = json.dumps({"entrypoint": f"touch {tmp_path}/ran"}).encode()
+        for header in ({}, {"Authorization": f"Bearer {'0' * 64}"}):
+            posted = urllib.request.Request(f"{dashboard}/api/jobs/", job, header)
+            with pytest.raises(urllib.error.HTTPError, match="40[13]"):
+                urllib.request.urlopen(posted, timeout=30)
+        assert not (tmp_path / "ran").exists()

@@ -150,11 +150,15 @@ def test_what_cannot_be_meant_is_refused(settings: dict[str, Any], told: str) ->
 
 
 @pytest.mark.slow
-def test_an_encoder_whose_weights_are_not_there_is_named_beside_the_others(tmp_path: Path) -> None:
+def test_an_encoder_or_a_place_that_fails_is_named_beside_the_others(tmp_path: Path) -> None:
     config = EncodersConfig(
         encoders=("rgb", "random", "dinov2"), models=(f"dinov2={tmp_path}",), grid=(3, 4)
     )
-    told = run(tmp_path / "out", ["rooms:2?views=2&height=48&width=64"], config)
+    places = ["rooms:2?views=2&height=48&width=64", "one=rooms:2?views=1&height=48&width=64"]
+    told = run(tmp_path / "out", places, config)
+    assert set(told["above_chance"]) == {"rooms-2"}
     assert set(told["above_chance"]["rooms-2"]) == {"rgb", "random"}
+    assert "<b>one is not compared</b>" in Path(told["page"]).read_text()
+    assert set(told["failed"]) == {"rooms-2", "one"}
     assert "config.json" in told["failed"]["rooms-2"]["dinov2"]
     assert "config.json" in Path(told["page"]).read_text()

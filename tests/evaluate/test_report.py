@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numbered import numbered
+from processes import run_program
 
 from vega3d.evaluate import consistency
 from vega3d.evaluate.cli import main
@@ -125,8 +125,9 @@ def test_processes_and_a_cluster_give_the_same_numbers(three: str, tmp_path: Pat
     expected = numbers(report([three], str(tmp_path / "one"), CONFIG, HERE))
     processes = replace(HERE, scheduler="processes", workers=2)
     assert_same(numbers(report([three], str(tmp_path / "p"), CONFIG, processes)), expected)
+    threads = {"n_workers": 2, "threads_per_worker": 1, "processes": False}  # sent all the same
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1"
+        **threads, protocol="tcp", dashboard_address=None, host="127.0.0.1"
     ) as cluster:
         run = replace(HERE, dask_address=cluster.scheduler_address)
         assert_same(numbers(report([three], str(tmp_path / "c"), CONFIG, run)), expected)
@@ -660,32 +661,39 @@ def test_channel_sums_merge_and_take_out() -> None:
     assert rest.count == 30
 
 
-def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
-    code = "from vega3d.evaluate.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
-    )
-
-
 @pytest.mark.slow
 def test_the_command(three: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = run_cli("report", three, "--out", str(out), "--bootstrap-samples", "20")
+    done = run_program(
+        "vega3d-consistency", "report", three, "--out", str(out), "--bootstrap-samples", "20"
+    )
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
     assert line["scenes"] == 3
     assert math.isfinite(line["above_chance"]["three k300_b20"])
     assert "pass 2 of 2: 2/2 units" in done.stderr
     left = out / "config.toml"
-    again = run_cli("report", three, "--out", str(out), "--config", str(left), "--voxel-m", "0.1")
+    again = run_program(
+        "vega3d-consistency",
+        "report",
+        three,
+        "--out",
+        str(out),
+        "--config",
+        str(left),
+        "--voxel-m",
+        "0.1",
+    )
     assert json.loads(again.stdout.splitlines()[-1]) == line
     assert "bootstrap_samples = 20\n" in left.read_text()
-    plan = run_cli("report", three, "--out", str(tmp_path / "no"), "--dry-run")
+    plan = run_program(
+        "vega3d-consistency", "report", three, "--out", str(tmp_path / "no"), "--dry-run"
+    )
     assert json.loads(plan.stdout)["views"] == 3 * VIEWS
     assert not (tmp_path / "no").exists()
-    wrong = run_cli("report", three, "--out", str(out), "--voxel-m", "-1")
+    wrong = run_program("vega3d-consistency", "report", three, "--out", str(out), "--voxel-m", "-1")
     assert wrong.returncode == 2
     assert "--voxel-m must be a positive number of metres, got -1.0" in wrong.stderr
-    missing = run_cli("report", str(tmp_path / "none"), "--out", str(out))
+    missing = run_program("vega3d-consistency", "report", str(tmp_path / "none"), "--out", str(out))
     assert missing.returncode == 2
     assert "no vega3d store" in missing.stderr

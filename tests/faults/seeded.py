@@ -1,11 +1,16 @@
 """Seeded runs that are killed, cut off, starved and damaged, then resumed and compared.
 
-`python tests/faults/seeded.py [RUNS [FIRST_SEED]]` (`make faults`) prints a table. One run writes a
-small store through the real writer, with a torch-free compute stage; something happens to it at a
-random point; it is resumed; and every object is compared with those of an undisturbed store. Kinds
-of Ray share one Ray of several nodes. `test_seeded.py` does one run of each kind.
+`python tests/faults/seeded.py [RUNS [FIRST_SEED [FILE]]]` (`make faults`) prints a table. One run
+writes a small store through the real writer, with a torch-free compute stage; something happens to
+it at a random point; it is resumed; and every object is compared with those of an undisturbed
+store. Kinds of Ray share one Ray of several nodes. `test_seeded.py` does one run of each kind.
+
+With FILE each outcome is kept there, a line each: a command that was stopped (SIGTERM, between two
+runs) goes on with the seeds that are not in it, and the table is of all that are.
 """
 
+import itertools
+import json
 import multiprocessing
 import os
 import random
@@ -16,9 +21,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -364,18 +370,19 @@ def may_mount() -> bool:
 
 
 def cut_off(*faults: Fault) -> Callable[[Bench, str, random.Random, Outcome], None]:
-    """Return the kind in which a fifth of the requests meet one of these faults."""
+    """Return the kind in which a fifth of the requests meet these faults, each as often."""
 
     def kind(bench: Bench, url: str, chance: random.Random, outcome: Outcome) -> None:
         assert bench.proxy is not None
         dice, lock = random.Random(chance.random()), threading.Lock()
+        dealt = itertools.cycle(dice.sample(faults, len(faults)))
 
         def fault(_request: object) -> Fault | None:
             with lock:
                 if dice.random() >= 0.2:
                     return None
                 outcome.delivered += 1
-                return dice.choice(faults)
+                return next(dealt)
 
         bench.proxy.fault = fault
         try:
@@ -477,48 +484,86 @@ def s3_server() -> Iterator[str]:
     server.stop()
 
 
-def table(outcomes: dict[tuple[str, str], list[Outcome]]) -> str:
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The outcomes of many runs, by seed, in a file that a later command adds to."""
+
+    file: Path | None
+    outcomes: dict[int, tuple[str, str, Outcome]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.file is not None and self.file.exists():
+            for line in self.file.read_text().splitlines():
+                told = json.loads(line)
+                found = told["kind"], told["place"], Outcome(**told["outcome"])
+                self.outcomes[told["seed"]] = found
+
+    def add(self, seed: int, kind: str, place: str, outcome: Outcome) -> None:
+        self.outcomes[seed] = kind, place, outcome
+        if self.file is not None:
+            told = {"seed": seed, "kind": kind, "place": place, "outcome": asdict(outcome)}
+            with self.file.open("a") as lines:
+                lines.write(json.dumps(told) + "\n")
+
+
+def table(outcomes: Mapping[int, tuple[str, str, Outcome]]) -> str:
     """Return runs, what was delivered, and what was lost, duplicated or corrupt, by kind."""
-    lines = ["| kind | place | runs | delivered | lost | duplicated | corrupt | s a run |",
-             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    every = [one for found in outcomes.values() for one in found]
-    for (kind, place), found in [*outcomes.items(), (("all", ""), every)]:
-        sums = [sum(getattr(one, name) for one in found)
-                for name in ("delivered", "lost", "duplicated", "corrupt")]  # fmt: skip
-        each_s = sum(one.seconds for one in found) / max(1, len(found))
-        lines.append(
-            f"| {kind} | {place} | {len(found)} | {' | '.join(map(str, sums))} | {each_s:.1f} |"
-        )
+    lines = ["| what happens to a run | folder: runs, delivered, s each | "
+             "S3: runs, delivered, s each | lost | duplicated | corrupt |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+
+    def sums(runs: Sequence[Outcome], *names: str) -> str:
+        return " | ".join(str(sum(getattr(one, name) for one in runs)) for name in names)
+
+    def at(place: str, named: str) -> str:
+        runs = [one for kind, where, one in outcomes.values() if (kind, where) == (named, place)]
+        if not runs:
+            return "-"
+        seconds = sum(one.seconds for one in runs) / len(runs)
+        return f"{len(runs)}, {sums(runs, 'delivered')}, {seconds:.1f}"
+
+    for named in sorted({kind for kind, _, _ in outcomes.values()}):
+        runs = [one for kind, _, one in outcomes.values() if kind == named]
+        wrong = sums(runs, "lost", "duplicated", "corrupt")
+        lines.append(f"| {named} | {at('folder', named)} | {at('s3', named)} | {wrong} |")
+    every = [one for _, _, one in outcomes.values()]
+    there = Counter(place for _, place, _ in outcomes.values())
+    wrong = sums(every, "lost", "duplicated", "corrupt")
+    lines.append(
+        f"| all {len(every)} runs, {sums(every, 'delivered')} delivered | {there['folder']} runs | "
+        f"{there['s3']} runs | {wrong} |"
+    )
     return "\n".join(lines)
 
 
-def main(runs: int, first_seed: int) -> int:
+def main(runs: int, first_seed: int, file: Path | None = None) -> int:
     """Do so many runs, every kind in turn; returns the exit code."""
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    outcomes: dict[tuple[str, str], list[Outcome]] = {}
+    kept, stopped = Kept(file), threading.Event()
+    left = [seed for seed in range(first_seed, first_seed + runs) if seed not in kept.outcomes]
     with ExitStack() as held:
         root = held.enter_context(tempfile.TemporaryDirectory(dir=memory))
         bucket = held.enter_context(s3_server())
         bench = held.enter_context(opened(bucket, Path(root), with_ray=True))
         groups, start = cells(), time.monotonic()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        held.enter_context(suppress(KeyboardInterrupt))  # the table is of those that were done
-        for seed in range(first_seed, first_seed + runs):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stopped.set())
+        for count, seed in enumerate(left, 1):
+            if stopped.is_set():
+                break
             kind, place = nth(groups, seed)
             outcome = one_run(bench, kind, place, seed)
-            outcomes.setdefault((kind, place), []).append(outcome)
+            kept.add(seed, kind, place, outcome)
             for note in outcome.notes:
                 sys.stderr.write(f"seed {seed}, {kind}, {place}: {note}\n")
-            sys.stderr.write(
-                f"{seed + 1 - first_seed} of {runs}, {time.monotonic() - start:.0f} s\n"
-            )
-    sys.stdout.write(f"{table(dict(sorted(outcomes.items())))}\n")
-    every = [one for found in outcomes.values() for one in found]
+            sys.stderr.write(f"{count} of {len(left)}, {time.monotonic() - start:.0f} s\n")
+    sys.stdout.write(f"{table(kept.outcomes)}\n")
+    every = [one for _, _, one in kept.outcomes.values()]
     return int(any(one.lost or one.duplicated or one.corrupt for one in every))
 
 
 if __name__ == "__main__":
     import seeded  # what other processes are given must not be of the main module
 
-    numbers = [int(word) for word in sys.argv[1:]]
-    sys.exit(seeded.main(*numbers, *(300, 0)[len(numbers) :]))
+    numbers = [int(word) for word in sys.argv[1:3]]
+    sys.exit(seeded.main(*numbers, *(300, 0)[len(numbers) :], *map(Path, sys.argv[3:4])))

@@ -26,14 +26,31 @@ def test_a_folder_ends_as_an_undisturbed_one(bench: seeded.Bench, kind: str) -> 
     check(seeded.one_run(bench, kind, "folder", seed=1))
 
 
-@pytest.mark.parametrize("kind", ["all faults of S3", "stopped, and on later (zombie)"])
-def test_a_bucket_ends_as_an_undisturbed_one(
-    bench: seeded.Bench, kind: str, monkeypatch: pytest.MonkeyPatch
+def test_a_sleeper_finds_a_bucket_done_by_others(bench: seeded.Bench) -> None:
+    check(seeded.one_run(bench, "stopped, and on later (zombie)", "s3", seed=2))
+
+
+def test_a_bucket_that_fails_in_every_way_ends_as_an_undisturbed_one(
+    bench: seeded.Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`make faults` delivers the faults of S3 kind by kind; here they come in one run."""
     faults = [fault for some in seeded.S3_FAULTS.values() for fault in some]
     monkeypatch.setitem(seeded.KINDS, "all faults of S3", seeded.cut_off(*faults))
-    check(seeded.one_run(bench, kind, "s3", seed=2))
+    outcome = seeded.one_run(bench, "all faults of S3", "s3", seed=2)
+    check(outcome)
+    assert outcome.delivered >= len(faults)  # dealt one after the other: each of them came
+
+
+def test_a_command_that_was_stopped_goes_on_and_tells_of_all(tmp_path: Path) -> None:
+    kept = seeded.Kept(tmp_path / "outcomes")
+    kept.add(0, "killed", "folder", seeded.Outcome(delivered=3, seconds=1.0))
+    kept.add(4, "killed", "s3", seeded.Outcome(delivered=1, lost=1, seconds=2.0, notes=["x"]))
+    again = seeded.Kept(tmp_path / "outcomes")
+    assert again.outcomes == kept.outcomes
+    assert seeded.table(again.outcomes).splitlines()[2:] == [
+        "| killed | 1, 3, 1.0 | 1, 1, 2.0 | 1 | 0 | 0 |",
+        "| all 2 runs, 4 delivered | 1 runs | 1 runs | 1 | 0 | 0 |",
+    ]
 
 
 def check(outcome: seeded.Outcome) -> None:

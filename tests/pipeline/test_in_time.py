@@ -1,5 +1,6 @@
 """Commands that read scenes one by one do not wait for ever for a mount that is dead."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -64,6 +65,19 @@ def test_a_dead_mount_is_told(
     dead = InTime(Dead(captures, wake, listing=listing), limit_s=0.2)
     with pytest.raises(TransientError, match="gave no sign of life for 0 s; look at its files"):
         command(dead, tmp_path)
+
+
+def test_a_folder_is_looked_at_in_time_before_it_is_listed(
+    captures: SceneSource, wake: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every command, `run` and `plan` too."""
+    root = str(captures.root)  # type: ignore[attr-defined]
+    monkeypatch.setattr(in_time.check_answers, "__defaults__", (0.2,))
+    for place in (root, f"{root}/none", "rooms:1", "s3://bucket/x"):
+        in_time.check_answers(place)
+    monkeypatch.setattr(os, "scandir", lambda _: wake.wait(60))  # as the kernel does, for ever
+    with pytest.raises(TransientError, match=f"{root}: reading it gave no sign of life"):
+        find_scenes(root)
 
 
 def test_what_answers_is_what_it_was(captures: SceneSource) -> None:

@@ -241,7 +241,7 @@ def test_on_ray_the_stores_are_the_same(tmp_path: Path) -> None:
 
     from vega3d.cluster.ray_runner import run_ray
 
-    run = partial(run_ray, config=RunConfig(runner="ray", workers=2, cpus_per_worker=0.5))
+    run = partial(run_ray, config=RunConfig(runner="ray", workers=1, cpus_per_worker=0.5))
     found = together(tmp_path / "ray", BACKBONES, run=run)
     here = together(tmp_path / "here", BACKBONES)
     assert {n: s.digest for n, s in found.items()} == {n: s.digest for n, s in here.items()}

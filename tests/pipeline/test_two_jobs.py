@@ -1,13 +1,12 @@
 """Two jobs on one store at once, one of them killed: both end well, and say what was done twice."""
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from processes import started_program
 
 from vega3d.pipeline import cli, open_store, worker
 from vega3d.pipeline.commands import run_app
@@ -27,18 +26,12 @@ def command(out: Path) -> list[str]:
 
 def killed_job(out: Path) -> None:
     """Start the same command, and kill -9 it when it has committed some units."""
-    text = "from vega3d.pipeline.cli import main; main()"
-    job = subprocess.Popen(
-        [sys.executable, "-c", text, *command(out)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    commits, end = out / "unit" / "commits", time.monotonic() + 90
-    while job.poll() is None and time.monotonic() < end:
-        if commits.is_dir() and len(list(commits.glob("*.json"))) >= COMMITTED:
-            break
-        time.sleep(0.002)
-    job.kill()
-    job.wait(10)
+    with started_program("vega3d-extract", *command(out)) as job:
+        commits, end = out / "unit" / "commits", time.monotonic() + 90
+        while job.process.is_alive() and time.monotonic() < end:
+            if commits.is_dir() and len(list(commits.glob("*.json"))) >= COMMITTED:
+                break
+            time.sleep(0.002)
 
 
 def run(out: Path, capsys: pytest.CaptureFixture[str]) -> tuple[dict, str]:

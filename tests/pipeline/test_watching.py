@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import run_program
 from synthetic_unit import make_worker
 
 from vega3d.pipeline import figures, runlog
@@ -88,28 +89,48 @@ def test_rate_and_time_left_come_from_what_was_committed(
     assert "run" not in rows
 
 
+def told_live(url: str, units: int) -> dict:
+    """Return what a store tells as soon as a run says that it has done so many units."""
+    end = time.monotonic() + 20
+    while [one["units_done"] for one in live(url)["runs"]] != [units]:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    return {**status(url), **live(url)}
+
+
 def test_a_run_says_how_it_goes_while_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers, units, what was done twice and the slowest scenes; gone when the run has ended."""
-    monkeypatch.setattr(runlog, "_LIVE_EVERY_S", 0.0)
+    monkeypatch.setattr(runlog, "_LIVE_EVERY_S", 0.01)
     url, watch = str(tmp_path / "s"), Watch()
-    half_done(url)
     log = RunLog(url, {"run": {"workers": 3}}, "")
-    for unit, worker in enumerate(("10.0.0.1:7", "10.0.0.2:8", "10.0.0.2:8")):
-        log.unit(result(unit, float(unit), worker=worker, wasted_s=float(unit)))
-    found = {**status(url), **live(url)}
-    watch.look(found)
+    with log.shown():
+        time.sleep(0.03)  # there is no store to say anything in
+        half_done(url)
+        found = told_live(url, units=0)
+        watch.look(found)  # the first unit may take an hour
+        assert ("run", "3 workers asked for, 0 units done in 0:00:00 (0 s ago)") in watch.rows(
+            found
+        )
+        for unit, worker in enumerate(("10.0.0.1:7", "10.0.0.2:8", "10.0.0.2:8")):
+            log.unit(result(unit, float(unit), worker=worker, wasted_s=float(unit)))
+        found = told_live(url, units=3)
+        assert not verify(url).damaged
     rows = watch.rows(found)
-    assert ("run", "2 of 3 workers at work, 3 units done, 3 s done twice (0 s ago)") in rows
+    assert (
+        "run",
+        "2 of 3 workers at work, 3 units done in 0:00:00, 3 s done twice (0 s ago)",
+    ) in rows
+    found["runs"][0]["last_unit_s"] = 3600.0
+    assert any("the last 1:00:00 ago" in told for _, told in watch.rows(found))
     assert [told for name, told in rows if name == "slow"] == [
         "4.0 s: s2",
         "3.0 s: s1",
         "2.0 s: s0",
     ]
-    assert not verify(url).damaged
-    log.close(None)
     assert live(url)["runs"] == []
+    log.close(None)
     (kept,) = (tmp_path / "s" / "unit" / "runs").iterdir()
     events = [json.loads(line) for line in kept.read_text().splitlines()]
     assert [one["event"] for one in events] == ["start", "unit", "unit", "unit", "end"]
@@ -155,12 +176,10 @@ def test_the_live_table_ends_when_the_store_is_complete(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_logs_as_json_name_unit_and_scene(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TEXT, "--log-format", "json", "run",
-         "rooms:1?views=2&height=48&width=64", "--out", str(tmp_path / "s"), "--backbone", "rgb",
-         "--device", "cpu", "--threads", "1", "--resolution", "64x48", "--views", "1",
-         "--sampling", "uniform"],
-        capture_output=True, text=True, check=False,
+    done = run_program(
+        "vega3d-extract", "--log-format", "json", "run", "rooms:1?views=2&height=48&width=64",
+        "--out", tmp_path / "s", "--backbone", "rgb", "--device", "cpu", "--threads", "1",
+        "--resolution", "64x48", "--views", "1", "--sampling", "uniform",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stderr.splitlines()]

@@ -35,27 +35,30 @@ CONFIG = TrainConfig(
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    return plant(tmp_path_factory.mktemp("acting"), "red", LENGTHS, scale=1.0)
+
+
+def plant(folder: Path, colour: str, lengths: list[int], scale: float) -> tuple[str, str, str]:
     """Stores of demonstrations' frames whose features hold the action of the frame."""
-    folder = tmp_path_factory.mktemp("acting")
     axes = np.random.default_rng(3).normal(size=(3, 12))
     rng = np.random.default_rng(4)
     actions = []
-    for number, length in enumerate(LENGTHS):
+    for number, length in enumerate(lengths):
         made = np.zeros((length, 7))
         angle = 2 * number + 0.5 * np.arange(length)  # what comes follows from what is
-        made[:, :2] = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        made[:, :2] = scale * np.stack([np.sin(angle), np.cos(angle)], axis=1)
         made[:, 6] = np.where(np.arange(length) < length // 2, -1, 1)
         actions.append(made)
-    demos = write_demos(folder / "demos/red_demo.hdf5", LENGTHS, actions=actions)
+    demos = write_demos(folder / f"demos/{colour}_demo.hdf5", lengths, actions=actions)
     arrays: dict[str, list] = {"prior": [], "semantic": []}
-    for number, length in enumerate(LENGTHS):
+    for number, length in enumerate(lengths):
         known = np.tile(actions[number][:, :3] @ axes, (2, 1))[:, None, None]
-        for name, scale in (("prior", 1.0), ("semantic", 0.0)):
-            features = np.broadcast_to(known * scale, (2 * length, 2, 2, 12))
+        for name, share in (("prior", 1.0), ("semantic", 0.0)):
+            features = np.broadcast_to(known * share, (2 * length, 2, 2, 12))
             noise = 0.05 * rng.normal(size=features.shape)
             arrays[name].append(
                 numbered(
-                    scene_id=f"red_demo/demo_{number}",
+                    scene_id=f"{colour}_demo/demo_{number}",
                     features={"b0": (features + noise).astype(np.float32)},
                     view_ids=tuple(
                         f"{camera}/{frame:06d}"
@@ -120,6 +123,25 @@ def test_frames_that_not_all_cameras_have_are_left_out(tmp_path: Path) -> None:
         find_frames({"a/demo_0": ["top/000000", "wrist/000002"]}, episodes, 2)
 
 
+def test_other_demonstrations_are_asked_in_the_policys_own_numbers(
+    planted: tuple[str, str, str], tmp_path: Path
+) -> None:
+    prior, semantic, demos = planted
+    one = replace(CONFIG, views_per_sample=1)
+    trained = pair_stores(prior, semantic, actions=[demos]).action_table(one)
+    assert trained is not None
+    known = {**trained.to_json(), "cameras": ["eye_in_hand"]}
+    prior, semantic, demos = plant(tmp_path, "blue", [8], scale=0.25)
+    pairing = replace(pair_stores(prior, semantic, actions=[demos]), policy=known)
+    table = pairing.action_table(one)
+    assert table is not None
+    assert table.cameras == ("eye_in_hand",)
+    assert table.frames["blue_demo/demo_0"][3] == (8 + 3,)
+    assert (table.actions, table.states) == (trained.actions, trained.states)
+    with pytest.raises(UsageError, match="a sample takes \\['left'\\]"):
+        replace(pairing, policy={**known, "cameras": ["left"]}, _action_tables=[]).action_table(one)
+
+
 @pytest.mark.slow
 def test_behaviour_cloning_learns_what_the_prior_holds(
     planted: tuple[str, str, str], tmp_path: Path
@@ -142,6 +164,12 @@ def test_behaviour_cloning_learns_what_the_prior_holds(
     assert policy["actions"]["command"] == [False] * 6 + [True]
     assert policy["texts"] == [INSTRUCTION]
     assert evaluate_run(tmp_path / "run", run)["metrics"] == pytest.approx(metrics)
+    other = plant(tmp_path, "blue", [8], scale=0.25)
+    found = evaluate_run(
+        tmp_path / "run", run, prior=other[0], semantic=other[1], actions=[other[2]]
+    )
+    # Between bounds of its own, a quarter of the range, every number would be four times as far.
+    assert found["metrics"]["action/l1_0"] < 2 * metrics["action/l1_0"]
     again = fit(prior, semantic, tmp_path / "run", config, run, actions=[demos])
     assert again["metrics"] == pytest.approx(metrics)
     lost = replace(CONFIG, action_dim=6)

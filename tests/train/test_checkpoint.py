@@ -58,7 +58,7 @@ def test_no_flipped_bit_of_a_checkpoint_is_resumed_from(
     identity = read_record(run_dir)["identity"]
     whole = (run_dir / NEWEST).read_bytes()
     assert load_state(run_dir, identity).done == 6
-    for bit in bits(run_dir / NEWEST, 400):
+    for bit in bits(run_dir / NEWEST, 120):
         flip(run_dir / NEWEST, bit)
         caplog.clear()
         assert load_state(run_dir, identity).done == 4, f"bit {bit}"
@@ -71,7 +71,7 @@ def test_no_flipped_bit_of_the_weights_is_scored(run_dir: Path) -> None:
     record = read_record(run_dir)
     path = run_dir / "last.safetensors"
     whole = path.read_bytes()
-    for bit in bits(path, 200):
+    for bit in bits(path, 120):
         flip(path, bit)
         with pytest.raises(UsageError, match="last.safetensors is damaged"):
             load_weights(path, recorded_model(record), record["identity"])

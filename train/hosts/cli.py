@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from vega3d.pipeline.commands import TERMINATED, check_out, print_result, resumable, run_app
+from vega3d.pipeline.commands import check_out, print_result, run_app
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.train.commands import run_to_end
 from vega3d.train.hosts.config import HostConfig, HostRun, HostSources
 
 app = Program("host", "Train what is added to a vision-language model, and nothing of the model.")
@@ -31,7 +32,6 @@ def fit(
     """Train, then answer the scored questions. Under torchrun: data-parallel, --shard for FSDP."""
     check_out(out)
     from vega3d.train.hosts.fitting import fit_host, open_plan
-    from vega3d.train.processes import is_first_process
 
     if dry_run:
         plan = open_plan(sources, config, run)
@@ -39,12 +39,7 @@ def fit(
         epochs = round(config.steps * config.batch_size / max(1, len(plan.training)), 2)
         print_result({"questions": counts, "epochs": epochs, "notes": list(plan.notes)})
         return
-    with resumable():
-        summary = fit_host(sources, out, config, run)
-    if is_first_process():
-        print_result(summary)
-    if not summary["finished"]:
-        raise typer.Exit(TERMINATED)
+    run_to_end(lambda: fit_host(sources, out, config, run))
 
 
 def main() -> None:

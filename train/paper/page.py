@@ -1,13 +1,11 @@
 """The page of a desk paper: tables, maps and sentences put into the template."""
 
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from vega3d.pipeline.texts import on_page
+from vega3d.pipeline.pages import page_of
 from vega3d.train.paper.maps import MEASURES
 from vega3d.train.paper.questions import QUESTIONS
 
@@ -17,12 +15,10 @@ Cell = dict[str, Any]
 
 def write_page(paper: Mapping[str, Any]) -> str:
     """Return the page; it needs no network, no script and no other file."""
-    environment = Environment(
-        autoescape=True, finalize=on_page, undefined=StrictUndefined, trim_blocks=True
-    )
-    template = files("vega3d.train.paper").joinpath(_TEMPLATE).read_text(encoding="utf-8")
     config, streams, fusions = paper["config"], paper["streams"], paper["fusions"]
-    return environment.from_string(template).render(
+    return page_of(
+        "vega3d.train.paper",
+        _TEMPLATE,
         config=config,
         findings=paper["findings"],
         questions=QUESTIONS,

@@ -61,11 +61,18 @@ class PickingConfig:
     seed: int = 0
     noise: float = 0.2
     """Deviation of what is done from what is recorded, in steps of 3 cm."""
+    slips: float = 0.05
+    """Share of the actions that close or open the cup at the wrong time: without them no frame
+    shows what to do with a cup that closed on nothing, or lost its cube."""
 
     def __post_init__(self) -> None:
         """Check every field once."""
-        if min(self.height, self.width) < 16 or self.seed < 0 or not 0 <= self.noise <= 0.5:
+        if min(self.height, self.width) < 16 or self.seed < 0:
             raise ValueError(
-                "height and width must be >= 16, seed >= 0 and noise in 0..0.5, got "
-                f"{self.height}, {self.width}, {self.seed} and {self.noise}"
+                "height and width must be >= 16 and seed >= 0, got "
+                f"{self.height}, {self.width} and {self.seed}"
+            )
+        if not (0 <= self.noise <= 0.5 and 0 <= self.slips <= 0.2):
+            raise ValueError(
+                f"noise must lie in 0..0.5 and slips in 0..0.2, got {self.noise} and {self.slips}"
             )

@@ -1,8 +1,9 @@
 """A scripted expert for the small table, and its demonstrations in LIBERO's HDF5 layout.
 
 What is recorded is what the expert would do where it stands; what is done has some noise on it, so
-that the frames show how to come back to the way (Laskey et al., DART, CoRL 2017). A row's frame was
-taken before its action.
+that the frames show how to come back to the way (Laskey et al., DART, CoRL 2017): steps go astray,
+and now and then the cup slips, closing too early or letting go on the way. A row's frame was taken
+before its action.
 """
 
 import io
@@ -15,6 +16,7 @@ from jaxtyping import Float32
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.files import write_whole
+from vega3d.train.robots.config import PickingConfig
 from vega3d.train.robots.picking import CAMERAS, HALF_M, STEP_M, SUITE, Picking
 from vega3d.train.robots.simulator import Observation
 
@@ -54,9 +56,16 @@ def _step(metres: np.ndarray, command: float) -> Float32[np.ndarray, "7"]:
 
 
 def demonstrate(
-    table: Picking, task: int, episode: int, noise: float
+    table: Picking, task: int, episode: int, noise: float, slips: float = 0.0
 ) -> tuple[list[Observation], Float32[np.ndarray, "T 7"]]:
     """Return what was seen and what the expert did until it was done.
+
+    Args:
+        table: The scene.
+        task: Number of the task.
+        episode: Number of the episode.
+        noise: Deviation of what is done from what is recorded, in steps.
+        slips: Share of the actions whose command is done the wrong way round.
 
     Raises:
         UsageError: The expert failed; it should not.
@@ -70,37 +79,35 @@ def demonstrate(
         done.append(action)
         shaken = action.copy()
         shaken[:3] += noise * rng.normal(size=3)
+        if slips and rng.random() < slips:
+            shaken[6] = -shaken[6]
         table.step(shaken)
         if table.success():
             return seen, np.stack(done)
     raise UsageError(f"the expert did not finish task {task}, episode {episode}")
 
 
-def write_demonstrations(
-    out: str | Path, demos: int, size: tuple[int, int], seed: int, noise: float
-) -> dict[str, Any]:
+def write_demonstrations(out: str | Path, demos: int, config: PickingConfig) -> dict[str, Any]:
     """Write so many demonstrations of every task, a file a task; return what was written.
 
     Args:
         out: Folder of the files.
         demos: Of each task.
-        size: Rows and columns of the cameras' images, px.
-        seed: Of the episodes; episodes of rollouts have others.
-        noise: Deviation of what is done from what is recorded, in steps.
+        config: How they are made; episodes of rollouts have another seed.
     """
-    table = Picking(size, seed)
+    table = Picking((config.height, config.width), config.seed)
     folder = Path(out) / SUITE
     folder.mkdir(parents=True, exist_ok=True)
     files, frames = [], 0
     for task, name in enumerate(table.tasks):
         path = folder / f"{name.replace(' ', '_')}_demo.hdf5"
-        frames += _write_file(path, table, task, demos, noise)
+        frames += _write_file(path, table, task, demos, config)
         files.append(str(path))
     table.close()
     return {"files": files, "demos": demos * len(files), "frames": frames}
 
 
-def _write_file(path: Path, table: Picking, task: int, demos: int, noise: float) -> int:
+def _write_file(path: Path, table: Picking, task: int, demos: int, config: PickingConfig) -> int:
     h5py = _h5py()
     total, whole = 0, io.BytesIO()
     with h5py.File(whole, "w") as file:
@@ -114,7 +121,7 @@ def _write_file(path: Path, table: Picking, task: int, demos: int, noise: float)
         data.attrs["env_name"] = SUITE
         data.attrs["macros_image_convention"] = "opengl"
         for number in range(demos):
-            seen, actions = demonstrate(table, task, number, noise)
+            seen, actions = demonstrate(table, task, number, config.noise, config.slips)
             _write_demo(data.create_group(f"demo_{number}"), seen, actions)
             total += len(actions)
         data.attrs["num_demos"], data.attrs["total"] = demos, total

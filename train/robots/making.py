@@ -9,7 +9,7 @@ from vega3d.pipeline.errors import UsageError
 from vega3d.train.robots.config import PickingConfig, RolloutConfig
 from vega3d.train.robots.simulator import Simulator
 
-_USUAL = "picking:50?height=128&width=160&noise=0.2"
+_USUAL = "picking:50?height=128&width=160&noise=0.2&slips=0.05"
 
 
 def make_demonstrations(location: str, out: str, seed: int, *, dry_run: bool) -> dict[str, Any]:
@@ -23,14 +23,13 @@ def make_demonstrations(location: str, out: str, seed: int, *, dry_run: bool) ->
         return {"demos_a_task": demos, "size": [config.height, config.width]}
     from vega3d.train.robots.expert import write_demonstrations
 
-    size = (config.height, config.width)
-    return write_demonstrations(out, demos, size, config.seed, config.noise)
+    return write_demonstrations(out, demos, config)
 
 
 def parse_picking(location: str, seed: int) -> tuple[int, PickingConfig]:
     """Return how many demonstrations a task `picking:50?noise=0.1` means, and how they are made."""
     count, _, options = location.removeprefix("picking:").partition("?")
-    types: dict[str, Callable[[str], float]] = {"noise": float}
+    types: dict[str, Callable[[str], float]] = {"noise": float, "slips": float}
     try:
         given = dict(parse_qsl(options, keep_blank_values=True, strict_parsing=bool(options)))
         known = {field.name for field in fields(PickingConfig)}

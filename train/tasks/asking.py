@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vega3d.train.asked import NEEDS, Asked
-from vega3d.train.attention import Attention, ReaderLayer
+from vega3d.train.attention import Attention
 from vega3d.train.batch import Batch
-from vega3d.train.tasks.task import Sums, Targets, Task, masked_sum
+from vega3d.train.tasks.task import Prediction, Sums, Targets, Task, masked_sum
 
 TEMPERATURE = 0.07
 """Of the cosines. Source: H-EmbodVis/VEGA-3D @ 9c96924, ground_head."""
@@ -63,7 +63,7 @@ class AskingTask(Task):
 
     @abstractmethod
     def answers(
-        self, prediction: Tensor, targets: Targets, bank: tuple[str, ...]
+        self, prediction: Prediction, targets: Targets, bank: tuple[str, ...]
     ) -> list[tuple[int, dict[str, Any]]]:
         """Return each question's item and the fields of its prediction record.
 
@@ -121,32 +121,6 @@ class _Reading(nn.Module):
     def forward(self, asked: Tensor, tokens: Tensor, valid: Tensor) -> Tensor:
         asked = asked + self.attention(self.norm_in(asked), tokens, tokens, valid)
         return asked + self.mlp(self.norm_mlp(asked))  # type: ignore[no-any-return]
-
-
-class ObjectReader(nn.Module):
-    """Each question goes over all boxes of its scene, which see one another."""
-
-    def __init__(self, dim: int, text_dim: int, heads: int) -> None:
-        """Build it."""
-        super().__init__()
-        self.text = nn.Sequential(nn.Linear(text_dim, dim), nn.GELU(), nn.Linear(dim, dim))
-        self.gate = nn.Linear(dim, dim)
-        self.layers = nn.ModuleList(ReaderLayer(dim, heads) for _ in range(2))
-
-    def forward(
-        self,
-        text: Float[Tensor, "B Q E"],
-        objects: Float[Tensor, "B O D"],
-        there: Bool[Tensor, "B O"],
-    ) -> tuple[Float[Tensor, "B Q O D"], Float[Tensor, "B Q D"]]:
-        """Return the boxes as every question sees them, and the questions."""
-        asked = self.text(text)
-        gated = objects[:, None] * (1 + self.gate(asked)[:, :, None])
-        seen = gated + asked[:, :, None]
-        mask = there[:, None].expand(seen.shape[:-1])
-        for layer in self.layers:
-            seen = layer(seen, mask)
-        return seen, asked
 
 
 def pool_boxes(

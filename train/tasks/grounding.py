@@ -3,11 +3,11 @@
 Letters: B samples, V views, N tokens of a view, D channels, Q descriptions, O candidate boxes.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -17,19 +17,34 @@ from vega3d.train.config import TrainConfig
 from vega3d.train.tasks.asking import (
     NEED_MEANINGS,
     AskingTask,
-    ObjectReader,
     info_nce,
     pool_boxes,
 )
+from vega3d.train.tasks.relations import Relations, place_errors
 from vega3d.train.tasks.task import Sums, Targets, masked_sum
 
 _THRESHOLDS = (0.25, 0.5)
+_LOUD = 4.0  # a text's vector has length 1, and one word in a dozen is a small part of it
+
+
+class Grounded(NamedTuple):
+    """What the head says of the candidates."""
+
+    scores: Float[Tensor, "B Q A"]
+    """A cosine and what relations add to it, of O candidates and, last, of none of them."""
+
+    places: Float[Tensor, "B O 3"]
+    """Where each is said to be, metres from the scene's middle."""
+
+    seen: Bool[Tensor, "B O"]
+    """Candidates with a token inside."""
 
 
 class GroundingTask(AskingTask):
     """Score the candidate boxes of a scene, and a slot that stands for none of them.
 
-    A candidate is the mean of the fused tokens inside it. One box for ScanRefer; for Multi3DRefer
+    A candidate is the mean of the fused tokens inside it: what it looks like is matched with the
+    text, where it lies to others is told by `Relations`. One box for ScanRefer; for Multi3DRefer
     as many as the released script takes.
 
     Source of loss and selection: H-EmbodVis/VEGA-3D @ 9c96924, ground_head and
@@ -50,37 +65,40 @@ class GroundingTask(AskingTask):
     }
     unanswered = "no scored scene has a description"
 
-    def __init__(self, dim: int, text_dim: int, heads: int) -> None:
-        """Build the reader and the slot."""
+    def __init__(self, dim: int, text_dim: int) -> None:
+        """Build what is matched, the relations and the slot."""
         super().__init__()
-        self.reader = ObjectReader(dim, text_dim, heads)
         self.object = nn.Linear(dim, dim)
-        self.query = nn.Linear(dim, dim)
+        self.query = nn.Linear(text_dim, dim)
+        self.relations = Relations(dim, text_dim)
         self.unseen = nn.Parameter(torch.randn(dim) * 0.02)
         self.none = nn.Parameter(torch.randn(dim))
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Self:
         """Return the task of a run."""
-        return cls(config.hidden_dim, config.text_dim, config.heads)
+        return cls(config.hidden_dim, config.text_dim)
 
-    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:
-        """Return cosines [B, Q, O + 1]; the last is that of no box."""
-        boxes = targets["boxes"]
+    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Grounded:
+        """Return the scores of the candidates and of none, and where they are said to be."""
+        boxes, text = targets["boxes"], _LOUD * targets["text"]
         pooled, seen = pool_boxes(tokens.flatten(1, 2), targets["xyz"], targets["has_depth"], boxes)
         objects = torch.where(seen[..., None], pooled, self.unseen)
-        found, asked = self.reader(targets["text"], objects, boxes.isfinite().all(dim=-1))
-        query = normalize(self.query(asked).float(), dim=-1)
-        candidates = normalize(self.object(found).float(), dim=-1)
-        scores = (candidates @ query[..., None])[..., 0]
+        keys = normalize(self.object(objects).float(), dim=-1)
+        query = normalize(self.query(text).float(), dim=-1)
+        there = boxes.isfinite().all(dim=-1)
+        added, places = self.relations(text, objects, keys, there)
         none = (query @ normalize(self.none.float(), dim=-1))[..., None]
-        return torch.cat([scores, none], dim=-1)
+        scores = torch.cat([query @ keys.transpose(1, 2) + added, none], dim=-1)
+        return Grounded(scores, places, seen)
 
-    def loss_sum(self, prediction: Tensor, targets: Targets) -> Tensor:
-        """Return InfoNCE over the candidates and the slot."""
-        return info_nce(prediction, targets)
+    def loss_sum(self, prediction: Grounded, targets: Targets) -> Tensor:
+        """Return InfoNCE over the candidates and the slot, and the errors of the told places."""
+        apart = place_errors(prediction.places, targets["boxes"], prediction.seen)
+        asked = targets["learnable"].sum(dim=1)
+        return info_nce(prediction.scores, targets) + (apart * asked).sum()
 
-    def metric_sums(self, prediction: Tensor, targets: Targets) -> Sums:
+    def metric_sums(self, prediction: Grounded, targets: Targets) -> Sums:
         """Return both benchmarks' metrics."""
         found = torch.zeros(len(_THRESHOLDS), *targets["there"].shape, dtype=torch.float64)
         for b, q in targets["there"].nonzero().tolist():
@@ -90,7 +108,7 @@ class GroundingTask(AskingTask):
                 found[row, b, q] = self._worth(
                     chosen, meant, threshold, int(targets["benchmark"][b, q])
                 )
-        found = found.to(prediction.device)
+        found = found.to(prediction.scores.device)
         sums = self.sums(found[1], targets)
         for number, names in enumerate((("acc25", "acc50"), ("f1_25", "f1_50"))):
             mine = targets["there"] & (targets["benchmark"] == number)
@@ -98,7 +116,7 @@ class GroundingTask(AskingTask):
         return sums
 
     def answers(
-        self, prediction: Tensor, targets: Targets, bank: tuple[str, ...]
+        self, prediction: Grounded, targets: Targets, bank: tuple[str, ...]
     ) -> list[tuple[int, dict[str, Any]]]:
         """Return the boxes that are chosen."""
         records = []
@@ -109,9 +127,9 @@ class GroundingTask(AskingTask):
             records.append((int(targets["index"][b, q]), told))
         return records
 
-    def _chosen(self, prediction: Tensor, targets: Targets, b: int, q: int) -> list[np.ndarray]:
+    def _chosen(self, prediction: Grounded, targets: Targets, b: int, q: int) -> list[np.ndarray]:
         boxes = _boxes(targets["boxes"][b])
-        scores = prediction[b, q].detach().float()
+        scores = prediction.scores[b, q].detach().float()
         if int(targets["benchmark"][b, q]) == 0:
             # Where no box is the best answer, the released script takes the best box.
             return [boxes[int(scores[: len(boxes)].argmax())]]

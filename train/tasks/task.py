@@ -9,7 +9,7 @@ Letters: B samples, V views, N tokens of a view, D channels of a token.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,9 @@ from vega3d.train.config import TrainConfig
 
 Targets = dict[str, Tensor]
 """What a head is asked and the right answers; "count" holds how many there are, as a number."""
+
+Prediction = Any
+"""What a head says: a tensor, or a named tuple of several, as its task declares."""
 
 Sums = dict[str, tuple[Tensor, Tensor]]
 """Metric name -> (sum, count), numbers."""
@@ -59,15 +62,15 @@ class Task(nn.Module, ABC):
         """Return what to ask and the answers, from geometry alone; pure."""
 
     @abstractmethod
-    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Prediction:
         """Return the head's prediction in float32."""
 
     @abstractmethod
-    def loss_sum(self, prediction: Tensor, targets: Targets) -> Tensor:
+    def loss_sum(self, prediction: Prediction, targets: Targets) -> Tensor:
         """Return the loss summed over the `targets["count"]` answers."""
 
     @abstractmethod
-    def metric_sums(self, prediction: Tensor, targets: Targets) -> Sums:
+    def metric_sums(self, prediction: Prediction, targets: Targets) -> Sums:
         """Return every metric's sum and count."""
 
 

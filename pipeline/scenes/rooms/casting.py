@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vega3d.pipeline.scenes.rooms.compiled import compiled
+from vega3d.pipeline.compiled import compiled
 
 SHAPES = ("box", "cylinder", "sphere")
 BOX, CYLINDER, SPHERE = range(3)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vega3d.pipeline.compiled import compiled, inlined
 from vega3d.pipeline.scenes.rooms.casting import (
     CYLINDER,
     SPHERE,
@@ -18,7 +19,6 @@ from vega3d.pipeline.scenes.rooms.casting import (
     meet,
     on_face,
 )
-from vega3d.pipeline.scenes.rooms.compiled import compiled, inlined
 from vega3d.pipeline.scenes.rooms.patterns import pattern_color
 
 TEXEL_M = 0.1

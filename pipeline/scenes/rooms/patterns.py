@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from vega3d.pipeline.scenes.rooms.compiled import compiled
+from vega3d.pipeline.compiled import compiled
 
 RGB = tuple[float, float, float]
 

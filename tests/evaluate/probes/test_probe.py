@@ -177,18 +177,24 @@ def test_components_that_few_cells_do_not_have_are_not_read() -> None:
 
 
 @pytest.mark.slow
-def test_the_mlp_reads_what_is_not_linear(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("folds", "share"),
+    [
+        (2, 0.5),  # none is left to choose on: fitted on all of the other fold
+        (5, 0.7),  # fitted on three folds of five, the ridge on four
+    ],
+)
+def test_the_mlp_reads_what_is_not_linear(tmp_path: Path, folds: int, share: float) -> None:
     """Depth as an angle that turns nearly once over its range: no linear map reads it whole."""
     features = {}
     for seed in range(10):
         depth = answers(seed)[0][..., 0]
         features[seed] = np.stack([np.sin(3 * depth), np.cos(3 * depth)], axis=-1)
     place = store(tmp_path / "coded", features)
-    for folds in (2, 5):  # with two there is no third to choose on
-        config = ProbeConfig(folds=folds, mlp_hidden=32, mlp_steps=200, bootstrap_samples=20)
-        found = row(probe([place], config).rows, "coded")
-        linear, small = (found.scores[reader, "depth"].mean for reader in ("ridge", "mlp"))
-        assert 1 - small < 0.7 * (1 - linear), (folds, linear, small)  # it has a fold less
+    config = ProbeConfig(folds=folds, mlp_hidden=32, mlp_steps=200, bootstrap_samples=20)
+    found = row(probe([place], config).rows, "coded")
+    linear, small = (found.scores[reader, "depth"].mean for reader in ("ridge", "mlp"))
+    assert 1 - small < share * (1 - linear)
 
 
 def test_relative_pose_is_read_where_it_is_planted(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -155,15 +156,24 @@ def test_bfloat16_stays_near_float32(models: SmallModels, name: str) -> None:
     assert 1e-5 < relative(rounded, exact) < 0.05
 
 
-def parameters_alive() -> int:
-    """Count the numbers of all parameters that this process holds."""
-    gc.collect()
-    alive = {
-        found.data_ptr() or id(found): found.numel()  # on the meta device all lie at 0
-        for found in gc.get_objects()
-        if type(found) is torch.nn.Parameter
-    }
-    return sum(alive.values())
+@contextmanager
+def counting_parameters() -> Iterator[Callable[[], int]]:
+    """Yield what counts the numbers of all parameters that were made since and are held."""
+
+    def held() -> int:
+        gc.collect()
+        alive = {
+            found.data_ptr() or id(found): found.numel()  # on the meta device all lie at 0
+            for found in gc.get_objects()
+            if type(found) is torch.nn.Parameter
+        }
+        return sum(alive.values())
+
+    gc.freeze()  # whatever was there is not looked at: a look at all takes a second
+    try:
+        yield held
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.slow
@@ -172,9 +182,9 @@ def test_layers_after_the_last_tap_are_not_in_memory(models: SmallModels, name: 
     config = family(name)(**{**models.model(name), **SMALL[name].early, "blocks": (2,)})
     facts = model_facts(config)
     models.load(name)  # whatever a first load leaves behind is there before
-    before = parameters_alive()
-    backbone = models.load(name, blocks=(2,))
-    held = parameters_alive() - before
+    with counting_parameters() as parameters:
+        backbone = models.load(name, blocks=(2,))
+        held = parameters()
     assert backbone.taps == facts.taps
     if SMALL[name].folds:
         assert 0 < held <= facts.parameters
@@ -275,13 +285,14 @@ def test_the_published_sizes_are_the_real_classes(
     monkeypatch.setattr(diffusers.ModelMixin, "from_pretrained", classmethod(_on_meta))
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(_on_meta))
     monkeypatch.setattr(own_tensors, "read_into", lambda module, *_, **__: module)
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda tensor, *_, **__: tensor)  # slow on meta
     facts = planned_facts(config)
     numerics = Numerics()
     object.__setattr__(numerics, "device", "meta")
     text = {key: np.zeros(shape, np.float32) for key, shape in SMALL[name].prompt.items()}
-    before = parameters_alive()
-    encoder = config.load(tmp_path, facts, numerics, text if name in GENERATORS else {})
-    held = parameters_alive() - before
+    with counting_parameters() as parameters:
+        encoder = config.load(tmp_path, facts, numerics, text if name in GENERATORS else {})
+        held = parameters()
     assert held == facts.parameters if not SMALL[name].folds else held <= facts.parameters
     del encoder
 

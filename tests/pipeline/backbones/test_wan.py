@@ -205,6 +205,16 @@ def test_one_view_is_the_same_in_every_context(checkpoint: Path, context: str) -
     assert max(relative_error(found, expected)) < 1e-5
 
 
+@pytest.mark.parametrize("context", ["frame", "stack", "clip"])
+def test_timesteps_that_share_a_pass_are_those_one_by_one(checkpoint: Path, context: str) -> None:
+    settings = {"context": context, "timesteps": (0, 300, 700), "blocks": (1, 4)}
+    alone = encode(load(checkpoint, **settings, batch_size=1), VIEWS[:2])
+    shared = encode(load(checkpoint, **settings, batch_size=4), VIEWS[:2])
+    assert list(shared) == list(alone)
+    for tap, tokens in alone.items():
+        assert max(relative_error(shared[tap], tokens)) < 1e-5
+
+
 def test_bfloat16_keeps_the_residual_and_the_modulation_in_float32(checkpoint: Path) -> None:
     features = encode(load(checkpoint, dtype="bfloat16"), VIEWS[:1])["k300_b1"]
     assert not torch.equal(features, features.bfloat16().float())

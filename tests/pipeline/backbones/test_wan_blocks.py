@@ -52,6 +52,24 @@ def test_equals_the_class_over_all_rows(
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
+def test_each_video_may_have_a_noise_level_of_its_own(model: WanTransformer3DModel) -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn((3, 16, 1, 8, 12), generator=generator)
+    prompt = torch.randn((1, 24), generator=generator)
+    embedder = model.condition_embedder
+    with torch.inference_mode():
+        time = embedder.time_embedder(embedder.timesteps_proj(torch.tensor([0.0, 300.0, 999.0])))
+        modulation = embedder.time_proj(embedder.act_fn(time)).unflatten(1, (6, -1))
+        rotary = model.rope(latents)
+        hidden = model.patch_embedding(latents).flatten(2).transpose(1, 2)
+        rows, counts = distinct_rows(prompt, ROWS)
+        block = FoldedBlock(model.blocks[0], embedder.text_embedder(rows), counts)
+        text = embedder.text_embedder(nn.functional.pad(prompt, (0, 0, 0, ROWS - 1))[None])
+        theirs = model.blocks[0](hidden, text.expand(3, -1, -1), modulation, rotary)
+        ours = block(hidden, modulation, rotary)
+    assert float((ours - theirs).norm() / theirs.norm()) < 2e-6
+
+
 def test_padding_counts_as_often_as_it_is_there() -> None:
     rows, counts = distinct_rows(torch.ones((3, 4)), 10)
     assert counts.tolist() == [1, 1, 1, 7]

@@ -1,11 +1,15 @@
 """The VAE's encoder for single frames, against the class that it is rewritten from."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
+from torch import Tensor
 
 from vega3d.pipeline.backbones.tiny import seed_weights
 from vega3d.pipeline.backbones.wan_frames import FrameEncoder
+from vega3d.pipeline.backbones.wan_networks import WanVae
 from vega3d.pipeline.errors import CheckpointError
 
 
@@ -55,3 +59,30 @@ def test_bfloat16_stays_near_float32() -> None:
     assert found.dtype == torch.float32
     # 8 bits: 2e-3 a rounded product; a dozen layers, each beside an exact residual.
     assert 1e-4 < float((found - exact).norm() / exact.norm()) < 2e-2
+
+
+def video(frames: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand((2, 3, frames, 32, 48), generator=generator) * 2 - 1
+
+
+@pytest.mark.parametrize("config", [{}, {"patch_size": 2, "in_channels": 12, "out_channels": 12}])
+@torch.inference_mode()
+def test_videos_are_encoded_to_the_classes_bits(config: dict[str, int]) -> None:
+    full = vae(4, **config)
+    theirs = full.encode(video(9)).latent_dist.mode()
+    assert torch.equal(WanVae(full, "cpu", alone=False).posterior_mean(video(9)), theirs)
+
+
+def test_threads_share_an_encoder_of_videos() -> None:
+    """The class would mix their frames: it keeps what it saw on itself."""
+    shared = WanVae(vae(4), "cpu", alone=False)
+
+    def encoded(seed: int) -> Tensor:
+        with torch.inference_mode():
+            return shared.latents(video(9, seed))
+
+    alone = [encoded(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for found, expected in zip(pool.map(encoded, range(3)), alone, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -1,10 +1,7 @@
 """`vega3d-train host fit`: small random hosts of the real classes, rooms, and their questions."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numbered import numbered
+from processes import run_together
 from safetensors.torch import load_file
 
 from vega3d.evaluate.benchmarks.config import MakingConfig
@@ -129,18 +127,12 @@ def test_two_processes_make_the_steps_of_one(
         for name, v in _plain().items()
         if name != "without_prior"
     ]
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0",
-        "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "vega3d.train.cli", "host",
-        "fit", "--scenes", sources.scenes, "--prior", sources.prior[0], "--questions",
-        sources.questions[0], "--out", str(tmp_path), "--device=cpu", "--log-every=1", *options,
-        *([shard] if shard else []),
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
+    done = run_together(
+        "vega3d-train", "host", "fit", "--scenes", sources.scenes, "--prior", sources.prior[0],
+        "--questions", sources.questions[0], "--out", tmp_path, "--device=cpu", "--log-every=1",
+        *options, *([shard] if shard else []), count=2,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert [one.returncode for one in done] == [0, 0], done[0].stderr[-3000:]
     np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-4)
     ours, theirs = ((run / "predictions/vsi.jsonl").read_text() for run in (tmp_path, whole))
     assert ours == theirs

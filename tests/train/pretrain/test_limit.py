@@ -64,6 +64,7 @@ def test_a_run_ended_by_the_clock_is_the_one_with_that_many_steps(
         heads=2,
         text_layers=1,
         batch=4,
+        amp=False,
         recipe=Recipe(steps=100_000, cooldown=20, lr=1e-3, warmup=2),
     )
     run = PretrainRun(device="cpu", max_minutes=0.5, cache=str(tmp_path / "views"))

@@ -32,6 +32,7 @@ SMALL = SemanticConfig(
     heads=2,
     text_layers=1,
     batch=4,
+    amp=False,
     recipe=Recipe(steps=6, cooldown=2, lr=1e-3, warmup=2, probe_every=3),
 )
 RUN = PretrainRun(save_every=2, log_every=1)

@@ -12,7 +12,7 @@ from vega3d.train.pretrain.config import TableConfig
 from vega3d.train.pretrain.table import compare_streams
 
 ROOMS = "rooms:12?views=2&height=64&width=80&seed=5"
-CONFIG = TableConfig(fitted=6, epochs=800, seeds=(0,))
+CONFIG = TableConfig(fitted=6, epochs=300, seeds=(0,))
 
 
 def test_answers_are_those_of_the_pixels() -> None:

@@ -12,6 +12,7 @@ if find_spec("mujoco") is None or find_spec("h5py") is None:
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.train.demonstrations.reading import read_demonstrations
+from vega3d.train.robots.config import PickingConfig
 from vega3d.train.robots.expert import demonstrate, expert_action, write_demonstrations
 from vega3d.train.robots.picking import Picking
 
@@ -77,8 +78,21 @@ def test_the_expert_brings_every_cube_to_the_pad(table: Picking) -> None:
     assert max(steps) < table.max_steps / 2
 
 
+def test_the_expert_comes_back_from_a_cup_that_closed_on_nothing(table: Picking) -> None:
+    finger, command, height = -2, 6, 2
+    found = []
+    for episode in range(6):
+        seen, done = demonstrate(table, 1, 40 + episode, noise=0.2, slips=0.1)
+        assert table.success()
+        for one, action in zip(seen, done, strict=True):
+            closed = one.proprio[finger] == 0
+            found.append(closed and action[command] < 0 and one.proprio[height] > 0.08)
+    assert any(found)  # high up with a closed cup: it opens, for there is nothing in it
+
+
 def test_demonstrations_are_read_as_liberos(table: Picking, tmp_path: Path) -> None:
-    made = write_demonstrations(tmp_path, 1, (32, 40), seed=5, noise=0.0)
+    config = PickingConfig(height=32, width=40, seed=5, noise=0.0, slips=0.0)
+    made = write_demonstrations(tmp_path, 1, config)
     assert (made["demos"], len(made["files"])) == (3, 3)
     source = read_scenes(str(tmp_path / "picking"))
     ids = [entry.scene_id for entry in source.entries()]

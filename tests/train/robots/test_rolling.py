@@ -110,6 +110,12 @@ def test_the_same_command_goes_on_and_another_is_refused(tmp_path: Path) -> None
 def test_a_location_of_demonstrations() -> None:
     demos, config = parse_picking("picking:7?height=64&noise=0.1", seed=3)
     assert (demos, config.height, config.width, config.noise, config.seed) == (7, 64, 160, 0.1, 3)
-    for bad in ("picking:", "picking:0", "picking:3?speed=1", "picking:3?noise=2"):
+    for bad in (
+        "picking:",
+        "picking:0",
+        "picking:3?speed=1",
+        "picking:3?noise=2",
+        "picking:3?slips=1",
+    ):
         with pytest.raises(UsageError, match="write picking:50"):
             parse_picking(bad, 0)
