@@ -44,7 +44,7 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.features import DecodedScene, encode_scene
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport
 from vega3d.pipeline.scenes.diagnosis import Diagnosis
-from vega3d.pipeline.scenes.pixels import Pixels
+from vega3d.pipeline.scenes.pixels import Pixels, digest_of
 from vega3d.pipeline.scenes.scene import View
 
 ROWS, TIMESTEP, SIGMA = 512, 300, 0.3
@@ -508,8 +508,8 @@ class Bench:
         decoded = tuple(
             DecodedView(
                 view=view,
-                color=Pixels.of(image, view.read_rgb, room),
-                depth=Pixels.of(depth_m, lambda depth_m=depth_m: depth_m, room),
+                color=Pixels.of(image, view.read_rgb, room, digest_of(image)),
+                depth=Pixels.of(depth_m, lambda depth_m=depth_m: depth_m, room, digest_of(depth_m)),
                 glance=None,
             )
             for view, image, depth_m in zip(views, self.rgb, depth, strict=True)

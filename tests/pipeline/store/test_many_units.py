@@ -1,6 +1,7 @@
 """What is read of many units at once is what is read of each."""
 
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,27 @@ def test_names_and_sizes_are_still_looked_at_one_by_one(writer: StoreWriter) -> 
     with pytest.raises(SchemaError, match="longer than"):
         _names(["x" * 1025], "r")
     assert _names(["x" * 1024, "\u00fc"], "r") == ("x" * 1024, "\u00fc")
+
+
+@pytest.mark.parametrize("takes_s", [0.0, 0.002])
+def test_objects_come_in_order_read_one_by_one_or_at_once(takes_s: float) -> None:
+    from vega3d.pipeline.store.ahead import in_order
+
+    def read(item: int) -> int:
+        time.sleep(takes_s if item % 3 else 2 * takes_s)
+        return -item
+
+    assert list(in_order(read, range(70))) == [-item for item in range(70)]
+    assert list(in_order(read, [])) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["AAAAAAAAAAA", "AAAAAAAAAA==", "AAAAAAAAA===", "AAAA=AAAAAA=", "AAAAAAAAA\n==", "AAé="]
+)
+def test_matrices_are_base64_of_their_size(text: str) -> None:
+    """Told by its digits; a decoder that is strict says the same."""
+    from vega3d.pipeline.store.record import _packed
+
+    with pytest.raises(StoreError, match="matrices"):
+        _packed(text, 1, 1, "r")
+    assert _packed("AAAAAAAAAAA=", 1, 1, "r") == "AAAAAAAAAAA="
