@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vega3d.evaluate.probes.crossfit import believed, frequency_of
-from vega3d.evaluate.probes.readout import BATCH, fit_mlp
+from vega3d.evaluate.probes.readout import BATCH, believed, fit_mlp, frequency_of
 from vega3d.train.pretrain.config import TableConfig
 
 HIDDEN = 192
