@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -134,6 +135,18 @@ def test_the_command_is_the_same_run_on_the_ray_around_it() -> None:
             "0",
         ]
     )
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_is_printed() -> None:
+    """Of the manifest for KubeRay, line by line."""
+    text = (REPO / "README.md").read_text()
+    shown = text.partition("```text\nkind: RayJob\n")[2].partition("```")[0].splitlines()
+    asked = next(line for line in text.splitlines() if "--to kuberay" in line)
+    words = shlex.split(asked.partition(" > ")[0])
+    done = subprocess.run([BIN / words[0], *words[1:]], capture_output=True, text=True, check=True)
+    assert len(shown) > 6
+    assert set(shown) <= set(done.stdout.splitlines())
 
 
 @pytest.mark.parametrize(

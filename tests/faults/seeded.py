@@ -9,6 +9,7 @@ With FILE each outcome is kept there, a line each: a command that was stopped (S
 runs) goes on with the seeds that are not in it, and the table is of all that are.
 """
 
+import faulthandler
 import itertools
 import json
 import multiprocessing
@@ -53,6 +54,9 @@ WRITES = 45
 
 GRACE_S = 20.0
 LIMIT_S = 120.0
+HANG_S = 300.0
+"""A seed that takes so long hangs: every thread's stack is told, and the command ends."""
+
 _PROCESSES = multiprocessing.get_context("forkserver")
 
 
@@ -552,7 +556,9 @@ def main(runs: int, first_seed: int, file: Path | None = None) -> int:
             if stopped.is_set():
                 break
             kind, place = nth(groups, seed)
+            faulthandler.dump_traceback_later(HANG_S, exit=True)
             outcome = one_run(bench, kind, place, seed)
+            faulthandler.cancel_dump_traceback_later()
             kept.add(seed, kind, place, outcome)
             for note in outcome.notes:
                 sys.stderr.write(f"seed {seed}, {kind}, {place}: {note}\n")
