@@ -58,8 +58,8 @@ def score(annotations: str | Path, predictions: str | Path, protocol: str = "rel
                 scene_id=scene_of(truth),
                 kind=kinds[-1],
                 question=question_of(truth),
-                truth=f"{len(targets)} boxes",
-                answer="" if boxes is None else f"{len(boxes)} boxes",
+                truth=_told(targets),
+                answer="" if boxes is None else _told(boxes),
                 worth=values[-1],
             )
         )
@@ -117,6 +117,10 @@ def f1(
     gain = overlaps >= threshold if protocol == "best-matching" else overlaps
     pairs = linear_sum_assignment(gain, maximize=True)
     return float(2 * np.sum(overlaps[pairs] >= threshold) / (len(boxes) + len(targets)))
+
+
+def _told(boxes: Sequence[Box]) -> str:
+    return f"{len(boxes) or 'no'} box{'' if len(boxes) == 1 else 'es'}"
 
 
 def _predicted(answer: Record) -> list[Box]:

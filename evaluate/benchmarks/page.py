@@ -18,6 +18,9 @@ Differences = Mapping[str, Difference]
 _CHARS = 300
 """Of a text that the page shows."""
 
+_WORDS = {"scene": "scene", "scenes": "scenes", "query": "query", "queries": "queries"}
+_OF_ROBOTS = {"scene": "task", "scenes": "tasks", "query": "episode", "queries": "episodes"}
+
 
 def table(score: Score, between: Intervals, differences: Differences) -> str:
     """Return the measures as lines of text."""
@@ -69,11 +72,15 @@ def write(
     numbers = as_json(score, between, differences)
     places = {"json": folder / "score.json", "html": folder / "score.html"}
     write_whole(places["json"], (json.dumps(safe_values(numbers), indent=1) + "\n").encode())
+    words = _OF_ROBOTS if score.benchmark == "libero" else _WORDS
+    count = len(score.queries)
     html = page_of(
         "vega3d.evaluate",
         "templates/benchmark.html",
         score=score,
-        rows=[_row(measure, between, differences) for measure in score.measures],
+        words=words,
+        counted=f"{count} {words['query' if count == 1 else 'queries']}",
+        rows=[_row(measure, between, differences, words["scene"]) for measure in score.measures],
         compared=bool(differences),
         tasks=_tasks(score),
         worst=_worst(score, worst),
@@ -82,7 +89,9 @@ def write(
     return {name: str(place) for name, place in places.items()}
 
 
-def _row(measure: Measure, between: Intervals, differences: Differences) -> dict[str, Any]:
+def _row(
+    measure: Measure, between: Intervals, differences: Differences, scene: str
+) -> dict[str, Any]:
     found = differences.get(measure.name)
     low, high = between[measure.name]
     return {
@@ -91,7 +100,7 @@ def _row(measure: Measure, between: Intervals, differences: Differences) -> dict
         "queries": int(measure.statistics.any(axis=1).sum()),
         "value": _number(measure.value),
         "bar": max(0.0, min(100.0, measure.value)) if math.isfinite(measure.value) else 0.0,
-        "interval": f"{_number(low)} to {_number(high)}" if math.isfinite(low) else "one scene",
+        "interval": f"{_number(low)} to {_number(high)}" if math.isfinite(low) else f"one {scene}",
         "difference": _difference(found) if found else "",
     }
 
