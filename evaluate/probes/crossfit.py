@@ -16,8 +16,10 @@ from vega3d.evaluate.probes.readout import (
     Ridge,
     Standard,
     Sums,
+    believed,
     fit_mlp,
     fit_ridge,
+    frequency_of,
     sums_of,
     total,
 )
@@ -151,7 +153,7 @@ def read_by_mlp(
         chosen = moments[-1][0]
         if inner is not None:
             right = ((y[judge].float() - middle) / spread), None if label is None else label[judge]
-            chosen = _believed(moments, right, questions, _frequency(told, classes))
+            chosen = believed(moments, right, questions, frequency_of(told, classes))
         base = y[~rows].float().nanmean(0)  # the mean of all that is known, judged ones too
         numbers = chosen[:, : y.shape[1]] * spread + base
         found[rows] = torch.cat([numbers, chosen[:, y.shape[1] :]], dim=1)
@@ -183,51 +185,6 @@ def _fitted(
 
         fit_mlp(probe, x, wanted, label, config.mlp_steps, MOMENTS, note)
     return moments
-
-
-def _believed(
-    moments: Sequence[Sequence[Tensor]],
-    right: tuple[Float[Tensor, "M D"], Int[Tensor, " M"] | None],
-    questions: Sequence[slice],
-    frequency: Float[Tensor, " classes"],
-) -> Float[Tensor, "N D_classes"]:
-    """Return what is said of the scored tokens, as far as it proves right on the judged ones.
-
-    Args:
-        moments: Of a fit: what is said of the scored tokens, and of the judged ones.
-        right: Answers in spreads about the mean, and classes, of the judged ones.
-        questions: Columns of the answers.
-        frequency: Logarithm of each class's share of the fitted tokens: what the mean would say.
-    """
-    answers, label = right
-    found = torch.zeros_like(moments[0][0])
-    for columns in questions:
-        truth = answers[:, columns]
-        asked = ~truth.isnan().any(dim=1)
-        best = truth[asked].square().sum()
-        for said, judged in moments:
-            guess, true = judged[asked][:, columns], truth[asked]
-            share = ((guess * true).sum() / guess.square().sum().clamp(min=1e-9)).clamp(0, 1)
-            error = (share * guess - true).square().sum()
-            if error < best:
-                best, found[:, columns] = error, share * said[:, columns]
-    if label is not None:
-        logits, asked = slice(answers.shape[1], None), label >= 0
-        right_at_best = int((label[asked] == frequency.argmax()).sum())
-        found[:, logits] = frequency
-        for said, judged in moments:
-            count = int((judged[asked][:, logits].argmax(1) == label[asked]).sum())
-            if count > right_at_best:
-                right_at_best, found[:, logits] = count, said[:, logits]
-    return found
-
-
-def _frequency(label: Int[Tensor, " K"] | None, classes: int) -> Float[Tensor, " classes"]:
-    """Return the logarithm of each class's share."""
-    if label is None:
-        return torch.zeros(classes)
-    counts = torch.bincount(label[label >= 0], minlength=classes).float()
-    return ((counts + 1) / (counts + 1).sum()).log()
 
 
 def principal(

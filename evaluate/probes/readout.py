@@ -1,4 +1,4 @@
-"""The two readers: a closed-form ridge from sums, and a small MLP.
+"""The two readers: a closed-form ridge from sums, and a small MLP, believed as far as it is right.
 
 A ridge needs no data but sums of products, so those of several groups of tokens are taken once, and
 any union of groups is fitted, or scored, from them. Letters: N tokens, C channels, D numbers asked
@@ -160,6 +160,51 @@ def fit_mlp(
         optimizer.step()
         if (step + 1) * moments // steps > step * moments // steps:
             note()
+
+
+def believed(
+    moments: Sequence[Sequence[Tensor]],
+    right: tuple[Float[Tensor, "M D"], Int[Tensor, " M"] | None],
+    questions: Sequence[slice],
+    frequency: Float[Tensor, " classes"],
+) -> Float[Tensor, "N D_classes"]:
+    """Return what is said of the scored tokens, as far as it proves right on the judged ones.
+
+    Args:
+        moments: Of a fit: what is said of the scored tokens, and of the judged ones.
+        right: Answers in spreads about the mean, and classes, of the judged ones.
+        questions: Columns of the answers.
+        frequency: Logarithm of each class's share of the fitted tokens: what the mean would say.
+    """
+    answers, label = right
+    found = torch.zeros_like(moments[0][0])
+    for columns in questions:
+        truth = answers[:, columns]
+        asked = ~truth.isnan().any(dim=1)
+        best = truth[asked].square().sum()
+        for said, judged in moments:
+            guess, true = judged[asked][:, columns], truth[asked]
+            share = ((guess * true).sum() / guess.square().sum().clamp(min=1e-9)).clamp(0, 1)
+            error = (share * guess - true).square().sum()
+            if error < best:
+                best, found[:, columns] = error, share * said[:, columns]
+    if label is not None:
+        logits, asked = slice(answers.shape[1], None), label >= 0
+        right_at_best = int((label[asked] == frequency.argmax()).sum())
+        found[:, logits] = frequency
+        for said, judged in moments:
+            count = int((judged[asked][:, logits].argmax(1) == label[asked]).sum())
+            if count > right_at_best:
+                right_at_best, found[:, logits] = count, said[:, logits]
+    return found
+
+
+def frequency_of(label: Int[Tensor, " K"] | None, classes: int) -> Float[Tensor, " classes"]:
+    """Return the logarithm of each class's share."""
+    if label is None:
+        return torch.zeros(classes)
+    counts = torch.bincount(label[label >= 0], minlength=classes).float()
+    return ((counts + 1) / (counts + 1).sum()).log()
 
 
 def _known_gap(said: Float[Tensor, "N D"], wanted: Float[Tensor, "N D"]) -> Tensor:

@@ -115,5 +115,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         write_model(Path(name), 256, 16)
-        for line in table(measure(Path(name), (160, 272), 8, 1)):
+        for line in table(measure(Path(name), (96, 160), 8, 1)):
             print(line, flush=True)

@@ -19,6 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
 from numbered import numbered
 
 from vega3d.pipeline import open_store
@@ -64,7 +67,7 @@ def write_stores(folder: Path, size: Size) -> tuple[str, str]:
 
 
 def shard_files(url: str) -> list[Path]:
-    return sorted(path for path in Path(url, "b0", "c").rglob("*") if path.is_file())
+    return sorted(Path(url, "b0").glob("c.*"))
 
 
 def rates(work: Callable[[], int], rounds: int) -> dict[str, float]:

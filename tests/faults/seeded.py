@@ -286,9 +286,11 @@ def zombie(bench: Bench, url: str, chance: random.Random, outcome: Outcome) -> N
             time.sleep(0.005)
     asleep = sleeper.is_alive()
     outcome.delivered += asleep
-    write_store(url)
-    if asleep:
-        process.send_signal(signal.SIGCONT)
+    try:
+        write_store(url)
+    finally:  # who ends here, by Ray's SIGTERM too, would wait for the sleeper for ever
+        if asleep:
+            process.send_signal(signal.SIGCONT)
     assert ended(sleeper) in (0, 2)
     write_store(url)
 

@@ -1,14 +1,22 @@
 """Which streams are asked, and what is compared with what: the table of the desk paper."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
+from vega3d.evaluate.config import digest_of
+from vega3d.pipeline.files import whole_file
+from vega3d.pipeline.store.store import open_store
 from vega3d.train.paper.comparing import difference, estimate
-from vega3d.train.paper.config import PaperConfig
+from vega3d.train.paper.config import VERSION, PaperConfig
 from vega3d.train.paper.questions import (
     QUESTIONS,
+    Rooms,
     Scores,
     blind_scores,
     read_rooms,
@@ -45,12 +53,15 @@ PAIRS = (
 )
 
 
-def compare_streams(scenes: str, stores: Mapping[str, str], config: PaperConfig) -> dict[str, Any]:
+def compare_streams(
+    scenes: str, stores: Mapping[str, str], folder: Path, config: PaperConfig
+) -> dict[str, Any]:
     """Return the score of every stream and every difference that the paper is about.
 
     Args:
         scenes: The rooms that the stores were made of.
         stores: By stream; a random twin has one for each seed.
+        folder: Gets each stream's scores, which are not made again.
         config: Sizes and seeds.
     """
     fits = TableConfig(fitted=config.fitted, epochs=config.epochs, seeds=config.seeds)
@@ -58,8 +69,15 @@ def compare_streams(scenes: str, stores: Mapping[str, str], config: PaperConfig)
     read = _Reader(stores)
     scores: dict[str, Scores] = {}
     for name, parts in _streams(config).items():
-        by_seed = [[read(part, seed) for part in parts] for seed in config.seeds]
-        scores[name] = score_stream(by_seed, rooms, fits)
+        scores[name] = _kept(
+            folder,
+            [
+                scenes,
+                asdict(fits),
+                [[read.digest(part, s) for part in parts] for s in config.seeds],
+            ],
+            partial(_score, parts, read, rooms, fits),
+        )
     scores["blind"] = blind_scores(rooms, fits)
     pairs = [*PAIRS, *((name, PRIOR) for name in _streams(config) if name.startswith("prior, "))]
     samples = config.bootstrap_samples
@@ -84,6 +102,22 @@ def compare_streams(scenes: str, stores: Mapping[str, str], config: PaperConfig)
     }
 
 
+def _score(parts: Sequence[str], read: "_Reader", rooms: Rooms, fits: TableConfig) -> Scores:
+    by_seed = [[read(part, seed) for part in parts] for seed in fits.seeds]
+    return score_stream(by_seed, rooms, fits)
+
+
+def _kept(folder: Path, follows_from: list[Any], make: Callable[[], Scores]) -> Scores:
+    """Return scores as they were kept under what they follow from, or made and kept."""
+    path = folder / f"{digest_of({'version': VERSION, 'of': follows_from})}.npz"
+    if not path.exists():
+        made = make()
+        with whole_file(path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **made)
+    with np.load(path) as held:
+        return dict(held)
+
+
 def _streams(config: PaperConfig) -> dict[str, tuple[str, ...]]:
     return STREAMS | {f"prior, {name}": (f"prior, {name}",) for name in config.contexts}
 
@@ -95,8 +129,16 @@ class _Reader:
         self._stores = stores
         self._held: dict[str, Tensor] = {}
 
+    def digest(self, name: str, seed: int) -> str:
+        """Return what a stream's features are known by."""
+        return open_store(self._stores[self._store(name, seed)]).digest()
+
     def __call__(self, name: str, seed: int) -> Tensor:
-        store = name if name in self._stores else f"{name} {seed}"
+        """Return a stream's features."""
+        store = self._store(name, seed)
         if store not in self._held:
             self._held[store] = read_features(self._stores[store])
         return self._held[store]
+
+    def _store(self, name: str, seed: int) -> str:
+        return name if name in self._stores else f"{name} {seed}"

@@ -13,16 +13,13 @@ from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.store.store import open_store
 from vega3d.pipeline.texts import safe_values
 from vega3d.train.paper.compared import compare_streams
-from vega3d.train.paper.config import PaperConfig
+from vega3d.train.paper.config import VERSION, PaperConfig
 from vega3d.train.paper.findings import find
 from vega3d.train.paper.fusions import compare_fusions
 from vega3d.train.paper.maps import map_blocks
 from vega3d.train.paper.page import write_page
 from vega3d.train.paper.relating import relate_scores
 from vega3d.train.paper.streams import make_stores, stream_backbones
-
-VERSION = 1
-"""Counts changes of the arithmetic: parts of another are made anew."""
 
 _MAPS = ("map_rooms", "map_timesteps", "map_blocks", "choose_seed")
 _FUSIONS = ("variants", "fusion_steps", "fusion_dim")
@@ -38,7 +35,7 @@ def write_paper(out: str, config: PaperConfig | None = None) -> dict[str, Any]:
     Repeat the call to go on: stores, fusions and parts that are whole are not made again.
 
     Args:
-        out: Folder for all of it: models/ (twins), stores/, fusions/, maps/, relations/, parts/.
+        out: Folder for all of it: models/ (twins), stores/, scores/, fusions/, maps/ and so on.
         config: Sizes and seeds.
 
     Returns:
@@ -54,7 +51,9 @@ def write_paper(out: str, config: PaperConfig | None = None) -> dict[str, Any]:
     kept = _Parts(folder / "parts", config, stores)
     parts: dict[str, Any] = {}
     parts["streams"] = kept(
-        "streams", lambda: compare_streams(scenes, stores, config), apart=(*_MAPS, *_FUSIONS)
+        "streams",
+        lambda: compare_streams(scenes, stores, folder / "scores", config),
+        apart=(*_MAPS, *_FUSIONS),
     )
     parts["maps"] = kept(
         "maps",

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from vega3d.evaluate.cells import gather_tokens
 from vega3d.evaluate.config import ScoreConfig
 from vega3d.evaluate.matching import RECALL_COUNTS, ViewPairs, match
-from vega3d.evaluate.probes.readout import BATCH, fit_mlp
 from vega3d.pipeline.store.store import open_store
 from vega3d.train.pretrain.answers import Answers, room_answers
 from vega3d.train.pretrain.config import TableConfig
-from vega3d.train.pretrain.table import HIDDEN, fit_and_score, standard, with_position
+from vega3d.train.pretrain.reader import Wanted, read
+from vega3d.train.pretrain.table import fit_and_score, standard, with_position
 
 RADIUS_M = 0.2
 """A match is right within so many metres: about a cell at the far wall."""
@@ -120,16 +120,9 @@ def _displacement(x: Tensor, rooms: Rooms, config: TableConfig, seed: int) -> np
     start, end = _pairs(rooms, seed)
     step = _pick(rooms.camera, end) - _pick(rooms.camera, start)
     both = torch.cat([_pick(x, start), _pick(x, end)], -1)
-    known, asked = slice(0, config.fitted), slice(config.fitted, None)
-    spread = step[known].flatten(0, -2).std(0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        probe = nn.Sequential(nn.Linear(both.shape[-1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 3))
-        pairs = both[known].flatten(0, 2)
-        steps = max(1, config.epochs * len(pairs) // BATCH)
-        fit_mlp(probe, pairs, (step[known] / spread).flatten(0, 2), None, steps)
-    with torch.no_grad():
-        said = probe(both[asked]) * spread
+    asked = slice(config.fitted, None)
+    spread = step[: config.fitted].flatten(0, -2).std(0)
+    said = read(both, Wanted(step / spread, (slice(0, 3),)), config, seed) * spread
     return _r2(said, step[asked]).numpy()
 
 

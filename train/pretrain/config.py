@@ -244,10 +244,11 @@ class TableConfig:
     """Which rooms are asked about, and how probes are fitted."""
 
     fitted: int = 60
-    """Scenes that probes are fitted on, the first ones; the others are scored."""
+    """Scenes that probes are fitted on, the first ones, of which every sixth judges the fits; the
+    others are scored."""
 
     epochs: int = 4
-    """Passes of a probe over its cells."""
+    """Passes of each of a probe's two fits over its cells."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the probes' weights and order; scores are means over them."""

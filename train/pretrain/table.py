@@ -1,8 +1,8 @@
 """Does what was learned show? Probes on rooms that no model and no choice has seen.
 
-A small MLP reads depth, normal and class of a cell from its feature and its position. Probes are
-fitted on the first rooms of a source and scored on the others; intervals are bootstraps over the
-scored rooms, paired where two streams are compared.
+A small MLP reads depth, normal and class of a cell from its feature and its position (`reader.py`).
+It is fitted on the first rooms of a source and scored on the others; intervals are bootstraps over
+the scored rooms, paired where two streams are compared.
 Letters: S scenes, V views, h w cells, N cells of many views, C channels, R scored rooms.
 """
 
@@ -13,15 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vega3d.evaluate.probes.readout import BATCH, fit_mlp
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.rooms.truth import LABELS
 from vega3d.pipeline.store.store import open_store
 from vega3d.train.pretrain.answers import Answers, room_answers
 from vega3d.train.pretrain.config import TableConfig
+from vega3d.train.pretrain.reader import Wanted, read
 
-HIDDEN = 192
 _BOOTSTRAPS = 2000
 BETTER = {"depth_r2": 1, "normal_deg": -1, "object_accuracy": 1}
 """Scores, and whether more (1) or less (-1) is better."""
@@ -105,21 +104,18 @@ def standard(values: Tensor, fitted: int) -> Tensor:
 
 
 def fit_and_score(x: Tensor, answers: Answers, config: TableConfig, seed: int) -> Scores:
-    """Fit one probe on the first rooms, and return every other room's scores."""
-    known = slice(0, config.fitted)
-    depth = answers.log_depth[known]
+    """Fit on the first rooms, and return every other room's scores."""
+    depth = answers.log_depth[: config.fitted]
     middle, spread = depth.mean(), depth.std()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        probe = nn.Sequential(
-            nn.Linear(x.shape[-1], HIDDEN), nn.GELU(), nn.Linear(HIDDEN, 4 + len(LABELS))
-        )
-        wanted = torch.cat([((depth - middle) / spread)[..., None], answers.normal[known]], -1)
-        tokens = x[known].flatten(0, 3)
-        steps = max(1, config.epochs * len(tokens) // BATCH)
-        fit_mlp(probe, tokens, wanted.flatten(0, 3), answers.label[known].flatten(), steps)
-    with torch.no_grad():
-        said = probe(x[config.fitted :])
+    log_depth = (answers.log_depth - middle) / spread
+    wanted = Wanted(
+        numbers=torch.cat([log_depth[..., None], answers.normal], -1),
+        questions=(slice(0, 1), slice(1, 4)),
+        label=answers.label,
+        counts=answers.is_object,
+        classes=len(LABELS),
+    )
+    said = read(x, wanted, config, seed)
     asked = slice(config.fitted, None)
     gap = said[..., 0] * spread + middle - answers.log_depth[asked]
     variance = answers.log_depth[asked].var(correction=0)
