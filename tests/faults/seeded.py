@@ -186,7 +186,7 @@ class Bench:
         self.whole, self.digest = objects(url), open_store(url).digest()
 
     def url(self, place: str, seed: int) -> str:
-        return f"{self.bucket}/run{seed}" if place == "s3" else str(self.root / f"run{seed}")
+        return f"{self.bucket}/seeded{seed}" if place == "s3" else str(self.root / f"run{seed}")
 
     def environment(self) -> dict[str, str]:
         if self.proxy is None:
@@ -196,8 +196,9 @@ class Bench:
     def start(
         self, url: str, point: Point | None, *, delay_s: float = 0.0, cut: bool = False
     ) -> BaseProcess:
-        faulty = self.environment() if cut else {}
-        run = _PROCESSES.Process(target=disturbed, args=(url, faulty, point, delay_s))
+        # The server that forks may be older than the place of the bucket in the environment.
+        environment = {**os.environ, **(self.environment() if cut else {})}
+        run = _PROCESSES.Process(target=disturbed, args=(url, environment, point, delay_s))
         with no_main():
             run.start()
         return run
