@@ -76,6 +76,7 @@ def numbers(written: Report) -> dict[str, dict[str, float | None]]:
     return {f"{line['store']} {line['tap']} {line['scene']}": line["metrics"] for line in lines}
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_arrays_say(three: str, tmp_path: Path) -> None:
     written = report([three], str(tmp_path), CONFIG, HERE)
     arrays = [scene(seed) for seed in (1, 2, 3)]
@@ -141,6 +142,7 @@ def assert_same(found: dict, expected: dict) -> None:
             assert value is None or abs(found[name][metric] - value) <= 1e-12, (name, metric)
 
 
+@pytest.mark.slow
 def test_an_interrupted_report_goes_on_from_its_units(
     three: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,6 +176,7 @@ def test_an_interrupted_report_goes_on_from_its_units(
     assert resumed.csv.read_bytes() == whole.csv.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_damaged_partial_result_is_made_again(three: str, tmp_path: Path) -> None:
     first = report([three], str(tmp_path), CONFIG, HERE).json.read_bytes()
     for k, path in enumerate(sorted((tmp_path / "partials").iterdir())):
@@ -196,12 +199,14 @@ def test_a_partial_result_with_any_byte_damaged_is_not_done(tmp_path: Path) -> N
     assert not partials.has("key")
 
 
+@pytest.mark.slow
 def test_other_settings_take_no_old_partial_result(three: str, tmp_path: Path) -> None:
     small = numbers(report([three], str(tmp_path), CONFIG, HERE))
     large = numbers(report([three], str(tmp_path), replace(CONFIG, voxel_m=0.2), HERE))
     assert small["three k300_b20 scene1"] != large["three k300_b20 scene1"]
 
 
+@pytest.mark.slow
 def test_stores_are_compared_on_common_scenes_and_views(three: str, tmp_path: Path) -> None:
     fewer = scene(2, view_ids=["4", "1", "0", "7", "9"])
     other = store(tmp_path / "other", [fewer, scene(3), scene(8)])
@@ -219,6 +224,7 @@ def test_stores_are_compared_on_common_scenes_and_views(three: str, tmp_path: Pa
         assert row["estimates"]["consistency"]["num_scenes"] == 2
 
 
+@pytest.mark.slow
 def test_stores_that_cannot_be_compared_are_refused_with_the_reason(
     three: str, tmp_path: Path
 ) -> None:
@@ -234,6 +240,7 @@ def test_stores_that_cannot_be_compared_are_refused_with_the_reason(
     assert "apart is not compared" in page
 
 
+@pytest.mark.slow
 def test_different_grids_are_compared_with_a_warning(three: str, tmp_path: Path) -> None:
     fine = store(tmp_path / "fine", [scene(k, grid=(6, 7)) for k in (1, 2, 3)])
     written = report([three, fine], str(tmp_path / "out"), CONFIG, HERE)
@@ -267,6 +274,7 @@ def assert_no_nan(written: Report) -> None:
             assert "base64" in line or "nan" not in line.lower().replace("finance", ""), line[:200]
 
 
+@pytest.mark.slow
 def test_a_scene_without_overlap_is_left_out_of_every_mean(tmp_path: Path) -> None:
     far = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
     path = store(tmp_path / "s", [scene(1), scene(2, world_xyz=far.astype(np.float32)), scene(3)])
@@ -281,6 +289,7 @@ def test_a_scene_without_overlap_is_left_out_of_every_mean(tmp_path: Path) -> No
     assert_no_nan(written)
 
 
+@pytest.mark.slow
 def test_a_scene_with_one_shared_voxel_is_in_no_mean(tmp_path: Path) -> None:
     one = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] + [0.05] * 3
     one[:2, 0, 0] = 0.05  # S is known, R is not
@@ -329,6 +338,7 @@ def test_a_store_whose_scenes_all_fail_is_refused_with_their_reason(
     )
 
 
+@pytest.mark.slow
 def test_imported_features_of_two_models_are_no_other_pictures(three: str, tmp_path: Path) -> None:
     other = [
         {**scene(k), "features": {"b1": scene(k + 10)["features"]["k300_b20"]}} for k in (1, 2)
@@ -374,6 +384,7 @@ def test_a_place_that_is_a_file_is_refused_before_anything_is_read(
     assert taken.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) -> None:
     wide = np.arange(1, VIEWS * 20 + 1, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * (
         [1e12] * 3
@@ -388,6 +399,7 @@ def test_a_scene_that_cannot_be_scored_is_named_and_not_drawn(tmp_path: Path) ->
     assert "<h3>scene2" not in page
 
 
+@pytest.mark.slow
 def test_a_store_without_overlap_does_not_erase_the_others(three: str, tmp_path: Path) -> None:
     apart = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
     lone = store(tmp_path / "lone", [scene(k, world_xyz=apart.astype("f4")) for k in (1, 2, 3)])
@@ -409,6 +421,7 @@ def test_a_scene_id_may_hold_a_tab(tmp_path: Path) -> None:
     assert partials.arrays("key")[name].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     scenes = []
@@ -443,6 +456,7 @@ def test_taps_noise_samples_and_depth_share(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
     one = scene(1)
     one["features"]["k300_b20"][:, 0] = np.nan
@@ -455,6 +469,7 @@ def test_hidden_tokens_are_not_valid(tmp_path: Path) -> None:
     assert record["counts"]["num_cells_of_grid"] == VIEWS * 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("filler", [0.0, 1.0])
 def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
     tmp_path: Path, filler: float, monkeypatch: pytest.MonkeyPatch
@@ -472,6 +487,7 @@ def test_what_is_not_covered_is_not_scored_even_where_a_number_stands(
     assert record_of(written, "scene1", "k300_b20")["counts"]["num_tokens"] == VIEWS * 15
 
 
+@pytest.mark.slow
 def test_a_refused_store_takes_no_view_and_no_scene_from_the_others(tmp_path: Path) -> None:
     ids = [str(view) for view in range(VIEWS)]
     whole = store(tmp_path / "whole", [scene(k, view_ids=ids) for k in (1, 2)])
@@ -526,6 +542,7 @@ def test_a_view_that_came_twice_is_in_no_pair(tmp_path: Path) -> None:
     assert remarks(scored[0].summary) == []
 
 
+@pytest.mark.slow
 def test_one_label_for_two_stores_reads_them_as_one(tmp_path: Path) -> None:
     for name, seeds in (("a", (1, 2)), ("b", (3,))):
         store(tmp_path / name, [scene(seed) for seed in seeds], model="same")
@@ -626,6 +643,7 @@ def test_a_pure_position_leaker_is_called_one(tmp_path: Path) -> None:
     assert "these features tell image position more than place" in written.html.read_text()
 
 
+@pytest.mark.slow
 def test_captions_say_how_many_stores_are_drawn(tmp_path: Path) -> None:
     paths = [store(tmp_path / f"s{k}", [scene(1)]) for k in range(4)]
     page = report(paths, str(tmp_path / "out"), CONFIG, HERE).html.read_text()
@@ -633,6 +651,7 @@ def test_captions_say_how_many_stores_are_drawn(tmp_path: Path) -> None:
     assert "looks back" not in page
 
 
+@pytest.mark.slow
 def test_names_are_escaped(three: str, tmp_path: Path) -> None:
     page = report([f"<b>x={three}"], str(tmp_path), CONFIG, HERE).html.read_text()
     assert "<b>x" not in page

@@ -345,6 +345,7 @@ def test_half_precision_is_computed_in_single_with_double_sums() -> None:
 SHAPES = st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 6))
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=SHAPES,

@@ -50,6 +50,7 @@ def made(swept: str, out: Path, taps: TapsConfig | None = None) -> Report:
     return report([swept], str(out), config, RunConfig(scenes_shown=0), taps)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_map_with_its_best_tap(swept: str, tmp_path: Path) -> None:
     written = made(swept, tmp_path)
     above = next(m for m in heat_maps(written.summary) if m.metric == "above_chance")

@@ -40,6 +40,7 @@ def test_a_unit_asks_of_s3_what_a_plan_says(bucket: str, monkeypatch: pytest.Mon
         assert set(counts) == {"PUT", "GET", "HEAD"}
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_clips_by_hand() -> None:
     """12,500 units in 50 s are 250 a second; each has shards, a record and notes to PUT."""
     clips = layout(100_000, 8)

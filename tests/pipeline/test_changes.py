@@ -42,6 +42,7 @@ def check_refreshed(captures: Path | str, out: Path | str, whole: Path | str) ->
         np.testing.assert_array_equal(store.world_xyz(scene_id), expected.world_xyz(scene_id))
 
 
+@pytest.mark.slow
 def test_poses_that_moved_by_ten_metres_are_no_longer_called_done(
     captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -226,6 +226,7 @@ def test_scenes_may_be_sampled_and_the_table_has_a_row_each(tmp_path: Path) -> N
         CheckConfig(depth_scale=0)
 
 
+@pytest.mark.slow
 def test_it_needs_no_torch_and_no_store(tmp_path: Path, room: list[Shot]) -> None:
     write_scannet(tmp_path / "room", room[:3])
     code = (

@@ -95,6 +95,7 @@ def test_spans_and_sizes_are_written_as_people_do() -> None:
     assert [size_text(n) for n in (602112, 19.3e9, 2.5e12)] == ["602 kB", "19.3 GB", "2.5 TB"]
 
 
+@pytest.mark.slow
 def test_a_plan_of_a_preset_needs_no_torch_and_no_network() -> None:
     code = (
         "import sys, json\nfrom vega3d.pipeline.cli import app\n"

@@ -79,6 +79,7 @@ def test_a_plan_of_several_counts_each(
     assert told.index("dinov3:") < told.index("rgb:")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["options", "tables"])
 def test_several_are_submitted_as_they_would_run(
     asked: str,

@@ -159,6 +159,7 @@ def test_a_bug_in_one_encoder_leaves_its_unit_and_no_other_store_s(
     )  # the unit's absence has left no trace
 
 
+@pytest.mark.slow
 def test_a_scene_that_one_encoder_refuses_is_a_failure_of_its_store_alone(tmp_path: Path) -> None:
     ERRORS[:] = [SceneError("room0001: too many views")]
     backbones = {**BACKBONES, "position": FaultyConfig(**SIZE)}

@@ -62,6 +62,7 @@ def wait_for_steps(run_dir: Path, steps: int, process: BaseProcess) -> None:
     raise AssertionError("the run does not move")
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_leaves_all_its_files(stores: object, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=40, tasks=("depth",))
     summary = fit(stores.prior, stores.semantic, tmp_path / "run", config, QUICK)

@@ -65,6 +65,7 @@ def command(*arguments: object, code: int = 0) -> tuple[dict, str]:
     return json.loads(done.stdout) if code == 0 else {}, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_writes_json_and_a_page(write: Write, tmp_path: Path) -> None:
     truths = [
         {"id": i, "scene_name": f"s{i % 3}", "question_type": "object_counting",
@@ -88,6 +89,7 @@ def test_the_command_writes_json_and_a_page(write: Write, tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.slow
 def test_wrong_usage_ends_with_its_message(write: Write, tmp_path: Path) -> None:
     answers = write("p.json", [{"id": 1, "prediction": "A"}])
     _, told = command("vsi", answers, code=2)

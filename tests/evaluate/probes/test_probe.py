@@ -108,6 +108,7 @@ def row(rows: tuple[ProbeRow, ...], label: str) -> ProbeRow:
     return next(row for row in rows if row.label == label)
 
 
+@pytest.mark.slow
 def test_what_is_planted_linearly_is_read_whole(planted: str) -> None:
     found = row(probe([planted], CONFIG).rows, "planted")
     for question in ("depth", "normal", "place"):
@@ -151,6 +152,7 @@ def test_position_alone_reads_what_follows_position(tmp_path: Path) -> None:
     assert row(rows, "noise").scores["ridge", "class"].mean == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.slow
 def test_noise_is_read_as_nothing_by_either_reader(tmp_path: Path) -> None:
     """Few pairs of views and many channels: a fit that were believed would be far below 0."""
     rng = np.random.default_rng(6)

@@ -25,6 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_the_default_prompt_is_encoded_once_and_equals_a_given_one(models: dict[str, str]) -> None:
     from vega3d.pipeline.backbones.checkpoints import cache_dir
     from vega3d.pipeline.backbones.prompt import empty_prompt_embedding

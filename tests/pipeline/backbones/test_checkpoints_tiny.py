@@ -54,6 +54,7 @@ def test_the_layouts_are_the_published_ones(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["wan2.1-t2v", "siglip"])
 def test_features_carry_the_images_layout(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

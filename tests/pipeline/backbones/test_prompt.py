@@ -74,6 +74,7 @@ def test_the_token_embedding_is_tied_whichever_name_the_file_has(
     np.testing.assert_allclose(rows, full[0, :length].float().numpy(), atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_text_encoder_never_loads_again(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

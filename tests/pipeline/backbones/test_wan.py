@@ -183,6 +183,7 @@ def test_the_clean_latent_is_timestep_0(checkpoint: Path) -> None:
     assert relative_error(noised[0], noised[1])[0] > 0.01
 
 
+@pytest.mark.slow
 def test_only_stack_and_clip_see_other_views(checkpoint: Path) -> None:
     changed = VIEWS.copy()
     changed[5] = 255 - changed[5]

@@ -66,6 +66,7 @@ def video(frames: int, seed: int = 0) -> Tensor:
     return torch.rand((2, 3, frames, 32, 48), generator=generator) * 2 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [{}, {"patch_size": 2, "in_channels": 12, "out_channels": 12}])
 @torch.inference_mode()
 def test_videos_are_encoded_to_the_classes_bits(config: dict[str, int]) -> None:

@@ -269,6 +269,7 @@ def test_a_scene_of_more_views_than_a_batch_has_one_condition(
     assert error(apart, together) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_experts_share_the_noise_levels(models: SmallModels) -> None:
     folder = Path(models.model("wan2.2-t2v")["model"])
     noise = noise_of(3, 16, 1, 8, 12)

@@ -168,6 +168,7 @@ def test_a_container_that_promises_more_frames_than_it_has(tmp_path: Path) -> No
     scene.views[0].read_rgb()  # and the rest can still be had
 
 
+@pytest.mark.slow
 def test_the_real_walk_equals_a_plain_decoding_loop(data: Path) -> None:
     path = data / "video" / "icsl_corridor_walk.mp4"
     scene = read_one(path)

@@ -49,6 +49,7 @@ def plainly_packed(token: np.ndarray, apart: int) -> bytes:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "apart"), [(1536, 8), (128, 1), (5, 0)])
 def test_bytes_and_numbers_are_those_of_the_slow_twin(channels: int, apart: int) -> None:
     values = like_a_transformer(0, (2, 2, 2, max(channels, 100)))[..., :channels].reshape(8, -1)

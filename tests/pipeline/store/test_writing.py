@@ -96,6 +96,7 @@ def test_a_shard_of_another_machine_is_taken_over(url: str) -> None:
     assert not verify(url).faults
 
 
+@pytest.mark.slow
 def test_retry_failed_computes_the_failed_scenes_alone(url: str, whole: str) -> None:
     plan, worker = make_worker(url, 5)
     (unit,) = to_supersede(worker.store, plan)
