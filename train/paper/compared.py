@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from vega3d.evaluate.config import digest_of
@@ -109,13 +109,12 @@ def _score(parts: Sequence[str], read: "_Reader", rooms: Rooms, fits: TableConfi
 
 def _kept(folder: Path, follows_from: list[Any], make: Callable[[], Scores]) -> Scores:
     """Return scores as they were kept under what they follow from, or made and kept."""
-    path = folder / f"{digest_of({'version': VERSION, 'of': follows_from})}.npz"
+    path = folder / f"{digest_of({'version': VERSION, 'of': follows_from})}.safetensors"
     if not path.exists():
-        made = make()
-        with whole_file(path) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **made)
-    with np.load(path) as held:
-        return dict(held)
+        made = {name: values.copy(order="C") for name, values in make().items()}
+        with whole_file(path) as temporary:
+            save_file(made, temporary)
+    return load_file(path)
 
 
 def _streams(config: PaperConfig) -> dict[str, tuple[str, ...]]:
