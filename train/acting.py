@@ -19,7 +19,7 @@ from vega3d.train.config import TrainConfig
 from vega3d.train.demonstrations.bounds import Bounds
 from vega3d.train.demonstrations.episode import Episode
 from vega3d.train.demonstrations.reading import Demonstrations
-from vega3d.train.order import Frames, Sample
+from vega3d.train.order import Frames, Sample, split_scenes
 
 Embed = Callable[[str, Sequence[str]], np.ndarray]
 
@@ -64,22 +64,10 @@ class ActionTable:
             for scene_id, frames in self.frames.items()
             for number, views in frames.items()
         }
-        every = list(self.episodes.values())
-        self.names = every[0].action_names
-        if policy:
-            self.actions = Bounds.from_json(policy["actions"])
-            states = policy["states"]
-        else:
-            self.actions = Bounds.of([episode.actions for episode in every], commands=True)
-            states = None
-        self.states = (
-            Bounds.from_json(states)
-            if states
-            else Bounds.of([episode.proprio for episode in every], commands=False)
-        )
-        self.use_states = bool(config.proprio_dim)
+        self.names = next(iter(self.episodes.values())).action_names
+        self.actions, self.states = _bounds(policy, self.episodes, view_ids, config)
         self.text_model = demonstrations.text_model
-        texts = sorted({episode.text for episode in every})
+        texts = sorted({episode.text for episode in self.episodes.values()})
         vectors = embed(self.text_model, texts)
         if vectors.shape[1] != config.text_dim:
             raise UsageError(
@@ -108,11 +96,11 @@ class ActionTable:
         real = episode.actions[first : first + self.chunk]
         chunk = np.zeros((self.chunk, episode.actions.shape[1]), np.float32)
         chunk[: len(real)] = self.actions.normalised(real)
-        state = episode.proprio[frame] if self.use_states else episode.proprio[frame, :0]
+        state = episode.proprio[frame]
         return {
             "chunk": chunk,
             "there": np.arange(self.chunk) < len(real),
-            "proprio": self.states.normalised(state) if self.use_states else state,
+            "proprio": self.states.normalised(state) if self.states else state[:0],
             "text": self._text[episode.text],
         }
 
@@ -122,7 +110,7 @@ class ActionTable:
             "cameras": list(self.cameras),
             "names": list(self.names),
             "actions": self.actions.to_json(),
-            "states": self.states.to_json() if self.use_states else None,
+            "states": self.states.to_json() if self.states else None,
             "text_model": self.text_model,
             "texts": sorted(self._text),
         }
@@ -169,6 +157,29 @@ def find_frames(
             "keeps every frame"
         )
     return cameras, frames
+
+
+def _bounds(
+    policy: Mapping[str, Any] | None,
+    episodes: Mapping[str, Episode],
+    view_ids: Mapping[str, Sequence[str]],
+    config: TrainConfig,
+) -> tuple[Bounds, Bounds | None]:
+    """Return a policy's own bounds of actions and states, or those of what a run trains on."""
+    if policy:
+        states = policy["states"]
+        return Bounds.from_json(policy["actions"]), Bounds.from_json(states) if states else None
+    sides = split_scenes({name: len(views) for name, views in view_ids.items()}, config)
+    names = [scene.scene_id for scene in sides.train]
+    trained = [episodes[name] for name in names if name in episodes]
+    if not trained:
+        raise UsageError(
+            f"none of the {len(names)} scenes to train has actions; choose another --split-seed"
+        )
+    actions = Bounds.of([episode.actions for episode in trained], commands=True)
+    if not config.proprio_dim:
+        return actions, None
+    return actions, Bounds.of([episode.proprio for episode in trained], commands=False)
 
 
 def _check_sizes(episodes: Mapping[str, Episode], config: TrainConfig) -> None:

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from vega3d.train.pairing import pair_stores
 from vega3d.train.predictions import write_predictions
 from vega3d.train.processes import Processes, join_processes, repeatable
 from vega3d.train.report import write_report
-from vega3d.train.rundir import SUMMARY, RunPlan, check_answers, plan_run, write_record
+from vega3d.train.rundir import (
+    SUMMARY,
+    RunPlan,
+    check_answers,
+    kept_policy,
+    plan_run,
+    write_record,
+)
 from vega3d.train.scoring import Scores
 from vega3d.train.sealed import read_sealed_json, sealed_json
 from vega3d.train.trainer import Trainer
@@ -71,7 +79,7 @@ def fit(
         text_model=text_model,
         allow_partial=run.allow_partial,
     )
-    plan = plan_run(pairing, config)
+    plan = plan_run(replace(pairing, policy=kept_policy(run_dir)), config)
     check_answers(plan)
     with join_processes(run.device) as processes, repeatable(run.deterministic, run.device):
         if processes.is_first:

@@ -41,7 +41,7 @@ class Pairing:
     demonstrations: Demonstrations | None = None
     """What robots did in the scenes."""
     policy: Mapping[str, Any] | None = None
-    """What a run's record keeps of its cameras and bounds, where its weights are scored."""
+    """What a run's record keeps of its cameras and bounds, where it goes on or is scored."""
     _tables: dict[float, GeometryTable] = field(default_factory=dict, repr=False)
     _question_tables: list[QuestionTable] = field(default_factory=list, repr=False)
     _action_tables: list[ActionTable] = field(default_factory=list, repr=False)

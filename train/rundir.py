@@ -258,7 +258,7 @@ def recorded_config(record: dict[str, Any]) -> TrainConfig:
 def recorded_pairing(record: dict[str, Any]) -> Pairing:
     """Open the stores of a run, from where they were when it last ran."""
     stores, where = record["identity"]["stores"], record["where"]
-    return pair_stores(
+    pairing = pair_stores(
         where["prior"],
         where["semantic"],
         prior_tap=stores["prior"]["tap"],
@@ -269,6 +269,7 @@ def recorded_pairing(record: dict[str, Any]) -> Pairing:
         text_model=where.get("text_model"),
         allow_partial=True,
     )
+    return replace(pairing, policy=record.get("policy"))
 
 
 def recorded_model(record: dict[str, Any]) -> SpatialModel:
@@ -276,6 +277,12 @@ def recorded_model(record: dict[str, Any]) -> SpatialModel:
     dims = record["dims"]
     rows, cols = dims["grid"]
     return build_model(dims["gen"], dims["sem"], (rows, cols), recorded_config(record))
+
+
+def kept_policy(run_dir: Path) -> dict[str, Any] | None:
+    """Return the cameras and bounds of the run that a folder holds; None where it has none."""
+    record = _read_record(run_dir)
+    return None if record is None else record.get("policy")
 
 
 def _read_record(run_dir: Path) -> dict[str, Any] | None:

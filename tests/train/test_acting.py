@@ -38,7 +38,9 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
     return plant(tmp_path_factory.mktemp("acting"), "red", LENGTHS, scale=1.0)
 
 
-def plant(folder: Path, colour: str, lengths: list[int], scale: float) -> tuple[str, str, str]:
+def plant(
+    folder: Path, colour: str, lengths: list[int], scale: float | list[float]
+) -> tuple[str, str, str]:
     """Stores of demonstrations' frames whose features hold the action of the frame."""
     axes = np.random.default_rng(3).normal(size=(3, 12))
     rng = np.random.default_rng(4)
@@ -46,7 +48,8 @@ def plant(folder: Path, colour: str, lengths: list[int], scale: float) -> tuple[
     for number, length in enumerate(lengths):
         made = np.zeros((length, 7))
         angle = 2 * number + 0.5 * np.arange(length)  # what comes follows from what is
-        made[:, :2] = scale * np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        made[:, :2] = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        made[:, :2] *= np.broadcast_to(scale, len(lengths))[number]
         made[:, 6] = np.where(np.arange(length) < length // 2, -1, 1)
         actions.append(made)
     demos = write_demos(folder / f"demos/{colour}_demo.hdf5", lengths, actions=actions)
@@ -108,6 +111,23 @@ def test_rows_that_hold_what_was_seen_after_their_action(planted: tuple[str, str
     found = table.asked([Sample("red_demo/demo_3", (6,))], seed=0)["action"]
     assert found.there[0].tolist() == [True, True, False, False]  # actions 7 and 8 of 9
     assert found.proprio.shape == (1, 0)
+
+
+def test_bounds_are_of_the_demonstrations_that_are_trained_on(tmp_path: Path) -> None:
+    """Else what is scored would have told how far its own actions reach."""
+    prior, semantic, demos = plant(tmp_path, "red", [8, 8, 8], scale=[1, 1, 1])
+    (scored,) = plan_run(pair_stores(prior, semantic, actions=[demos]), CONFIG).split.val
+    scales = [4.0 if scored.scene_id.endswith(f"demo_{number}") else 1.0 for number in range(3)]
+    prior, semantic, demos = plant(tmp_path / "wide", "red", [8, 8, 8], scales)
+    pairing = pair_stores(prior, semantic, actions=[demos])
+    table = pairing.action_table(CONFIG)
+    assert table is not None
+    assert np.abs(table.episodes[scored.scene_id].actions[:, :2]).max() > 3.5
+    assert 0.9 < max(table.actions.largest[:2]) <= 1
+    policy = table.to_json()
+    again = replace(pairing, policy=policy, _action_tables=[]).action_table(CONFIG)
+    assert again is not None
+    assert again.actions == table.actions
 
 
 def test_frames_that_not_all_cameras_have_are_left_out(tmp_path: Path) -> None:
