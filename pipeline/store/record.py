@@ -9,10 +9,11 @@ import hashlib
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Meta
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import schema
@@ -146,28 +147,73 @@ def unsealed(raw: bytes, what: str) -> bytes:
     return document
 
 
+_Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Place = Annotated[int, Meta(ge=0, le=schema.MAX_SCENES)]
+_Side = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_PerView = Meta(max_length=schema.MAX_VIEWS)
+
+
+class _ObjectText(msgspec.Struct, forbid_unknown_fields=True):
+    """What stands in a record's text of an object, checked while it is parsed."""
+
+    sha256: _Sha256
+    size: Annotated[int, Meta(ge=0, le=MAX_PUT_BYTES)]
+
+
+class _SceneText(msgspec.Struct, forbid_unknown_fields=True):
+    """The same of a scene."""
+
+    scene_id: str
+    row: _Place
+    failure: str
+    content_sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
+    view_ids: Annotated[tuple[str, ...], _PerView]
+    image_size: Annotated[tuple[tuple[_Side, _Side], ...], _PerView]
+    world_from_camera: str
+    intrinsics: str
+    dropped_views: _Count
+    repeated_views: _Count = 0
+
+
+class _RecordText(msgspec.Struct, forbid_unknown_fields=True):
+    """The same of the record."""
+
+    format: int
+    kind: Literal["commit", "revoke"]
+    unit: _Place
+    sequence: _Count
+    objects: Annotated[dict[str, _ObjectText], Meta(max_length=4096)]
+    scenes: Annotated[list[_SceneText], Meta(max_length=schema.MAX_SCENES)]
+    environment: Any
+    digest: _Sha256
+
+
+_DECODER = msgspec.json.Decoder(_RecordText)
+
+
 def parse_record(raw: bytes, what: str) -> Record:
     """Return a record of this format; raises SchemaError where anything is not as it must be."""
     if len(raw) > MAX_RECORD_BYTES:
         raise schema.SchemaError(f"{what} has {len(raw)} bytes, and may have {MAX_RECORD_BYTES}")
-    document = schema.load(unsealed(raw, what), what)
-    document = schema.members(document, what, ("format", *_MEMBERS_OF_RECORD))
-    if document["format"] != FORMAT_VERSION:
+    document = unsealed(raw, what)
+    try:
+        found = _DECODER.decode(document)
+    except (ValueError, RecursionError) as error:
+        raise schema.SchemaError(f"{what} is not as it must be: {str(error)[:200]}") from error
+    if found.format != FORMAT_VERSION:
         raise schema.SchemaError(f"{what} is of another format than its store")
-    if document["kind"] not in ("commit", "revoke"):
-        raise schema.SchemaError(f"{what}: kind must be commit or revoke")
-    shards = document["objects"]
-    if not isinstance(shards, dict) or len(shards) > 4096:
-        raise schema.SchemaError(f"{what}: objects must be an object of at most 4096 members")
-    scenes = schema.items(document["scenes"], f"{what}: scenes", schema.MAX_SCENES)
     return Record(
-        kind=document["kind"],
-        unit=schema.whole(document["unit"], f"{what}: unit", 0, schema.MAX_SCENES),
-        sequence=schema.whole(document["sequence"], f"{what}: sequence"),
-        objects={check_key(key): _object(value, f"{what}: {key}") for key, value in shards.items()},
-        scenes=[_scene(scene, f"{what}: scene {i}") for i, scene in enumerate(scenes)],
-        environment=schema.plain(document["environment"], f"{what}: environment"),
-        digest=schema.sha256_text(document["digest"], f"{what}: digest"),
+        kind=found.kind,
+        unit=found.unit,
+        sequence=found.sequence,
+        objects={
+            check_key(key): ObjectRecord(sha256=entry.sha256, size=entry.size)
+            for key, entry in found.objects.items()
+        },
+        scenes=[_scene(scene, f"{what}: scene {i}") for i, scene in enumerate(found.scenes)],
+        environment=schema.plain(found.environment, f"{what}: environment"),
+        digest=found.digest,
         text=raw,
     )
 
@@ -193,66 +239,41 @@ def unpack_matrices(packed: str, count: int, size: int) -> np.ndarray:
     return np.frombuffer(base64.b64decode(packed), dtype="<f8").reshape(count, size, size).copy()
 
 
-def _object(value: object, what: str) -> ObjectRecord:
-    entry = schema.members(value, what, ("sha256", "size"))
-    return ObjectRecord(
-        sha256=schema.sha256_text(entry["sha256"], f"{what}: sha256"),
-        size=schema.whole(entry["size"], f"{what}: size", 0, MAX_PUT_BYTES),
-    )
-
-
-def _scene(value: object, what: str) -> SceneRecord:
-    if isinstance(value, dict):
-        value = {**_LATER, **value}
-    scene = schema.members(value, what, _MEMBERS_OF_SCENE)
-    views = schema.items(scene["view_ids"], f"{what}: view_ids", schema.MAX_VIEWS)
-    sizes = schema.items(scene["image_size"], f"{what}: image_size", schema.MAX_VIEWS)
-    if len(sizes) != len(views):
-        raise schema.SchemaError(f"{what}: {len(sizes)} image sizes for {len(views)} views")
-    _check_sizes(sizes, what)
+def _scene(scene: _SceneText, what: str) -> SceneRecord:
+    """Return a scene of which lengths, names and matrices are right as well."""
+    views = len(scene.view_ids)
+    if len(scene.image_size) != views:
+        raise schema.SchemaError(f"{what}: {len(scene.image_size)} image sizes for {views} views")
+    schema.text(scene.failure, f"{what}: failure", MAX_FAILURE_BYTES)
+    _name(scene.scene_id, f"{what}: scene_id")
+    _check_names(scene.view_ids, f"{what}: view_ids")
+    _check_packed(scene.world_from_camera, views, 4, what)
+    _check_packed(scene.intrinsics, views, 3, what)
     return SceneRecord(
-        scene_id=_name(scene["scene_id"], f"{what}: scene_id"),
-        row=schema.whole(scene["row"], f"{what}: row", 0, schema.MAX_SCENES),
-        failure=schema.text(scene["failure"], f"{what}: failure", MAX_FAILURE_BYTES),
-        content_sha256=schema.sha256_text(scene["content_sha256"], what, empty=True),
-        view_ids=_names(views, f"{what}: view_ids"),
-        image_size=tuple(map(tuple, sizes)),
-        world_from_camera=_packed(scene["world_from_camera"], len(views), 4, what),
-        intrinsics=_packed(scene["intrinsics"], len(views), 3, what),
-        dropped_views=schema.whole(scene["dropped_views"], f"{what}: dropped_views"),
-        repeated_views=schema.whole(scene["repeated_views"], f"{what}: repeated_views"),
+        scene_id=scene.scene_id,
+        row=scene.row,
+        failure=scene.failure,
+        content_sha256=scene.content_sha256,
+        view_ids=scene.view_ids,
+        image_size=scene.image_size,
+        world_from_camera=scene.world_from_camera,
+        intrinsics=scene.intrinsics,
+        dropped_views=scene.dropped_views,
+        repeated_views=scene.repeated_views,
     )
 
 
-def _check_sizes(sizes: Sequence[Any], what: str) -> None:
-    """Raise SchemaError unless each is a height and a width.
-
-    Records hold so many of them that they are looked at all at once, and one by one only to say
-    which is wrong.
-    """
-    if set(map(type, sizes)) <= {list} and set(map(len, sizes)) <= {2}:
-        sides = [*chain.from_iterable(sizes)]
-        if set(map(type, sides)) <= {int} and (not sides or 0 <= min(sides) <= max(sides) < 2**31):
-            return
-    for size in sizes:
-        pair = schema.items(size, f"{what}: image_size", 2)
-        for side in pair:
-            schema.whole(side, f"{what}: image_size", 0, 2**31 - 1)
-        if len(pair) != 2:
-            raise schema.SchemaError(f"{what}: an image size has two sides")
-
-
-def _names(values: Sequence[object], what: str) -> tuple[str, ...]:
-    """Return names, looked at all at once where none can be too long."""
-    texts = [value for value in values if isinstance(value, str)]
-    if len(texts) == len(values) and max(map(len, texts), default=0) * 4 <= MAX_NAME_BYTES:
+def _check_names(names: Sequence[str], what: str) -> None:
+    """Look at names all at once where none can be too long, else one by one to say which is."""
+    if max(map(len, names), default=0) * 4 <= MAX_NAME_BYTES:
         try:
-            check_text(what, "".join(texts), schema.MAX_DOCUMENT_BYTES)
+            check_text(what, "".join(names), schema.MAX_DOCUMENT_BYTES)
         except (StoreError, UnicodeEncodeError):
-            pass  # one by one, to say which
+            pass
         else:
-            return tuple(texts)
-    return tuple(_name(value, what) for value in values)
+            return
+    for name in names:
+        _name(name, what)
 
 
 def _name(value: object, what: str) -> str:
@@ -264,16 +285,16 @@ def _name(value: object, what: str) -> str:
         raise schema.SchemaError(str(error)) from error
 
 
-def _packed(value: object, views: int, size: int, what: str) -> str:
-    packed = schema.text(value, what, 2**31)
-    if packed:
-        wanted = views * size * size * 8
-        digits = packed.rstrip("=")
-        padding = len(packed) - len(digits)
-        # Told without decoding: a store has millions, and whoever wants the matrices decodes them.
-        odd = len(packed) % 4 or padding > 2 or not packed.isascii()
-        if odd or digits.encode().translate(None, _BASE64):
-            raise schema.SchemaError(f"{what}: matrices that are no base64")
-        if (held := len(packed) // 4 * 3 - padding) != wanted:
-            raise schema.SchemaError(f"{what}: matrices of {held} bytes, which must be {wanted}")
-    return packed
+def _check_packed(packed: str, views: int, size: int, what: str) -> None:
+    """Raise SchemaError unless these are so many matrices, or none."""
+    if not packed:
+        return
+    wanted = views * size * size * 8
+    digits = packed.rstrip("=")
+    padding = len(packed) - len(digits)
+    # Told without decoding: a store has millions, and whoever wants the matrices decodes them.
+    odd = len(packed) % 4 or padding > 2 or not packed.isascii()
+    if odd or digits.encode().translate(None, _BASE64):
+        raise schema.SchemaError(f"{what}: matrices that are no base64")
+    if (held := len(packed) // 4 * 3 - padding) != wanted:
+        raise schema.SchemaError(f"{what}: matrices of {held} bytes, which must be {wanted}")

@@ -4,11 +4,12 @@ A store may come from anybody, and every document of it may be damaged. Each fun
 value typed, or raises `SchemaError` that names the member; nothing is allocated by what it says.
 """
 
-import json
 import math
 import re
 from collections.abc import Collection
 from typing import Any
+
+import msgspec
 
 from vega3d.pipeline.errors import StoreError
 
@@ -37,7 +38,7 @@ def load(raw: bytes, what: str, limit: int = MAX_DOCUMENT_BYTES) -> Any:  # noqa
     if len(raw) > limit:
         raise SchemaError(f"{what}: {len(raw)} bytes, more than the {limit} that it may have")
     try:
-        return _DECODER.decode(raw.decode())
+        return msgspec.json.decode(raw)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise SchemaError(f"{what}: not JSON as it must be ({reason[:200]})") from error
@@ -117,10 +118,3 @@ def plain(value: object, what: str) -> Any:  # noqa: ANN401 - JSON
         elif isinstance(current, int) and abs(current) >= _MAX_INTEGER:
             raise SchemaError(f"{what} holds an integer of more than 19 digits")
     return value
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

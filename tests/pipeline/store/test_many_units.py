@@ -1,5 +1,6 @@
 """What is read of many units at once is what is read of each."""
 
+import json
 import os
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from vega3d.pipeline.store.index import INDEX
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.moments import read_moments
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.store.record import Record, parse_record
+from vega3d.pipeline.store.record import Record, parse_record, sealed
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.store.verify import status
@@ -112,21 +113,66 @@ def test_a_record_behind_a_link_that_leads_out_is_not_read(
         objects.read(records.key(1, 0))
 
 
-def test_names_and_sizes_are_still_looked_at_one_by_one(writer: StoreWriter) -> None:
-    """The quick looks at all of them fall back to the one that says which is wrong."""
-    from vega3d.pipeline.store.record import _check_sizes, _names
-    from vega3d.pipeline.store.schema import SchemaError
+def changed(raw: bytes, member: str, value: object, of: str = "") -> bytes:
+    """Return a record's text with another member, and the hash that fits it."""
+    document = json.loads(raw)
+    del document["sha256"]
+    objects = next(iter(document["objects"].values()))
+    place = {"": document, "scene": document["scenes"][0], "object": objects}[of]
+    place[member] = value
+    return sealed(json.dumps(document).encode())
 
-    with pytest.raises(SchemaError, match="two sides"):
-        _check_sizes([[1, 2], [3]], "r")
-    for bad in ([[1, 2], [3, 2**31]], [[1, -1]], [[1, True]], [[1, 2.0]]):
-        with pytest.raises(SchemaError, match="image_size"):
-            _check_sizes(bad, "r")
-    with pytest.raises(SchemaError, match="control character"):
-        _names(["fine", "a\x1bb"], "r")
-    with pytest.raises(SchemaError, match="longer than"):
-        _names(["x" * 1025], "r")
-    assert _names(["x" * 1024, "\u00fc"], "r") == ("x" * 1024, "\u00fc")
+
+DAMAGED = [
+    ("", "unit", True, "int"),
+    ("", "unit", 2**24 + 1, "unit"),
+    ("", "sequence", -1, "sequence"),
+    ("", "sequence", 2.0, "sequence"),
+    ("", "kind", "comit", "kind"),
+    ("", "format", 1, "another format"),
+    ("", "digest", "a" * 64 + "\n", "digest"),
+    ("", "objects", {"../k": {"sha256": "a" * 64, "size": 1}}, "leads out"),
+    ("", "scenes", None, "scenes"),
+    ("", "more", 1, "more"),
+    ("", "environment", {"a": 10**19}, "19 digits"),
+    ("object", "size", -1, "size"),
+    ("object", "sha256", "A" * 64, "sha256"),
+    ("object", "name", "x", "name"),
+    ("scene", "row", "0", "row"),
+    ("scene", "content_sha256", "a", "content_sha256"),
+    ("scene", "failure", "\u00fc" * 2049, "longer than"),
+    ("scene", "scene_id", "a\x1bb", "control character"),
+    ("scene", "scene_id", "\ud800", "surrogate"),
+    ("scene", "view_ids", ["0", "fine", "a\x1bb"], "control character"),
+    ("scene", "view_ids", ["0", "1", "x" * 1025], "longer than"),
+    ("scene", "view_ids", ["0", "1", 2], "view_ids"),
+    ("scene", "view_ids", ["0"], "3 image sizes for 1 views"),
+    ("scene", "image_size", [[1, 2], [1, 2], [3]], "image_size"),
+    ("scene", "image_size", [[1, 2], [1, 2], [3, 2**31]], "image_size"),
+    ("scene", "image_size", [[1, 2], [1, 2], [1, -1]], "image_size"),
+    ("scene", "image_size", [[1, 2], [1, 2], [1, True]], "image_size"),
+    ("scene", "image_size", [[1, 2], [1, 2], [1, 2.0]], "image_size"),
+    ("scene", "world_from_camera", "AAAA", "matrices of 3 bytes"),
+    ("scene", "intrinsics", "A=AA", "no base64"),
+    ("scene", "repeated_views", -1, "repeated_views"),
+]
+
+
+@pytest.mark.parametrize(("of", "member", "value", "told"), DAMAGED)
+def test_a_record_that_fits_its_hash_and_nothing_else_is_not_believed(
+    writer: StoreWriter, of: str, member: str, value: object, told: str
+) -> None:
+    raw = Path(writer.url, Records(open_objects(writer.url)).key(1, 0)).read_bytes()
+    assert parse_record(changed(raw, "sequence", 7), "r").sequence == 7
+    with pytest.raises(StoreError, match=told):
+        parse_record(changed(raw, member, value, of), "r")
+
+
+def test_names_may_be_long(writer: StoreWriter) -> None:
+    raw = Path(writer.url, Records(open_objects(writer.url)).key(1, 0)).read_bytes()
+    names = ["x" * 1024, "\u00fc", "2"]
+    record = parse_record(changed(raw, "view_ids", names, "scene"), "r")
+    assert list(record.scenes[0].view_ids) == names
 
 
 @pytest.mark.parametrize("takes_s", [0.0, 0.002])
@@ -146,8 +192,8 @@ def test_objects_come_in_order_read_one_by_one_or_at_once(takes_s: float) -> Non
 )
 def test_matrices_are_base64_of_their_size(text: str) -> None:
     """Told by its digits; a decoder that is strict says the same."""
-    from vega3d.pipeline.store.record import _packed
+    from vega3d.pipeline.store.record import _check_packed
 
     with pytest.raises(StoreError, match="matrices"):
-        _packed(text, 1, 1, "r")
-    assert _packed("AAAAAAAAAAA=", 1, 1, "r") == "AAAAAAAAAAA="
+        _check_packed(text, 1, 1, "r")
+    _check_packed("AAAAAAAAAAA=", 1, 1, "r")
