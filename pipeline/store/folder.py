@@ -179,8 +179,6 @@ class FolderObjects:
         if key.rpartition("/")[0] not in self._known:
             return None
         try:
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                return None
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
                 told = os.fstat(handle)

@@ -57,10 +57,9 @@ def index_parts(records: Iterable[Record]) -> list[bytes]:
     offset = 0
     for record in records:
         text = record.text if record.text and b"\n" not in record.text else record.to_json()
-        text += b"\n"
-        entries.append([*_entry(record, offset, len(text) - 1, tables)])
-        lines.append(text)
-        offset += len(text)
+        entries.append([*_entry(record, offset, len(text), tables)])
+        lines += text, b"\n"
+        offset += len(text) + 1
     views = [list(names) for names in tables]
     header = {"format": FORMAT_VERSION, "records": entries, "views": views}
     line = sealed(canonical_json(header)) + b"\n"

@@ -167,11 +167,6 @@ class Layout:
         )
 
     @cached_property
-    def named_unit_arrays(self) -> dict[str, ArraySpec]:
-        """The same by name."""
-        return {spec.name: spec for spec in self.unit_arrays}
-
-    @cached_property
     def merged_arrays(self) -> tuple[ArraySpec, ...]:
         """The small arrays that are merged from the commit records when a run ends."""
         return (
@@ -251,17 +246,19 @@ class Layout:
         real = sum(views)
         return range(0 if spec.name == "preview" else real, real + 1)
 
-    def unit_chunk_counts(self, views: tuple[int, ...]) -> dict[str, range]:
-        """Return the same of each unit array, by name; kept, because units are often alike."""
-        if len(self._counted) > _COUNTED:
-            self._counted.clear()
-        if views not in self._counted:
-            counts = {spec.name: self.chunk_counts(spec, views) for spec in self.unit_arrays}
-            self._counted[views] = counts
-        return self._counted[views]
+    def unit_shard_sizes(self, views: tuple[int, ...]) -> dict[str, range]:
+        """Return the sizes that a unit's shards may have, by name; kept: units are often alike."""
+        if len(self._sizes) > _COUNTED:
+            self._sizes.clear()
+        if views not in self._sizes:
+            self._sizes[views] = {
+                spec.name: _sizes_of(spec, self.chunk_counts(spec, views))
+                for spec in self.unit_arrays
+            }
+        return self._sizes[views]
 
     @cached_property
-    def _counted(self) -> dict[tuple[int, ...], dict[str, range]]:
+    def _sizes(self) -> dict[tuple[int, ...], dict[str, range]]:
         return {}
 
     def planned_bytes(self) -> Iterator[tuple[ArraySpec, int, int]]:
@@ -343,3 +340,8 @@ _INNER_DIMS = {
     "geometry": ("row", "col", "quantity"),
     "preview": ("preview_row", "preview_col", "rgb"),
 }
+
+
+def _sizes_of(spec: ArraySpec, counts: range) -> range:
+    sizes = [spec.shard_bytes(count) for count in (counts[0], counts[-1])]
+    return range(sizes[0], sizes[1] + 1, spec.chunk_bytes + 4)

@@ -3,7 +3,6 @@
 Everything here is a copy: it can be written again from the records and shards at any time.
 """
 
-import binascii
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from vega3d.pipeline.store.layout import ArraySpec, Layout
 from vega3d.pipeline.store.metadata import chunk_files, encode, encode_texts, filled
 from vega3d.pipeline.store.moments import merged_moments, read_moments, stats_of
 from vega3d.pipeline.store.objects import Objects, Parts, open_objects
-from vega3d.pipeline.store.record import Record, SceneRecord
+from vega3d.pipeline.store.record import Record, SceneRecord, matrix_bytes
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.writer import StoreWriter
 
@@ -146,7 +145,7 @@ def _view_chunks(
 def _of_views(name: str, scene: SceneRecord) -> bytes:
     """Return what a record holds of each view, as the array's bytes: matrices lie so already."""
     if name in ("world_from_camera", "intrinsics"):
-        return binascii.a2b_base64(getattr(scene, name))
+        return matrix_bytes(getattr(scene, name))
     return _sizes(tuple(scene.image_size))
 
 
@@ -161,7 +160,7 @@ _encode_names = lru_cache(maxsize=64)(encode_texts)
 def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:
     chunk = b"".join(parts)
     try:
-        if objects.read(key) == chunk:
+        if objects.size(key) == len(chunk) and objects.read(key) == chunk:
             return
     except (FileNotFoundError, StoreError):
         pass  # nothing, or nothing that can be read: it is written over

@@ -6,7 +6,6 @@ before it; `FORMAT.md` lists every member. Files are the business of `records`.
 
 import base64
 import hashlib
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
@@ -25,8 +24,6 @@ MAX_FAILURE_BYTES = 4096
 
 _LATER: Mapping[str, Any] = {"repeated_views": 0}
 """Members of a scene that records of the first stores lack, and what they mean there."""
-
-_BASE64 = (string.ascii_letters + string.digits + "+/").encode()
 
 _SEAL_OPENS = b',"sha256":"'
 _SEAL_BYTES = len(_SEAL_OPENS) + 64 + 2
@@ -236,7 +233,12 @@ def unpack_matrices(packed: str, count: int, size: int) -> np.ndarray:
     """Return `count` matrices of size x size, float64 [V, size, size]; NaN where unknown."""
     if not packed:
         return np.full((count, size, size), np.nan)
-    return np.frombuffer(base64.b64decode(packed), dtype="<f8").reshape(count, size, size).copy()
+    return np.frombuffer(matrix_bytes(packed), dtype="<f8").reshape(count, size, size).copy()
+
+
+def matrix_bytes(packed: str) -> bytes:
+    """Return the bytes of packed matrices; raises ValueError where they are no base64."""
+    return msgspec.convert(packed, bytes)  # in half of the time that `base64` takes
 
 
 def _scene(scene: _SceneText, what: str) -> SceneRecord:
@@ -289,12 +291,9 @@ def _check_packed(packed: str, views: int, size: int, what: str) -> None:
     """Raise SchemaError unless these are so many matrices, or none."""
     if not packed:
         return
-    wanted = views * size * size * 8
-    digits = packed.rstrip("=")
-    padding = len(packed) - len(digits)
-    # Told without decoding: a store has millions, and whoever wants the matrices decodes them.
-    odd = len(packed) % 4 or padding > 2 or not packed.isascii()
-    if odd or digits.encode().translate(None, _BASE64):
-        raise schema.SchemaError(f"{what}: matrices that are no base64")
-    if (held := len(packed) // 4 * 3 - padding) != wanted:
+    try:
+        held, wanted = len(matrix_bytes(packed)), views * size * size * 8
+    except ValueError as error:
+        raise schema.SchemaError(f"{what}: matrices that are no base64") from error
+    if held != wanted:
         raise schema.SchemaError(f"{what}: matrices of {held} bytes, which must be {wanted}")

@@ -34,14 +34,17 @@ def shard_parts(chunks: Mapping[Place, Buffer], grid: Place) -> Iterator[bytes |
         grid: Chunks of a full shard along each axis.
     """
     offsets = np.full((*grid, 2), MISSING, dtype="<u8")
-    offset = 0
     one_axis = sum(count > 1 for count in grid) < 2  # then the order is that of the places
-    for place in sorted(chunks, key=None if one_axis else lambda place: morton_code(place, grid)):
+    places = sorted(chunks, key=None if one_axis else lambda place: morton_code(place, grid))
+    lengths = []
+    for place in places:
         chunk = bytes_of(chunks[place])
         yield chunk
         yield crc32c(chunk)
-        offsets[place] = offset, chunk.nbytes + 4
-        offset += chunk.nbytes + 4
+        lengths.append(chunk.nbytes + 4)
+    if places:
+        ends = np.cumsum(lengths)
+        offsets[tuple(np.transpose(places))] = np.stack([ends - lengths, lengths], axis=1)
     index = bytes_of(offsets)
     yield index
     yield crc32c(index)
@@ -152,4 +155,4 @@ def bytes_of(values: Buffer) -> memoryview:
 
 def crc32c(data: Buffer) -> bytes:
     """Return the four bytes of the Castagnoli checksum."""
-    return iscsi(bytes_of(data)).to_bytes(4, "little")
+    return iscsi(data if isinstance(data, bytes) else bytes_of(data)).to_bytes(4, "little")
