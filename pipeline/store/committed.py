@@ -75,7 +75,8 @@ class Committed(Mapping[int, Record]):
             self._committed[entry.unit] = entry.sequence
             self.digests.append((entry.unit, entry.digest))
             self.stored_bytes += entry.stored_bytes
-            self._moved |= {(entry.unit, key.split("/")[0]): key for key in entry.moved}
+            for key in entry.moved:
+                self._moved[entry.unit, key.split("/")[0]] = key
             unit = units[entry.unit]
             facts = zip(unit.scene_ids, entry.failures, entry.contents, entry.views, strict=True)
             for row, (scene_id, failure, content, views) in enumerate(facts, unit.first_row):

@@ -7,7 +7,11 @@ read from the records, and a record that was damaged can be restored from it.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
 
 from vega3d.pipeline.store import schema
 from vega3d.pipeline.store.identity import FORMAT_VERSION, canonical_json
@@ -47,6 +51,37 @@ class IndexedRecord:
 
     views: tuple[tuple[str, ...], ...]
     """Ids of each scene's views."""
+
+
+_Texts = Annotated[tuple[str, ...], Meta(max_length=schema.MAX_VIEWS)]
+
+
+class _EntryText(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """What stands of a record in the last line: a list of these, checked while it is parsed."""
+
+    unit: schema.Place
+    sequence: schema.Count
+    committed: Literal[0, 1]
+    digest: schema.Sha256
+    offset: schema.Count
+    length: schema.Count
+    stored_bytes: schema.Count
+    moved: _Texts
+    failures: _Texts
+    contents: _Texts
+    views: tuple[schema.Count, ...]
+    """Places in the header's `views`."""
+
+
+class _HeaderText(msgspec.Struct, forbid_unknown_fields=True):
+    """The last line."""
+
+    format: int
+    records: Annotated[list[_EntryText], Meta(max_length=schema.MAX_SCENES)]
+    views: Annotated[list[_Texts], Meta(max_length=schema.MAX_SCENES)]
+
+
+_DECODER = msgspec.json.Decoder(_HeaderText)
 
 
 def index_parts(records: Iterable[Record]) -> list[bytes]:
@@ -145,51 +180,32 @@ def _entry(
 
 
 def _parse(line: bytes, size: int) -> dict[int, IndexedRecord]:
-    document = schema.load(unsealed(line, INDEX), INDEX)
-    document = schema.members(document, INDEX, ("format", "records", "views"))
-    if document["format"] != FORMAT_VERSION:
+    header = schema.parse(_DECODER, unsealed(line, INDEX), INDEX)
+    if header.format != FORMAT_VERSION:
         raise schema.SchemaError(f"{INDEX} is of another format than its store")
-    tables = [_texts(names) for names in schema.items(document["views"], INDEX, schema.MAX_SCENES)]
-    found = {}
-    for entry in schema.items(document["records"], INDEX, schema.MAX_SCENES):
-        record = _record(entry, tables, size)
-        found[record.unit] = record
-    return found
+    texts = (text for e in header.records for text in (*e.moved, *e.failures, *e.contents))
+    everything = "".join(chain(texts, *header.views))  # at once: a large store has many
+    check_text(INDEX, everything, schema.MAX_DOCUMENT_BYTES)
+    return {entry.unit: _record(entry, header.views, size) for entry in header.records}
 
 
-def _record(entry: object, tables: Sequence[tuple[str, ...]], size: int) -> IndexedRecord:
-    values = schema.items(entry, INDEX, 11)
-    if len(values) != 11:
-        raise schema.SchemaError(f"{INDEX}: an entry has {len(values)} members, and must have 11")
-    unit, sequence, committed, digest, offset, length, stored, moved, failures, contents, views = (
-        values
+def _record(entry: _EntryText, tables: Sequence[tuple[str, ...]], size: int) -> IndexedRecord:
+    if not len(entry.failures) == len(entry.contents) == len(entry.views):
+        raise schema.SchemaError(f"{INDEX}: unit {entry.unit} has lists of several lengths")
+    if max(entry.views, default=0) >= len(tables):
+        raise schema.SchemaError(f"{INDEX}: unit {entry.unit} names views that are not there")
+    if entry.offset + entry.length > size:
+        raise schema.SchemaError(f"{INDEX}: unit {entry.unit} lies behind the end")
+    return IndexedRecord(
+        unit=entry.unit,
+        sequence=entry.sequence,
+        committed=entry.committed == 1,
+        digest=entry.digest,
+        offset=entry.offset,
+        length=entry.length,
+        stored_bytes=entry.stored_bytes,
+        moved=entry.moved,
+        failures=entry.failures,
+        contents=entry.contents,
+        views=tuple([tables[place] for place in entry.views]),
     )
-    places = schema.items(views, INDEX, schema.MAX_SCENES)
-    found = IndexedRecord(
-        unit=schema.whole(unit, f"{INDEX}: unit", 0, schema.MAX_SCENES),
-        sequence=schema.whole(sequence, f"{INDEX}: sequence"),
-        committed=bool(schema.whole(committed, f"{INDEX}: committed", 0, 1)),
-        digest=schema.sha256_text(digest, f"{INDEX}: digest"),
-        offset=schema.whole(offset, f"{INDEX}: offset", 0, size),
-        length=schema.whole(length, f"{INDEX}: length", 0, size),
-        stored_bytes=schema.whole(stored, f"{INDEX}: bytes"),
-        moved=_texts(moved),
-        failures=_texts(failures),
-        contents=_texts(contents),
-        views=tuple(tables[schema.whole(v, INDEX, 0, len(tables) - 1)] for v in places),
-    )
-    if not len(found.failures) == len(found.contents) == len(found.views):
-        raise schema.SchemaError(f"{INDEX}: unit {unit} has lists of several lengths")
-    if found.offset + found.length > size:
-        raise schema.SchemaError(f"{INDEX}: unit {unit} lies behind the end")
-    return found
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """Return a list of texts; looked at as one, because a large store has many."""
-    texts = schema.items(value, INDEX, schema.MAX_VIEWS)
-    try:
-        check_text(INDEX, "".join(texts), schema.MAX_DOCUMENT_BYTES)
-    except TypeError as error:
-        raise schema.SchemaError(f"{INDEX}: a list holds something that is no text") from error
-    return tuple(texts)

@@ -18,6 +18,7 @@ _TAP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _USUAL_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,99}(?:/[A-Za-z0-9_][A-Za-z0-9_.]{0,99}){0,8}")
 """What most names of objects are: nothing in it leads anywhere."""
 
+_USUAL_SCENE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
@@ -48,6 +49,8 @@ def check_scene_ids(scene_ids: Sequence[str]) -> None:
         StoreError: One is empty, absolute, leads upwards or has control characters, or two are one.
     """
     for scene_id in scene_ids:
+        if _USUAL_SCENE.fullmatch(scene_id):
+            continue
         check_text("the scene id", scene_id)
         if not scene_id or "\\" in scene_id or any(
             part in ("", ".", "..") for part in scene_id.split("/")

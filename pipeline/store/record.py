@@ -144,9 +144,6 @@ def unsealed(raw: bytes, what: str) -> bytes:
     return document
 
 
-_Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-_Count = Annotated[int, Meta(ge=0, le=2**53)]
-_Place = Annotated[int, Meta(ge=0, le=schema.MAX_SCENES)]
 _Side = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _PerView = Meta(max_length=schema.MAX_VIEWS)
 
@@ -154,7 +151,7 @@ _PerView = Meta(max_length=schema.MAX_VIEWS)
 class _ObjectText(msgspec.Struct, forbid_unknown_fields=True):
     """What stands in a record's text of an object, checked while it is parsed."""
 
-    sha256: _Sha256
+    sha256: schema.Sha256
     size: Annotated[int, Meta(ge=0, le=MAX_PUT_BYTES)]
 
 
@@ -162,15 +159,15 @@ class _SceneText(msgspec.Struct, forbid_unknown_fields=True):
     """The same of a scene."""
 
     scene_id: str
-    row: _Place
+    row: schema.Place
     failure: str
     content_sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
     view_ids: Annotated[tuple[str, ...], _PerView]
     image_size: Annotated[tuple[tuple[_Side, _Side], ...], _PerView]
     world_from_camera: str
     intrinsics: str
-    dropped_views: _Count
-    repeated_views: _Count = 0
+    dropped_views: schema.Count
+    repeated_views: schema.Count = 0
 
 
 class _RecordText(msgspec.Struct, forbid_unknown_fields=True):
@@ -178,12 +175,12 @@ class _RecordText(msgspec.Struct, forbid_unknown_fields=True):
 
     format: int
     kind: Literal["commit", "revoke"]
-    unit: _Place
-    sequence: _Count
+    unit: schema.Place
+    sequence: schema.Count
     objects: Annotated[dict[str, _ObjectText], Meta(max_length=4096)]
     scenes: Annotated[list[_SceneText], Meta(max_length=schema.MAX_SCENES)]
     environment: Any
-    digest: _Sha256
+    digest: schema.Sha256
 
 
 _DECODER = msgspec.json.Decoder(_RecordText)
@@ -193,11 +190,7 @@ def parse_record(raw: bytes, what: str) -> Record:
     """Return a record of this format; raises SchemaError where anything is not as it must be."""
     if len(raw) > MAX_RECORD_BYTES:
         raise schema.SchemaError(f"{what} has {len(raw)} bytes, and may have {MAX_RECORD_BYTES}")
-    document = unsealed(raw, what)
-    try:
-        found = _DECODER.decode(document)
-    except (ValueError, RecursionError) as error:
-        raise schema.SchemaError(f"{what} is not as it must be: {str(error)[:200]}") from error
+    found = schema.parse(_DECODER, unsealed(raw, what), what)
     if found.format != FORMAT_VERSION:
         raise schema.SchemaError(f"{what} is of another format than its store")
     return Record(

@@ -6,7 +6,10 @@ written once, below the array `unit`, so that neither can be lost alone.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store import schema
@@ -35,6 +38,17 @@ _RECORD_BYTES_A_VIEW = 300
 
 _DTYPES = ("float16", "float32", PACKED)
 _MEMBERS = ("format", "identity", "config_digest", "rows_sha256", "scenes_per_shard", "numerics")
+
+
+class _RowText(msgspec.Struct, forbid_unknown_fields=True):
+    """A row of the table, checked while it is parsed."""
+
+    scene_id: str
+    source_views: schema.Count
+    num_views: Annotated[int, Meta(ge=0, le=schema.MAX_VIEWS)]
+
+
+_ROWS = msgspec.json.Decoder(Annotated[list[_RowText], Meta(max_length=schema.MAX_SCENES)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +182,21 @@ def _root(attributes: dict[str, Any], rows: bytes, what: str) -> Root:
     ours = attributes["vega3d"]
     if sha256_of([rows]) != ours["rows_sha256"]:
         raise schema.SchemaError(f"{what} does not match its digest in the root")
-    planned = schema.items(schema.load(rows, what), what, schema.MAX_SCENES)
-    scenes = tuple(_planned(row, ours, f"{what}: row {i}") for i, row in enumerate(planned))
+    if ours["format"] == 1:
+        planned = schema.items(schema.load(rows, what), what, schema.MAX_SCENES)
+        scenes = tuple(_of_format_1(row, ours, f"{what}: row {i}") for i, row in enumerate(planned))
+    else:
+        found = schema.parse(_ROWS, rows, what)
+        scenes = tuple(PlannedScene(r.scene_id, r.source_views, r.num_views) for r in found)
     per_shard = schema.whole(ours["scenes_per_shard"], f"{what}: scenes_per_shard", 1, 2**20)
     return Root(attributes, _layout(ours, Plan(scenes, per_shard), what))
 
 
-def _planned(row: object, ours: Mapping[str, Any], what: str) -> PlannedScene:
-    if ours["format"] == 1:
-        found = schema.members(row, what, ("scene_id", "num_views"))
-        listed = schema.whole(found["num_views"], what, 0, schema.MAX_VIEWS)
-        limit = schema.whole(ours["identity"]["config"].get("num_views", 0), what)
-        kept = min(listed, limit) if limit else listed
-    else:
-        found = schema.members(row, what, ("scene_id", "source_views", "num_views"))
-        listed = schema.whole(found["source_views"], what)
-        kept = schema.whole(found["num_views"], what, 0, schema.MAX_VIEWS)
+def _of_format_1(row: object, ours: Mapping[str, Any], what: str) -> PlannedScene:
+    found = schema.members(row, what, ("scene_id", "num_views"))
+    listed = schema.whole(found["num_views"], what, 0, schema.MAX_VIEWS)
+    limit = schema.whole(ours["identity"]["config"].get("num_views", 0), what)
+    kept = min(listed, limit) if limit else listed
     return PlannedScene(schema.text(found["scene_id"], what), listed, kept)
 
 

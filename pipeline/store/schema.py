@@ -7,9 +7,10 @@ value typed, or raises `SchemaError` that names the member; nothing is allocated
 import math
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from vega3d.pipeline.errors import StoreError
 
@@ -17,6 +18,13 @@ MAX_DOCUMENT_BYTES = 2**28
 MAX_SCENES = 2**24
 MAX_VIEWS = 2**20
 """Of one scene."""
+
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Place = Annotated[int, Meta(ge=0, le=MAX_SCENES)]
+"""Types of members for `parse`: of a unit or a row the last."""
+
+T = TypeVar("T")
 
 _MAX_DEPTH = 12
 _MAX_VALUES = 100_000
@@ -42,6 +50,18 @@ def load(raw: bytes, what: str, limit: int = MAX_DOCUMENT_BYTES) -> Any:  # noqa
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise SchemaError(f"{what}: not JSON as it must be ({reason[:200]})") from error
+
+
+def parse(decoder: "msgspec.json.Decoder[T]", raw: bytes, what: str) -> T:
+    """Parse a JSON document and check its members at once: what a store has thousands of.
+
+    Raises:
+        SchemaError: It is no JSON, or a member is not what the decoder's type says.
+    """
+    try:
+        return decoder.decode(raw)
+    except (ValueError, RecursionError) as error:
+        raise SchemaError(f"{what} is not as it must be: {str(error)[:200]}") from error
 
 
 def members(value: object, what: str, names: Collection[str]) -> dict[str, Any]:
