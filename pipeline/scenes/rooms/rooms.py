@@ -9,13 +9,15 @@ pixel's centre; the truth about every pixel (`truth.py`) is there for who asks.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.fingerprints import Fingerprint
-from vega3d.pipeline.scenes.rooms.film import Film, film_room
-from vega3d.pipeline.scenes.rooms.truth import phrases
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.scenes.rooms.film import Film
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,14 @@ class Rooms:
             for index in range(self.num_rooms)
         ]
 
-    def film(self, scene_id: str) -> Film:
+    def film(self, scene_id: str) -> "Film":
         """Return a room with its cameras; nothing is rendered yet.
 
         Raises:
             SceneError: No such room.
         """
+        from vega3d.pipeline.scenes.rooms.film import film_room  # whoever lists needs no compiler
+
         ids = [entry.scene_id for entry in self.entries()]
         if scene_id not in ids:
             raise SceneError(f"{scene_id}: there are rooms {ids[0]} to {ids[-1]} only")
@@ -79,6 +83,8 @@ class Rooms:
 
     def phrases(self, scene_id: str) -> list[list[str]]:
         """Return what every view of a room shows, in words; see `truth.phrases`."""
+        from vega3d.pipeline.scenes.rooms.truth import phrases
+
         film = self.film(scene_id)
         return [phrases(film, index) for index in range(self.views)]
 
