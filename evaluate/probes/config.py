@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from vega3d.evaluate.config import digest_of
 
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 """Counts changes of the arithmetic; part of the digest."""
 
 
@@ -28,8 +28,8 @@ class ProbeConfig:
     """Width of the small MLP's one hidden layer; 0 leaves the MLP out."""
 
     mlp_steps: int = 400
-    """Steps of 512 tokens that the MLP is fitted for at most: how far it is believed is chosen on
-    scenes that it was not fitted on, and that are not scored."""
+    """Steps of 512 tokens (or as many as there are) that the MLP is fitted for at most: how far it
+    is believed is chosen on scenes that it was not fitted on, and that are not scored."""
 
     pose_components: int = 64
     """Principal components of a quarter of a view, from which relative pose is read."""

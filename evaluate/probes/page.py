@@ -167,9 +167,9 @@ def _settings(summary: ProbeSummary) -> dict[str, str]:
     strengths = ", ".join(f"{strength:g}" for strength in config.strengths)
     asked = summary.rows[0].asked
     mlp = (
-        f"{config.mlp_hidden} hidden, up to {config.mlp_steps} steps of 512 tokens, AdamW; which "
-        f"of {MOMENTS} moments of a fit is believed, and how far, is chosen on one fold that the "
-        "fit does not see"
+        f"{config.mlp_hidden} hidden, up to {config.mlp_steps} steps of 512 tokens or all, AdamW; "
+        f"which of {MOMENTS} moments of a fit is believed, and how far, is chosen on one fold that "
+        "the fit does not see"
     )
     return {
         "split": f"{folds} folds of whole scenes; each is read by probes fitted on the others",

@@ -140,14 +140,17 @@ def fit_mlp(
         x: Tokens.
         wanted: Answers of about unit spread; NaN where there is none.
         label: Class, -1 for none; None where no class is asked for.
-        steps: Of 512 tokens; the learning rate falls linearly to 0.
+        steps: Of 512 tokens, or of as many as there are; the learning rate falls linearly to 0.
         moments: How often `note` is called, evenly spread over the steps.
         note: Called at each of them, the last one the end.
     """
-    optimizer = torch.optim.AdamW(probe.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY)
+    optimizer = torch.optim.AdamW(
+        probe.parameters(), lr=_LR, weight_decay=_WEIGHT_DECAY, fused=True
+    )
+    batch = min(BATCH, len(x))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = _LR * (1 - step / steps)
-        chosen = torch.randint(len(x), (BATCH,))
+        chosen = torch.randint(len(x), (batch,))
         said = probe(x[chosen])
         numbers = wanted.shape[1]
         loss = 2 * _known_gap(said[:, :numbers], wanted[chosen])
