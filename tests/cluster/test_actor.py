@@ -5,6 +5,7 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import pytest
 from synthetic_unit import SyntheticWorker, make_plan, make_store
 
 from vega3d.cluster.actor import Worker
@@ -49,6 +50,7 @@ def until(worker: Loading, step: str) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_the_model_is_loaded_while_the_first_scene_is_read(tmp_path: Path) -> None:
     worker, unit = loading(tmp_path)
     actor = Worker(worker, 60.0)

@@ -59,6 +59,7 @@ def test_a_store_keeps_its_precision_whatever_the_device(
     assert shown(capsys, "run", "--out", out, "--device", "cuda")["dtype"] == "float32"
 
 
+@pytest.mark.slow
 def test_what_is_submitted_says_its_precision(capsys: pytest.CaptureFixture[str]) -> None:
     asked = ("submit", "rooms:2", "--out", "s3://b/s", "--to", "ray")
     assert "--dtype bfloat16" in printed(capsys, *asked)

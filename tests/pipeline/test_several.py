@@ -48,6 +48,7 @@ def test_each_backbone_has_its_store_and_the_options_that_it_knows(
     assert "noise_seed" not in kept(tmp_path / "rgb.zarr")
 
 
+@pytest.mark.slow
 def test_a_file_lists_stores_and_what_it_says_of_one_wins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

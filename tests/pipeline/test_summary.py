@@ -15,6 +15,7 @@ def captures(tmp_path: Path) -> Path:
     return write_captures(tmp_path / "captures")
 
 
+@pytest.mark.slow
 def test_a_run_counts_views_with_depth_and_pose_and_repeated_frames(
     captures: Path,
     tmp_path: Path,

@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from vega3d.pipeline import open_store, read_scenes
 from vega3d.pipeline.backbones.checkpoints import model_facts
 from vega3d.pipeline.backbones.numerics import Numerics
@@ -24,6 +26,7 @@ def config_of(tiny_wan: Path, folder: Path, positions: int, context: str) -> Ext
     return ExtractConfig(backbone=backbone, grid=(4, 4), num_views=0)
 
 
+@pytest.mark.slow
 def test_they_are_those_scenes_failures_and_the_run_goes_on(tiny_wan: Path, tmp_path: Path) -> None:
     config = config_of(tiny_wan, tmp_path / "m", 4, "stack")
     source = read_scenes("rooms:2?views=5&height=64&width=64")

@@ -284,6 +284,7 @@ def test_the_gate_moves_away_from_a_stream_of_noise(
 # Misuse
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_folder_is_refused_with_the_fields(
     stores: object, tmp_path: Path
 ) -> None:

@@ -117,6 +117,7 @@ def test_what_is_planted_linearly_is_read_whole(planted: str) -> None:
         assert found.errors["ridge", question].mean < unit
 
 
+@pytest.mark.slow
 def test_shuffled_answers_are_not_read(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     features = {}

@@ -106,6 +106,7 @@ def test_auto_resolution_lines_up(models: SmallModels, name: str) -> None:
     assert np.unravel_index(np.nanargmax(found), GRID) == (2, 5)
 
 
+@pytest.mark.one_quick
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_crop_hides_is_nan_and_changes_nothing(models: SmallModels, name: str) -> None:
     backbone = models.load(name, fit="crop")

@@ -76,6 +76,7 @@ def test_a_random_twin_shares_all_but_the_trained_weights(tmp_path: Path) -> Non
         assert (tmp_path / "a" / file).read_bytes() == (DESK / "generator" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_random_semantic_twin_is_taken_by_the_same_loader(
     tmp_path: Path, tiny_siglip: Path, views: np.ndarray
 ) -> None:

@@ -59,7 +59,8 @@ def check_file(
         np.testing.assert_allclose(found[key], values, atol=0.05)  # encoded in bfloat16
 
 
-@pytest.mark.parametrize("guided", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("guided", [False, True])
 def test_flux_is_what_its_pipeline_gives_the_class(tmp_path: Path, guided: bool) -> None:
     write_flux(tmp_path, guidance_embeds=guided)
     model = diffusers.FluxTransformer2DModel.from_pretrained(tmp_path / "transformer")
@@ -226,6 +227,7 @@ def test_ltx_is_what_its_pipeline_gives_the_class(tmp_path: Path, later: bool) -
         assert error(found[f"k300_b{block}"], own.reshape(2, 2, 3, 48)) < 1e-5
 
 
+@pytest.mark.slow
 def test_cosmos_is_what_its_pipeline_gives_the_class(
     models: SmallModels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -267,6 +269,7 @@ def test_cosmos_is_what_its_pipeline_gives_the_class(
         assert error(found[f"k300_b{block}"], own.reshape(2, 4, 6, 48)) < 1e-5
 
 
+@pytest.mark.slow
 def test_hunyuan_is_what_its_pipeline_gives_the_class(models: SmallModels, tmp_path: Path) -> None:
     folder = Path(models.model("hunyuan-video")["model"])
     model = diffusers.HunyuanVideoTransformer3DModel.from_pretrained(folder / "transformer")

@@ -70,7 +70,7 @@ def test_every_encoder_is_in_the_suite() -> None:
     assert set(SMALL) == set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each(NAMES))
 def test_what_planning_knows_is_what_comes(models: SmallModels, name: str) -> None:
     check_what_comes(models, name, (96, 128))
 

@@ -84,6 +84,7 @@ def test_stages_of_two_sizes_are_two_stores(models: SmallModels) -> None:
         models.load("sd2.1", blocks=(1, 2), resolution=SIZE)
 
 
+@pytest.mark.slow
 def test_the_empty_prompt_is_the_pipelines(models: SmallModels, tmp_path: Path) -> None:
     from transformers import AutoTokenizer, CLIPTextModel
 
@@ -111,7 +112,8 @@ def test_the_vae_alone_is_the_scaled_mean(models: SmallModels) -> None:
     assert error(found["latent"], expected.permute(0, 2, 3, 1)) < 1e-5
 
 
-@pytest.mark.parametrize("context", [pytest.param("frame", marks=pytest.mark.slow), "clip"])
+@pytest.mark.slow
+@pytest.mark.parametrize("context", ["frame", "clip"])
 def test_svd_is_what_its_pipeline_gives_the_unet(models: SmallModels, context: str) -> None:
     folder = Path(models.model("svd")["model"])
     unet = diffusers.UNetSpatioTemporalConditionModel.from_pretrained(folder / "unet")

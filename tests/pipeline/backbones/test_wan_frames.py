@@ -75,6 +75,7 @@ def test_videos_are_encoded_to_the_classes_bits(config: dict[str, int]) -> None:
     assert torch.equal(WanVae(full, "cpu", alone=False).posterior_mean(video(9)), theirs)
 
 
+@pytest.mark.slow
 def test_threads_share_an_encoder_of_videos() -> None:
     """The class would mix their frames: it keeps what it saw on itself."""
     shared = WanVae(vae(4), "cpu", alone=False)

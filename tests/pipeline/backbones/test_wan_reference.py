@@ -179,6 +179,7 @@ def test_the_recipe_end_to_end(checkpoint: Path) -> None:
     assert (cols[0, 0], cols[-1, 1]) == (pytest.approx(0), pytest.approx(80))
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_in_bfloat16(checkpoint: Path) -> None:
     settings = {"model": str(checkpoint), "blocks": (2,), "resolution": (96, 160), "fit": "crop"}
     rgb = RNG.integers(0, 256, (1, 60, 80, 3), dtype=np.uint8)

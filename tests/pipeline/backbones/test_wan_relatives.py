@@ -195,7 +195,7 @@ def test_what_an_encoder_cannot_be_given_is_refused(models: SmallModels) -> None
         ("wan2.1-i2v", "first"),
         pytest.param("wan2.1-i2v", "frame", marks=pytest.mark.slow),
         pytest.param("wan2.2-i2v", "first", marks=pytest.mark.slow),
-        ("wan2.2-i2v", "frame"),
+        pytest.param("wan2.2-i2v", "frame", marks=pytest.mark.slow),
     ],
 )
 def test_image_to_video_is_the_pipelines_condition(

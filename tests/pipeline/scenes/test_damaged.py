@@ -302,6 +302,7 @@ def test_more_than_half_bad_fails_the_scene(tmp_path: Path, what: str) -> None:
         decode(folder)
 
 
+@pytest.mark.slow
 def test_the_configs_policy_decides_and_the_hash_is_of_the_kept_views(tmp_path: Path) -> None:
     folder = scannet(tmp_path / "s")
     spoil(folder, "pose", 2)

@@ -48,6 +48,7 @@ def test_packed_opengl_poses_and_scaled_depth_are_those_of_the_truth(
     assert (code, checked["ok"]) == (0, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["pack", "check"])
 def test_bad_views_fail_is_taken_by_pack_and_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str

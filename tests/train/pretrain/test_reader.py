@@ -25,6 +25,7 @@ def _r2(said: Tensor, number: Tensor) -> float:
     return float(1 - gap.square().mean() / number[FITTED:].var())
 
 
+@pytest.mark.slow
 def test_noise_is_read_as_the_mean_however_long_it_is_fitted(
     world: tuple[Tensor, Tensor, Tensor],
 ) -> None:
@@ -35,6 +36,7 @@ def test_noise_is_read_as_the_mean_however_long_it_is_fitted(
     assert float(said.mean()) == pytest.approx(float(number[:FITTED].mean()) + 5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_what_is_told_is_read_beside_noise_too(world: tuple[Tensor, Tensor, Tensor]) -> None:
     told, number, noise = world
     wanted = Wanted(number, (slice(0, 1),))
