@@ -3,8 +3,9 @@
 Letters: h w pixels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
@@ -14,6 +15,11 @@ from vega3d.pipeline.scenes.rooms.layout import Room, furnished_room
 from vega3d.pipeline.scenes.rooms.lighting import Exposure, Lights, bake, shade
 from vega3d.pipeline.scenes.rooms.solids import room_solids
 from vega3d.pipeline.scenes.rooms.walks import walk
+
+Cast = tuple[Float64[np.ndarray, "h w"], Int64[np.ndarray, "h w"], Int64[np.ndarray, "h w"]]
+
+_CASTS_KEPT = 4
+"""Views whose rays are remembered: a picture and its depth are asked for one after the other."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,23 @@ class Film:
         bake(self.solids, self.lights)
         return self.solids
 
-    def cast(
-        self, index: int
-    ) -> tuple[Float64[np.ndarray, "h w"], Int64[np.ndarray, "h w"], Int64[np.ndarray, "h w"]]:
-        """Return z-depth (0 where nothing is met), solid and face at every pixel's centre."""
+    def cast(self, index: int) -> Cast:
+        """Return z-depth (0 where nothing is met), solid and face at every pixel's centre.
+
+        To be read only: whoever asks for the view next gets the same arrays.
+        """
+        return self._remembered(index)
+
+    @cached_property
+    def _remembered(self) -> Callable[[int], Cast]:
+        return lru_cache(maxsize=_CASTS_KEPT)(self._cast)
+
+    def _cast(self, index: int) -> Cast:
         shape = self.height, self.width
         depth_m, solid, face = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
         cast(self.solids, self.poses[index], self.K, depth_m, solid, face)
+        for array in (depth_m, solid, face):
+            array.flags.writeable = False
         return depth_m, solid, face
 
     def depth_m(self, index: int) -> Float32[np.ndarray, "h w"]:

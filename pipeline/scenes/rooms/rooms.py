@@ -40,7 +40,7 @@ class Rooms:
     def entries(self) -> Sequence[SceneEntry]:
         """List the rooms; they take no bytes anywhere."""
         return [
-            SceneEntry(scene_id=f"room{index:04d}", num_views=self.views, size_bytes=0)
+            SceneEntry(scene_id=_room_id(index), num_views=self.views, size_bytes=0)
             for index in range(self.num_rooms)
         ]
 
@@ -52,10 +52,12 @@ class Rooms:
         """
         from vega3d.pipeline.scenes.rooms.film import film_room  # whoever lists needs no compiler
 
-        ids = [entry.scene_id for entry in self.entries()]
-        if scene_id not in ids:
-            raise SceneError(f"{scene_id}: there are rooms {ids[0]} to {ids[-1]} only")
-        return film_room((self.seed, ids.index(scene_id)), self.views, self.height, self.width)
+        digits = scene_id.removeprefix("room")
+        index = int(digits) if digits.isdecimal() and digits.isascii() else self.num_rooms
+        if index >= self.num_rooms or scene_id != _room_id(index):
+            last = _room_id(self.num_rooms - 1)
+            raise SceneError(f"{scene_id}: there are rooms {_room_id(0)} to {last} only")
+        return film_room((self.seed, index), self.views, self.height, self.width)
 
     def read(self, scene_id: str) -> Scene:
         """Build a room; views are rendered when asked for.
@@ -87,6 +89,10 @@ class Rooms:
 
         film = self.film(scene_id)
         return [phrases(film, index) for index in range(self.views)]
+
+
+def _room_id(index: int) -> str:
+    return f"room{index:04d}"
 
 
 def parse_rooms(location: str) -> Rooms:
