@@ -24,6 +24,7 @@ def read_into(
     prefix: str,
     renamed: Mapping[str, str] | None = None,
     unread: re.Pattern[str],
+    files: re.Pattern[str] = re.compile(r".+\.safetensors"),
     needed: Callable[[str], bool] = lambda _: True,
 ) -> nn.Module:
     """Return a module on the meta device with its tensors from a folder's safetensors, float32.
@@ -34,6 +35,7 @@ def read_into(
         prefix: What the files put in front of the module's names.
         renamed: Part of a name in the files -> what it is in the module.
         unread: Tensors of the files that the module has no use for.
+        files: Names of those that are read.
         needed: Which of the module's are read; the others are checked, and stay on meta.
 
     Raises:
@@ -43,7 +45,7 @@ def read_into(
     names = {name_in_files(name, prefix, renamed or {}): name for name in expected}
     found: dict[str, Tensor] = {}
     wrong: dict[str, list[str]] = {"unexpected": [], "of another shape": [], "of another type": []}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(path for path in folder.iterdir() if files.fullmatch(path.name)):
         try:
             with safe_open(path, framework="pt") as opened:
                 for key in opened.keys():  # noqa: SIM118 - not iterable itself

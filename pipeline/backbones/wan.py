@@ -204,8 +204,9 @@ class WanConfig(BackboneConfig):
 
         if numerics.device == "cpu" and self.dtype in ("tf32", "float8"):
             raise UsageError(f"dtype {self.dtype} is a GPU's; on a CPU take float32 or bfloat16")
-        transformer = read_transformer(folder / "transformer", max(facts.blocks))
-        vae = read_vae(folder / "vae")
+        folded = self.recipe == "vega3d"
+        transformer = read_transformer(folder / "transformer", max(facts.blocks), folded=folded)
+        vae = read_vae(folder / "vae", alone=self.encodes_alone)
         return WanEncoder(self, (transformer, vae), facts, numerics, prompt["prompt_embeds"])
 
 

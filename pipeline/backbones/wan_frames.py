@@ -36,7 +36,8 @@ class FrameEncoder(nn.Module):
         """
         super().__init__()
         encoder = vae.encoder
-        if vae.config.get("is_residual") or vae.config.get("patch_size") is not None:
+        told = vae.config
+        if getattr(told, "is_residual", False) or getattr(told, "patch_size", None) is not None:
             raise CheckpointError("a VAE with residual downsampling or patches is Wan2.2's")
         middle = encoder.mid_block
         self.first = _flat(encoder.conv_in)

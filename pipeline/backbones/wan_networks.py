@@ -15,32 +15,78 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan, WanTransformer3DModel
-from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from vega3d.pipeline.backbones.checkpoints import read_config
 from vega3d.pipeline.backbones.numerics import autocast
 from vega3d.pipeline.backbones.sharing import is_sharing, once
+from vega3d.pipeline.backbones.tensors import read_into
 from vega3d.pipeline.backbones.wan_blocks import FoldedBlock, Rotary, distinct_rows
 from vega3d.pipeline.backbones.wan_frames import FrameEncoder
+from vega3d.pipeline.backbones.wan_layout import Transformer, Vae, knows_dit, knows_vae
 from vega3d.pipeline.backbones.weights import load_strictly
 
+_FILES = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
+_DECODER = re.compile(r"(decoder|post_quant_conv)\..+")
+_OF_TIME = re.compile(r".+\.time_conv\..+")
+_HEAD = re.compile(r"proj_out\..+|scale_shift_table")
 
-def read_vae(place: Path) -> Any:  # noqa: ANN401 - diffusers is untyped here
-    """Return the AutoencoderKLWan in a folder, in float32."""
-    return load_strictly(AutoencoderKLWan, place, torch.float32)
 
+def read_vae(place: Path, *, alone: bool = False) -> Any:  # noqa: ANN401 - diffusers is untyped here
+    """Return the AutoencoderKLWan in a folder, in float32.
 
-def read_transformer(place: Path, last_block: int) -> Any:  # noqa: ANN401 - diffusers is untyped here
-    """Return the WanTransformer3DModel in a folder, in float32, without blocks after a tap's."""
-    kept = "|".join(map(str, range(last_block + 1)))
-    return load_strictly(
-        WanTransformer3DModel,
+    Args:
+        place: The folder.
+        alone: For `FrameEncoder` alone: of torch's layers, without what it has no use for.
+    """
+    config = read_config(place.parent, place.name)
+    if not alone or not knows_vae(config):
+        from diffusers import AutoencoderKLWan
+
+        return load_strictly(AutoencoderKLWan, place, torch.float32)
+    with torch.device("meta"):
+        vae = Vae(config)
+    return read_into(
+        vae,
         place,
-        torch.float32,
-        may_skip=re.compile(rf"blocks\.(?!({kept})\.)\d+\..+"),
-        num_layers=last_block + 1,
+        prefix="",
+        unread=_DECODER,
+        files=_FILES,
+        needed=lambda name: not _OF_TIME.fullmatch(name),
+    )
+
+
+def read_transformer(place: Path, last_block: int, *, folded: bool = False) -> Any:  # noqa: ANN401
+    """Return the WanTransformer3DModel in a folder, in float32, without blocks after a tap's.
+
+    Args:
+        place: The folder.
+        last_block: The last tap's.
+        folded: For `WanTransformer.fold_prompt` alone: of torch's layers, without its head.
+    """
+    kept = "|".join(map(str, range(last_block + 1)))
+    later = re.compile(rf"blocks\.(?!({kept})\.)\d+\..+")
+    config = read_config(place.parent, place.name)
+    if not folded or not knows_dit(config):
+        from diffusers import WanTransformer3DModel
+
+        return load_strictly(
+            WanTransformer3DModel,
+            place,
+            torch.float32,
+            may_skip=later,
+            num_layers=last_block + 1,
+        )
+    with torch.device("meta"):
+        model = Transformer(config, last_block + 1)
+    return read_into(
+        model,
+        place,
+        prefix="",
+        unread=later,
+        files=_FILES,
+        needed=lambda name: not _HEAD.fullmatch(name),
     )
 
 
@@ -63,7 +109,7 @@ class WanVae:
             alone: Rewrite it for single frames (`frame_latents`); videos then cannot be encoded.
             dtype: Precision of `frame_latents`; videos are encoded in float32.
         """
-        self.model = read_vae(model) if isinstance(model, Path) else model
+        self.model = read_vae(model, alone=alone) if isinstance(model, Path) else model
         self.model.decoder = self.model.post_quant_conv = None
         if alone:
             held = torch.float32 if dtype in ("float32", "tf32") else torch.bfloat16
@@ -85,6 +131,8 @@ class WanVae:
 
         The same to the bit as its `encode`, but the cache of frames is this call's own.
         """
+        from diffusers.models.autoencoders.autoencoder_kl_wan import patchify
+
         model = self.model
         if (patch := model.config.patch_size) is not None:
             video = patchify(video, patch)
@@ -249,7 +297,7 @@ def _pieces(video: Float32[Tensor, "B c T H W"]) -> Iterator[Float32[Tensor, "B 
 
 def any_batch(batch: Tensor) -> Tensor:
     """Have code that is compiled for a batch take batches of other sizes too."""
-    if len(batch) > 1:  # a batch of one always gets code of its own
+    if batch.is_cuda and len(batch) > 1:  # a batch of one always gets code of its own
         torch._dynamo.maybe_mark_dynamic(batch, 0)
     return batch
 

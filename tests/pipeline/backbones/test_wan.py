@@ -265,7 +265,9 @@ def test_wrong_noise_and_prompts_are_refused(checkpoint: Path) -> None:
 def test_a_truncated_file_is_a_checkpoint_error(broken: Path) -> None:
     path = broken / "vae" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="vae: cannot load as AutoencoderKLWan"):
+    with pytest.raises(
+        CheckpointError, match="vae/diffusion_pytorch_model.*cannot be read"
+    ):
         load(broken)
 
 
@@ -310,12 +312,14 @@ def test_pickled_weights_are_never_loaded(broken: Path) -> None:
         load(broken)
 
 
-def test_only_blocks_up_to_the_tap_are_built(checkpoint: Path) -> None:
-    model = read_transformer(checkpoint / "transformer", 1)
+@pytest.mark.parametrize("folded", [False, True])
+def test_only_blocks_up_to_the_tap_are_built(checkpoint: Path, folded: bool) -> None:
+    model = read_transformer(checkpoint / "transformer", 1, folded=folded)
     assert len(model.blocks) == 2
     whole = WanTransformer3DModel.from_pretrained(checkpoint, subfolder="transformer")
     for name, weight in model.named_parameters():
-        torch.testing.assert_close(weight, whole.get_parameter(name), rtol=0, atol=0)
+        if weight.device.type != "meta":  # the head, which nothing reads
+            torch.testing.assert_close(weight, whole.get_parameter(name), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", ["tf32", "float8"])
