@@ -61,17 +61,29 @@ class Small:
 
 
 WAN = {"blocks": (1,), "resolution": (96, 128)}
+NO_DECODER = r"(decoder|post_quant_conv)\..*|.*(text_model|logit|_projection).*"
+"""Unread where a Wan VAE sees views alone."""
 
 SMALL: dict[str, Small] = {
-    "wan2.1-t2v": Small(write_tiny_wan, {"blocks": (1,), "resolution": (240, 320)}, folds=True),
-    "wan2.1-vace": Small(write_vace, WAN, folds=True),
-    "wan2.1-i2v": Small(write_i2v, {**WAN, "context": "frame"}, folds=True),
-    "wan2.2-t2v": Small(write_wan22, {**WAN, "timesteps": (300, 900)}, folds=True),
+    "wan2.1-t2v": Small(
+        write_tiny_wan,
+        {"blocks": (1,), "resolution": (240, 320)},
+        unread=NO_DECODER,
+        folds=True,
+    ),
+    "wan2.1-vace": Small(write_vace, WAN, unread=NO_DECODER, folds=True),
+    "wan2.1-i2v": Small(write_i2v, {**WAN, "context": "frame"}, unread=NO_DECODER, folds=True),
+    "wan2.2-t2v": Small(
+        write_wan22, {**WAN, "timesteps": (300, 900)}, unread=NO_DECODER, folds=True
+    ),
     "wan2.2-i2v": Small(
-        write_wan22_i2v, {**WAN, "context": "frame", "timesteps": (300, 900)}, folds=True
+        write_wan22_i2v,
+        {**WAN, "context": "frame", "timesteps": (300, 900)},
+        unread=NO_DECODER,
+        folds=True,
     ),
     "wan2.2-ti2v": Small(write_ti2v, {"blocks": (1,), "resolution": (96, 128)}),
-    "wan-vae": Small(write_wan_vae, {"resolution": (96, 128)}, folds=True),
+    "wan-vae": Small(write_wan_vae, {"resolution": (96, 128)}, unread=NO_DECODER, folds=True),
     "svd": Small(write_svd, {"blocks": (1,), "resolution": (128, 192)}),
     "sd2.1": Small(
         write_sd, {"blocks": (1,), "resolution": (128, 192)}, prompt={"prompt_embeds": (77, 1024)}
@@ -88,7 +100,13 @@ SMALL: dict[str, Small] = {
         prompt={"prompt_embeds": (5, 4096), "pooled_prompt_embeds": (768,)},
     ),
     "ltx-video": Small(write_ltx, WAN),
-    "cosmos-predict2": Small(write_cosmos, WAN, prompt={"prompt_embeds": (1, 1024)}, folds=True),
+    "cosmos-predict2": Small(
+        write_cosmos,
+        WAN,
+        unread=NO_DECODER,
+        prompt={"prompt_embeds": (1, 1024)},
+        folds=True,
+    ),
     "sd-vae": Small(write_sd_vae, {"resolution": (96, 128)}),
     "siglip": Small(write_tiny_siglip, {"blocks": (1,)}),
     "siglip2": Small(write_siglip2, {"blocks": (1,)}),

@@ -265,9 +265,7 @@ def test_wrong_noise_and_prompts_are_refused(checkpoint: Path) -> None:
 def test_a_truncated_file_is_a_checkpoint_error(broken: Path) -> None:
     path = broken / "vae" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(
-        CheckpointError, match="vae/diffusion_pytorch_model.*cannot be read"
-    ):
+    with pytest.raises(CheckpointError, match="vae/diffusion_pytorch_model.*cannot be read"):
         load(broken)
 
 
