@@ -10,4 +10,4 @@ def reference() -> WanConfig:
 
 def desk() -> WanConfig:
     """Return the small generator that comes with the package, with defaults of its own."""
-    return WanConfig(model="desk", blocks=(3,), timesteps=(300,), resolution=(128, 160))
+    return WanConfig(model="desk", blocks=(4,), timesteps=(300,), resolution=(128, 160))

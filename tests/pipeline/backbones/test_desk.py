@@ -34,7 +34,7 @@ def test_all_together_are_small_and_half_precision() -> None:
 def test_the_model_desk_brings_its_own_defaults_and_yields_to_what_is_said() -> None:
     config: Any = configured("wan2.1-t2v", {"model": "desk"})
     assert config == preset("desk")
-    assert (config.blocks, config.timesteps, config.resolution) == ((3,), (300,), (128, 160))
+    assert (config.blocks, config.timesteps, config.resolution) == ((4,), (300,), (128, 160))
     assert configured("wan2.1-t2v", {"model": "desk", "blocks": (1,)}).blocks == (1,)
 
 
