@@ -70,7 +70,7 @@ class SpatialModel(nn.Module):
         )
         self.norm_out = nn.LayerNorm(dim)
         self.tasks = nn.ModuleDict(
-            {name: task_class(name).from_config(config) for name in config.tasks}
+            {name: task_class(name).from_config(config, grid) for name in config.tasks}
         )
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(grid, dim), persistent=False)

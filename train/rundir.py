@@ -122,7 +122,10 @@ def scored_samples(
 def check_answers(plan: RunPlan) -> None:
     """Refuse tasks to which the scored views have no answer; reads no more scenes than it must."""
     with torch.random.fork_rng(devices=[]):
-        waiting = [task_class(name).from_config(plan.config) for name in plan.config.tasks]
+        waiting = [
+            task_class(name).from_config(plan.config, plan.pairing.grid)
+            for name in plan.config.tasks
+        ]
     rows, cols = plan.pairing.grid
     table = plan.pairing.table(plan.config.min_depth_share)
     nothing = torch.empty(1, plan.config.views_per_sample, rows * cols, 0)

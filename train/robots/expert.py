@@ -2,8 +2,10 @@
 
 What is recorded is what the expert would do where it stands; what is done has some noise on it, so
 that the frames show how to come back to the way (Laskey et al., DART, CoRL 2017): steps go astray,
-and now and then the cup slips, closing too early or letting go on the way. A row's frame was taken
-before its action.
+and now and then the cup slips, closing too early or letting go on the way. When the cube lies on
+the pad the expert rises for as long as a chunk of actions: were letting go the last thing it ever
+did, most chunks that reach so far would not say it, and a policy would hold on for good. A row's
+frame was taken before its action.
 """
 
 import io
@@ -25,11 +27,14 @@ _CARRY_M = 0.1
 _NEAR_M = 0.008
 _OVER_PAD_M = 0.02
 _SLOPE = 2.0
+_AFTER = 8  # steps
 
 
 def expert_action(table: Picking, wanted: int) -> Float32[np.ndarray, "7"]:
-    """Return the next step towards a cube, or with it to the pad, from true positions."""
+    """Return the next step towards a cube, with it to the pad, or away; from true positions."""
     cup, cube, pad = table.cup(), table.cube(wanted), table.pad()
+    if table.success():
+        return _step(np.array([0, 0, _CARRY_M - cup[2]]), -1.0)
     if not table.holds():
         return _towards(cup, cube[:2], cube[2] + HALF_M, near=_NEAR_M, then=1.0)
     far = float(np.linalg.norm(pad[:2] - cup[:2]))
@@ -58,7 +63,7 @@ def _step(metres: np.ndarray, command: float) -> Float32[np.ndarray, "7"]:
 def demonstrate(
     table: Picking, task: int, episode: int, noise: float, slips: float = 0.0
 ) -> tuple[list[Observation], Float32[np.ndarray, "T 7"]]:
-    """Return what was seen and what the expert did until it was done.
+    """Return what was seen and what the expert did until it was done, and a little longer.
 
     Args:
         table: The scene.
@@ -72,8 +77,8 @@ def demonstrate(
     """
     rng = np.random.default_rng((table.seed, task, episode, 1))
     table.reset(task, episode)
-    seen, done = [], []
-    for _ in range(table.max_steps):
+    seen, done, left = [], [], _AFTER
+    for _ in range(table.max_steps + _AFTER):
         action = expert_action(table, task)
         seen.append(table.observation())
         done.append(action)
@@ -81,8 +86,11 @@ def demonstrate(
         shaken[:3] += noise * rng.normal(size=3)
         if slips and rng.random() < slips:
             shaken[6] = -shaken[6]
-        table.step(shaken)
         if table.success():
+            shaken[6] = -1.0  # what lies there is let be
+            left -= 1
+        table.step(shaken)
+        if not left:
             return seen, np.stack(done)
     raise UsageError(f"the expert did not finish task {task}, episode {episode}")
 

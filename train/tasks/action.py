@@ -1,27 +1,30 @@
 """What a robot did next: chunks of actions from one frame, by behaviour cloning.
 
 Letters: B samples (a frame each), V cameras, N tokens of a view, D channels, E numbers of a text's
-vector, K actions of a chunk, A numbers of an action, P of a state.
+vector, K actions of a chunk, A numbers of an action, S looks at a view, C numbers of what is seen.
 
 Source: Kim, Finn and Liang, Fine-Tuning Vision-Language-Action Models, RSS 2025 (OpenVLA-OFT):
-parallel decoding of the chunk, an MLP ResNet head, L1 loss.
+parallel decoding of the chunk, an MLP ResNet head, L1 loss. Levine et al., End-to-End Training of
+Deep Visuomotor Policies, JMLR 2016: what acts is told places, as means of softmaxes over the image.
 """
 
 from typing import ClassVar, Self
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from vega3d.train.acted import Acted
-from vega3d.train.attention import ReaderLayer
 from vega3d.train.batch import Batch
 from vega3d.train.config import TrainConfig
-from vega3d.train.tasks.asking import SceneReader
 from vega3d.train.tasks.task import Sums, Targets, Task, masked_sum
 
 _CLOSE = 0.1
 _EACH = "l1_"
+_LOOKS = 16  # at each view
+_SEEN = 16
+_WIDTH = 256
+_NEVER = -1e4
 
 
 class ActionTask(Task):
@@ -37,21 +40,18 @@ class ActionTask(Task):
     needs_depth = False
     asks_frames = True
 
-    def __init__(self, config: TrainConfig) -> None:
-        """Build what asks for each action of a chunk, and the head."""
+    def __init__(self, config: TrainConfig, grid: tuple[int, int]) -> None:
+        """Build what looks at the views, and the head."""
         super().__init__()
-        dim, cameras = config.hidden_dim, config.views_per_sample
-        self.camera = nn.Parameter(torch.randn(cameras, 1, dim) * 0.02)
-        self.step = nn.Parameter(torch.randn(config.action_chunk, config.text_dim) * 0.02)
-        self.state = nn.Linear(config.proprio_dim, config.text_dim) if config.proprio_dim else None
-        self.reader = SceneReader(dim, config.text_dim, config.heads)
-        self.mixing = ReaderLayer(dim, config.heads)
-        self.head = _Head(dim, config.action_dim)
+        cameras, self.chunk = config.views_per_sample, config.action_chunk
+        self.looking = _Looking(config.hidden_dim, config.text_dim, cameras, grid)
+        told = cameras * _LOOKS * (2 + _SEEN) + config.proprio_dim + config.text_dim
+        self.head = _Head(told, config.action_chunk * config.action_dim)
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
-        return cls(config)
+        return cls(config, grid)
 
     @classmethod
     def meaning(cls, metric: str) -> str:
@@ -71,19 +71,15 @@ class ActionTask(Task):
             "there": there,
             "proprio": acted.proprio,
             "text": acted.text,
-            "valid": batch.valid.flatten(1),
+            "valid": batch.valid,
             "count": there.sum() * acted.chunk.shape[-1],
         }
 
     def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:
         """Return the normalised actions [B, K, A]."""
-        asked = targets["text"][:, None] + self.step
-        if self.state is not None:
-            asked = asked + self.state(targets["proprio"])[:, None]
-        seen = (tokens + self.camera).flatten(1, 2)
-        found = self.reader(asked, seen, targets["valid"])
-        every = torch.ones(found.shape[:-1], dtype=torch.bool, device=found.device)
-        return self.head(self.mixing(found, every)).float()  # type: ignore[no-any-return]
+        seen = self.looking(targets["text"], tokens, targets["valid"])
+        told = torch.cat([seen, targets["proprio"], targets["text"]], dim=-1)
+        return self.head(told).unflatten(-1, (self.chunk, -1)).float()  # type: ignore[no-any-return]
 
     def loss_sum(self, prediction: Tensor, targets: Targets) -> Tensor:
         """Return the absolute errors, summed."""
@@ -100,19 +96,58 @@ class ActionTask(Task):
         return found
 
 
+class _Looking(nn.Module):
+    """Where an instruction looks in each view, and what it sees there: means under softmaxes.
+
+    A mean place over a few tokens is finer than a token is wide; it is taken of the grid's rows and
+    columns themselves, because what normed tokens carry of them is too blurred to grip by. What is
+    looked for is linear in the text's vector: a word means the same in every instruction.
+    """
+
+    places: Tensor
+
+    def __init__(self, dim: int, text_dim: int, cameras: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.scale = dim**-0.5
+        self.query = nn.Linear(text_dim, cameras * _LOOKS * dim)
+        nn.init.normal_(self.query.weight)  # of a text of length 1, each look is another direction
+        nn.init.normal_(self.query.bias)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, _SEEN)
+        self.register_buffer("places", _places(grid), persistent=False)
+
+    def forward(
+        self,
+        text: Float[Tensor, "B E"],
+        tokens: Float[Tensor, "B V N D"],
+        valid: Bool[Tensor, "B V N"],
+    ) -> Float[Tensor, "B VSC"]:
+        asked = self.query(text).unflatten(-1, (tokens.shape[1], _LOOKS, -1))
+        likely = (self.scale * asked) @ self.key(tokens).transpose(-1, -2)
+        share = likely.masked_fill(~valid[:, :, None], _NEVER).softmax(dim=-1)
+        return torch.cat([share @ self.places, share @ self.value(tokens)], dim=-1).flatten(1)
+
+
+def _places(grid: tuple[int, int]) -> Float[Tensor, "N 2"]:
+    """Return row and column of the middle of each token, both in -1..1."""
+    row, col = ((2 * torch.arange(count) + 1) / count - 1 for count in grid)
+    return torch.cartesian_prod(row, col)
+
+
 class _Head(nn.Module):
     """OpenVLA-OFT's head: two residual layers."""
 
-    def __init__(self, dim: int, out_dim: int) -> None:
+    def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU())
+        self.first = nn.Linear(in_dim, _WIDTH)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU()) for _ in range(2)
+            nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, _WIDTH), nn.GELU())
+            for _ in range(2)
         )
-        self.last = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, out_dim))
+        self.last = nn.Sequential(nn.LayerNorm(_WIDTH), nn.Linear(_WIDTH, out_dim))
 
-    def forward(self, found: Tensor) -> Tensor:
-        found = self.first(found)
+    def forward(self, told: Tensor) -> Tensor:
+        found = self.first(told)
         for layer in self.layers:
             found = found + layer(found)
         return self.last(found)  # type: ignore[no-any-return]

@@ -41,7 +41,7 @@ class CaptionTask(AskingTask):
         self.unseen = nn.Parameter(torch.randn(dim) * 0.02)
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim, config.text_dim)
 

@@ -30,7 +30,7 @@ class ClassesTask(Task):
         self.num_classes = num_classes
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim, config.num_classes)
 

@@ -36,7 +36,7 @@ class DepthTask(Task):
         self.head = mlp_head(dim, dim, 1)
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim)
 

@@ -50,7 +50,7 @@ class DisplacementTask(Task):
         self.head = mlp_head(2 * dim, dim, 3)
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim)
 

@@ -75,7 +75,7 @@ class GroundingTask(AskingTask):
         self.none = nn.Parameter(torch.randn(dim))
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim, config.text_dim)
 

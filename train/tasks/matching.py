@@ -51,7 +51,7 @@ class MatchingTask(Task):
         self.radius_m = radius_m
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim, config.match_radius_m)
 

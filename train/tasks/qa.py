@@ -47,7 +47,7 @@ class QaTask(AskingTask):
         self.answer = nn.Linear(text_dim, dim)
 
     @classmethod
-    def from_config(cls, config: TrainConfig) -> Self:
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim, config.text_dim, config.heads)
 

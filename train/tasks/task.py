@@ -49,8 +49,13 @@ class Task(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def from_config(cls, config: TrainConfig) -> Self:
-        """Return the task of a run; its first weights come from torch's generator."""
+    def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
+        """Return the task of a run; its first weights come from torch's generator.
+
+        Args:
+            config: Of the run.
+            grid: Rows and columns of a view's tokens.
+        """
 
     @classmethod
     def meaning(cls, metric: str) -> str:

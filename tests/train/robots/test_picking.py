@@ -16,7 +16,7 @@ from vega3d.train.robots.config import PickingConfig
 from vega3d.train.robots.expert import demonstrate, expert_action, write_demonstrations
 from vega3d.train.robots.picking import Picking
 
-UP, DOWN, STILL = np.eye(7)[2], -np.eye(7)[2], np.zeros(7)
+AFTER = 8
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +74,11 @@ def test_a_cube_is_held_from_near_alone_and_counts_when_it_was_let_go(table: Pic
 
 
 def test_the_expert_brings_every_cube_to_the_pad(table: Picking) -> None:
-    steps = [len(demonstrate(table, task, 10 + task, noise=0.2)[1]) for task in range(3)]
-    assert max(steps) < table.max_steps / 2
+    done = [demonstrate(table, task, 10 + task, noise=0.2)[1] for task in range(3)]
+    assert max(len(actions) for actions in done) < table.max_steps / 2 + AFTER
+    for actions in done:  # it lets go long before the last frame, and does not take it up again
+        assert (actions[-AFTER - 1 :, 6] == -1).all()
+        assert actions[-AFTER, 2] > 0.5
 
 
 def test_the_expert_comes_back_from_a_cup_that_closed_on_nothing(table: Picking) -> None:
@@ -108,7 +111,9 @@ def test_demonstrations_are_read_as_liberos(table: Picking, tmp_path: Path) -> N
     episode = read_demonstrations([str(tmp_path / "picking")], "words", ids).by_scene[wanted]
     assert episode.text == "put the blue cube on the pad"
     np.testing.assert_allclose(episode.proprio[0], seen.proprio, atol=1e-6)
-    for action in episode.actions:  # without noise, what is recorded was done
+    for action in episode.actions[:-AFTER]:  # without noise, what is recorded was done
         assert not table.success()
         table.step(action)
-    assert table.success()
+    for action in episode.actions[-AFTER:]:
+        assert table.success()
+        table.step(action)

@@ -30,7 +30,7 @@ def model_of(name: str, grid: tuple[int, int]) -> SpatialModel:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_a_task_says_of_itself_is_what_it_gives(name: str) -> None:
-    task = task_class(name).from_config(config_of(name))
+    task = task_class(name).from_config(config_of(name), (2, 2))
     asked = asked_of(name, 1)
     labels = torch.zeros(1, 2, 4, dtype=torch.long)
     batch = batch_of(torch.ones(1, 2, 4, 3), labels=labels, questions=asked)
