@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,19 @@ def load_weights(path: Path, model: nn.Module, identity: dict[str, Any]) -> None
     except DamagedFileError as error:
         raise UsageError(f"{error}; remove it and repeat the run's command") from error
     check_same_run(path, about["run"], identity)
+    take_weights(model, state, str(path))
+
+
+def take_weights(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Give a model its weights; raises UsageError where another version of it left them."""
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    found = {name: value.shape for name, value in state.items()}
+    differing = [n for n in sorted(shapes.keys() | found) if shapes.get(n) != found.get(n)]
+    if differing:
+        raise UsageError(
+            f"{where} holds tensors of another network, such as {differing[0]}: another version "
+            "of vega3d trained it (run.json says which). Use that one, or train into a new --out"
+        )
     model.load_state_dict(state, strict=True)
 
 

@@ -20,7 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.batch import Batch
-from vega3d.train.checkpoint import State, load_state, save_state, save_weights, write_json
+from vega3d.train.checkpoint import (
+    State,
+    load_state,
+    save_state,
+    save_weights,
+    take_weights,
+    write_json,
+)
 from vega3d.train.config import RunConfig
 from vega3d.train.journal import Journal, ProgressBar
 from vega3d.train.loader import Loader, kept_features
@@ -278,7 +285,7 @@ class Trainer:
         state = load_state(self.run_dir, self._identity)
         if state is None:
             return
-        self.model.load_state_dict(state.model, strict=True)
+        take_weights(self.model, state.model, f"{self.run_dir}: the checkpoint")
         self.optimizer.load_state_dict(state.optimizer)
         if self.average is not None and state.average is not None:
             self.average.load_state_dict(state.average, strict=True)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.train import RunConfig, TrainConfig, fit
-from vega3d.train.checkpoint import load_state, load_weights
+from vega3d.train.checkpoint import load_state, load_weights, save_state, save_weights
 from vega3d.train.evaluation import evaluate_run
 from vega3d.train.journal import read_metrics
 from vega3d.train.rundir import read_record, recorded_model
@@ -86,6 +86,22 @@ def test_sealed_files_are_plain_safetensors(run_dir: Path) -> None:
     plain = load_file(run_dir / "best.safetensors")
     assert plain.keys() == model.state_dict().keys()
     assert all(torch.equal(plain[name], value) for name, value in model.state_dict().items())
+
+
+def test_weights_of_another_network_are_refused_by_name(stores: object, run_dir: Path) -> None:
+    """As a version leaves them whose head of a task was another one."""
+    record = read_record(run_dir)
+    model = recorded_model(record)
+    path, state = run_dir / "last.safetensors", load_state(run_dir, record["identity"])
+    model.tasks["depth"] = torch.nn.Linear(3, 2)
+    save_weights(path, model, record["identity"])
+    with pytest.raises(UsageError, match="last.safetensors holds tensors of another network, such"):
+        load_weights(path, recorded_model(record), record["identity"])
+    assert state is not None
+    save_state(run_dir, replace(state, done=7, model=model.state_dict()), record["identity"])
+    (run_dir / "summary.json").unlink()
+    with pytest.raises(UsageError, match="checkpoint holds tensors of another network, such"):
+        fit(stores.prior, stores.semantic, run_dir, CONFIG, QUICK)
 
 
 @pytest.mark.one_quick
