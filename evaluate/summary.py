@@ -41,7 +41,8 @@ class Row:
     @property
     def name(self) -> str:
         """Store and tap."""
-        return f"{self.source.label} {self.tap}"
+        label = self.source.label
+        return label if label == self.tap else f"{label} {self.tap}"
 
     @property
     def block(self) -> int | None:
