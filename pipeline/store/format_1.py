@@ -126,7 +126,7 @@ def _scene(scene: dict[str, Any], what: str) -> SceneRecord:
         matrices = [unknown if m is None else np.array(m, dtype=np.float64) for m in scene[name]]
         if any(matrix.shape != (size, size) for matrix in matrices):
             raise schema.SchemaError(f"{what}: {name} holds something that is no {size}x{size}")
-        scene[name] = pack_matrices(np.stack(matrices)) if matrices else ""
+        scene[name] = pack_matrices(np.stack(matrices)) if matrices else b""
     schema.whole(scene["row"], f"{what}: row", 0, schema.MAX_SCENES)
     views = schema.items(scene["view_ids"], f"{what}: view_ids", schema.MAX_VIEWS)
     scene["view_ids"] = tuple(check_text("view", schema.text(view, what)) for view in views)

@@ -18,7 +18,7 @@ from vega3d.pipeline.store.layout import ArraySpec, Layout
 from vega3d.pipeline.store.metadata import chunk_files, encode, encode_texts, filled
 from vega3d.pipeline.store.moments import merged_moments, read_moments, stats_of
 from vega3d.pipeline.store.objects import Objects, Parts, open_objects
-from vega3d.pipeline.store.record import Record, SceneRecord, matrix_bytes
+from vega3d.pipeline.store.record import Record, SceneRecord
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.writer import StoreWriter
 
@@ -145,7 +145,8 @@ def _view_chunks(
 def _of_views(name: str, scene: SceneRecord) -> bytes:
     """Return what a record holds of each view, as the array's bytes: matrices lie so already."""
     if name in ("world_from_camera", "intrinsics"):
-        return matrix_bytes(getattr(scene, name))
+        found: bytes = getattr(scene, name)
+        return found
     return _sizes(tuple(scene.image_size))
 
 
@@ -158,10 +159,9 @@ _encode_names = lru_cache(maxsize=64)(encode_texts)
 
 
 def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:
-    chunk = b"".join(parts)
     try:
-        if objects.size(key) == len(chunk) and objects.read(key) == chunk:
+        if objects.size(key) == sum(map(len, parts)) and objects.read(key) == b"".join(parts):
             return
     except (FileNotFoundError, StoreError):
         pass  # nothing, or nothing that can be read: it is written over
-    objects.replace(key, [chunk])
+    objects.replace(key, parts)

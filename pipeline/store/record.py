@@ -41,10 +41,10 @@ class SceneRecord:
     image_size: Sequence[tuple[int, int]] = ()
     """Height and width of each view's colour image, px."""
 
-    world_from_camera: str = ""
-    """Of each view, packed; see `pack_matrices`."""
+    world_from_camera: bytes = b""
+    """Of each view, packed; see `pack_matrices`. Base64 in the text."""
 
-    intrinsics: str = ""
+    intrinsics: bytes = b""
     dropped_views: int = 0
     """Views left out: without a pose, repeated, or bad."""
 
@@ -113,12 +113,15 @@ def content_digest(record: Record) -> str:
 
 
 _MEMBERS_OF_RECORD = tuple(f.name for f in fields(Record) if f.name != "text")
+_MATRICES = ("world_from_camera", "intrinsics")
 _MEMBERS_OF_SCENE = tuple(f.name for f in fields(SceneRecord))
 
 
 def _plain(scene: SceneRecord) -> dict[str, Any]:
     """Return what a record holds of a scene: members that came later where they say something."""
     found = {name: getattr(scene, name) for name in _MEMBERS_OF_SCENE}
+    for name in _MATRICES:
+        found[name] = base64.b64encode(found[name]).decode()
     return {
         name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]
     }
@@ -164,8 +167,8 @@ class _SceneText(msgspec.Struct, forbid_unknown_fields=True):
     content_sha256: Annotated[str, Meta(pattern=r"\A([0-9a-f]{64})?\Z")]
     view_ids: Annotated[tuple[str, ...], _PerView]
     image_size: Annotated[tuple[tuple[_Side, _Side], ...], _PerView]
-    world_from_camera: str
-    intrinsics: str
+    world_from_camera: bytes
+    intrinsics: bytes
     dropped_views: schema.Count
     repeated_views: schema.Count = 0
 
@@ -208,30 +211,25 @@ def parse_record(raw: bytes, what: str) -> Record:
     )
 
 
-def pack_matrices(matrices: np.ndarray | None) -> str:
-    """Return matrices as base64 of little-endian float64, "" where not one is known.
+def pack_matrices(matrices: np.ndarray | None) -> bytes:
+    """Return matrices as little-endian float64, nothing where not one is known.
 
     Args:
         matrices: [V, n, n]; one that is not finite is unknown and kept as NaN.
     """
     if matrices is None:
-        return ""
+        return b""
     values = np.array(matrices, dtype="<f8")
     unknown = ~np.isfinite(values).all(axis=(1, 2))
     values[unknown] = np.nan
-    return "" if unknown.all() else base64.b64encode(values.tobytes()).decode()
+    return b"" if unknown.all() else values.tobytes()
 
 
-def unpack_matrices(packed: str, count: int, size: int) -> np.ndarray:
+def unpack_matrices(packed: bytes, count: int, size: int) -> np.ndarray:
     """Return `count` matrices of size x size, float64 [V, size, size]; NaN where unknown."""
     if not packed:
         return np.full((count, size, size), np.nan)
-    return np.frombuffer(matrix_bytes(packed), dtype="<f8").reshape(count, size, size).copy()
-
-
-def matrix_bytes(packed: str) -> bytes:
-    """Return the bytes of packed matrices; raises ValueError where they are no base64."""
-    return msgspec.convert(packed, bytes)  # in half of the time that `base64` takes
+    return np.frombuffer(packed, dtype="<f8").reshape(count, size, size).copy()
 
 
 def _scene(scene: _SceneText, what: str) -> SceneRecord:
@@ -280,13 +278,8 @@ def _name(value: object, what: str) -> str:
         raise schema.SchemaError(str(error)) from error
 
 
-def _check_packed(packed: str, views: int, size: int, what: str) -> None:
+def _check_packed(packed: bytes, views: int, size: int, what: str) -> None:
     """Raise SchemaError unless these are so many matrices, or none."""
-    if not packed:
-        return
-    try:
-        held, wanted = len(matrix_bytes(packed)), views * size * size * 8
-    except ValueError as error:
-        raise schema.SchemaError(f"{what}: matrices that are no base64") from error
-    if held != wanted:
-        raise schema.SchemaError(f"{what}: matrices of {held} bytes, which must be {wanted}")
+    wanted = views * size * size * 8
+    if packed and len(packed) != wanted:
+        raise schema.SchemaError(f"{what}: matrices of {len(packed)} bytes, which must be {wanted}")
