@@ -27,7 +27,7 @@ Parts = Sequence[bytes | memoryview]
 TEMPORARY_SUFFIX = ".partial"
 
 _SMALL_BYTES = 2**20
-"""Of a file that is read by one call, and of what is written by one."""
+"""Of a file that is read by one call."""
 
 _HERE = -100
 _NO_REPLACE = 1
@@ -246,7 +246,7 @@ class FolderObjects:
 
     def _write_temporary(self, temporary: Path, parts: Parts) -> None:
         _make_folders(temporary.parent)
-        with temporary.open("xb", buffering=_SMALL_BYTES) as file:
+        with temporary.open("xb") as file:
             for part in parts:
                 file.write(part)
             file.flush()

@@ -159,9 +159,10 @@ _encode_names = lru_cache(maxsize=64)(encode_texts)
 
 
 def _put_if_changed(objects: Objects, key: str, parts: Parts) -> None:
+    chunk = b"".join(parts)
     try:
-        if objects.size(key) == sum(map(len, parts)) and objects.read(key) == b"".join(parts):
+        if objects.size(key) == len(chunk) and objects.read(key) == chunk:
             return
     except (FileNotFoundError, StoreError):
         pass  # nothing, or nothing that can be read: it is written over
-    objects.replace(key, parts)
+    objects.replace(key, [chunk])
