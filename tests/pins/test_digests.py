@@ -144,10 +144,11 @@ def found(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_a_store_is_what_it_was(name: str, found: dict[str, dict[str, str]]) -> None:
+def test_a_store_is_what_it_was(name: str, request: pytest.FixtureRequest) -> None:
     pins = json.loads(PINS.read_text())
     if pins["machine"] != machine() and name != "import":
         pytest.skip(f"the pins were made on {pins['machine']}: other kernels, other last bits")
+    found = request.getfixturevalue("found")  # after the skip: it writes all stores
     assert found[name] == pins["stores"][name]
 
 

@@ -2,11 +2,17 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
+
+import torch
 
 from vega3d.evaluate.config import digest_of
 from vega3d.pipeline.files import write_whole
@@ -50,25 +56,24 @@ def write_paper(out: str, config: PaperConfig | None = None) -> dict[str, Any]:
     _log.info("stores: CPU %.0f s", time.process_time() - cpu_s)
     kept = _Parts(folder / "parts", config, stores)
     parts: dict[str, Any] = {}
-    parts["streams"] = kept(
-        "streams",
-        lambda: compare_streams(scenes, stores, folder / "scores", config),
-        apart=(*_MAPS, *_FUSIONS),
-    )
-    parts["maps"] = kept(
-        "maps",
-        lambda: map_blocks(folder / "maps", config),
-        apart=(*_FUSIONS, *_PROBES, "bootstrap_samples", "semantic"),
-        of=("prior",),
-    )
-    parts["relations"] = kept(
-        "relations",
-        lambda: relate_scores(stores, parts["streams"], folder / "relations", config),
-        apart=(*_MAPS, *_FUSIONS),
-    )
-    parts["fusions"] = kept(
-        "fusions", lambda: compare_fusions(stores, folder / "fusions", config), apart=_MAPS
-    )
+    with _fusions_beside(folder, config, stores):
+        parts["streams"] = kept(
+            "streams",
+            lambda: compare_streams(scenes, stores, folder / "scores", config),
+            apart=(*_MAPS, *_FUSIONS),
+        )
+        parts["maps"] = kept(
+            "maps",
+            lambda: map_blocks(folder / "maps", config),
+            apart=(*_FUSIONS, *_PROBES, "bootstrap_samples", "semantic"),
+            of=("prior",),
+        )
+        parts["relations"] = kept(
+            "relations",
+            lambda: relate_scores(stores, parts["streams"], folder / "relations", config),
+            apart=(*_MAPS, *_FUSIONS),
+        )
+    parts["fusions"] = _make_fusions(folder, config, stores)  # as they were left, if they were
     paper = {
         "version": VERSION,
         "config": asdict(config),
@@ -86,6 +91,49 @@ def write_paper(out: str, config: PaperConfig | None = None) -> dict[str, Any]:
         "wall_s": round(time.monotonic() - begun, 1),
         "findings": {one["claim"]: one["verdict"] for one in paper["findings"]},
     }
+
+
+def _make_fusions(folder: Path, config: PaperConfig, stores: Mapping[str, str]) -> dict[str, Any]:
+    kept = _Parts(folder / "parts", config, stores)
+    return kept("fusions", lambda: compare_fusions(stores, folder / "fusions", config), apart=_MAPS)
+
+
+@contextmanager
+def _fusions_beside(folder: Path, config: PaperConfig, stores: Mapping[str, str]) -> Iterator[None]:
+    """Make the fusions, half of the work, in a process of its own that leaves them on disk.
+
+    Where there is one core, or the process fails, nothing is lost: whoever asks for the part then
+    makes it, and meets what was wrong.
+    """
+    if len(os.sched_getaffinity(0)) < 2:
+        yield
+        return
+    threads = torch.get_num_threads()
+    half = max(1, threads // 2)
+    # Not multiprocessing's: that runs a script anew which has no guard around its main part.
+    command = [sys.executable, "-P", "-c", f"from {__name__} import _answer; _answer()"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(half)}
+    asked = json.dumps({"folder": str(folder), "config": asdict(config), "stores": dict(stores)})
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, text=True
+    ) as process:
+        try:
+            torch.set_num_threads(half)
+            with cast(IO[str], process.stdin) as pipe:
+                pipe.write(asked)
+            yield
+            process.wait()
+        finally:
+            torch.set_num_threads(threads)
+            if process.poll() is None:
+                process.terminate()
+
+
+def _answer() -> None:
+    """Make what comes on stdin, from `_fusions_beside`."""
+    asked = json.load(sys.stdin)
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["config"].items()}
+    _make_fusions(Path(asked["folder"]), PaperConfig(**settings), asked["stores"])
 
 
 class _Parts:
