@@ -132,7 +132,10 @@ def _fusions_beside(folder: Path, config: PaperConfig, stores: Mapping[str, str]
 def _answer() -> None:
     """Make what comes on stdin, from `_fusions_beside`."""
     asked = json.load(sys.stdin)
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in asked["config"].items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in asked["config"].items()
+    }
     _make_fusions(Path(asked["folder"]), PaperConfig(**settings), asked["stores"])
 
 
