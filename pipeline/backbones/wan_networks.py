@@ -296,7 +296,10 @@ def _pieces(video: Float32[Tensor, "B c T H W"]) -> Iterator[Float32[Tensor, "B 
 
 
 def any_batch(batch: Tensor) -> Tensor:
-    """Have code that is compiled for a batch take batches of other sizes too."""
+    """Have code that is compiled for a batch take batches of other sizes too.
+
+    On a GPU: elsewhere nothing is compiled, and the compiler is seconds of import.
+    """
     if batch.is_cuda and len(batch) > 1:  # a batch of one always gets code of its own
         torch._dynamo.maybe_mark_dynamic(batch, 0)
     return batch

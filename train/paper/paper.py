@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, cast
@@ -119,10 +119,11 @@ def _fusions_beside(folder: Path, config: PaperConfig, stores: Mapping[str, str]
     ) as process:
         try:
             torch.set_num_threads(half)
-            with cast(IO[str], process.stdin) as pipe:
+            with suppress(BrokenPipeError), cast(IO[str], process.stdin) as pipe:
                 pipe.write(asked)
             yield
-            process.wait()
+            if process.wait():
+                _log.warning("the fusions' process ended with %d: made here", process.returncode)
         finally:
             torch.set_num_threads(threads)
             if process.poll() is None:
@@ -136,7 +137,10 @@ def _answer() -> None:
         name: tuple(value) if isinstance(value, list) else value
         for name, value in asked["config"].items()
     }
-    _make_fusions(Path(asked["folder"]), PaperConfig(**settings), asked["stores"])
+    try:
+        _make_fusions(Path(asked["folder"]), PaperConfig(**settings), asked["stores"])
+    except KeyboardInterrupt:  # what was trained is kept
+        sys.exit(130)
 
 
 class _Parts:
