@@ -22,6 +22,14 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(**_OPTIONS)(function))
 
 
+def bare(function: F) -> F:
+    """Return the same for a function that makes no arrays, without counting who refers to them.
+
+    The counting costs more than the arithmetic where arrays are handed on for every pixel.
+    """
+    return cast(F, numba.njit(**_OPTIONS, _nrt=False)(function))
+
+
 def compiled_with(*freedoms: Freedom) -> Callable[[F], F]:
     """Return what compiles a function in which the processor may round otherwise than is written.
 

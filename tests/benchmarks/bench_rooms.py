@@ -1,4 +1,4 @@
-"""CPU time of procedural rooms: drawing one, baking its light, a picture, a depth image.
+"""CPU time of procedural rooms: drawing one, a depth image, a picture.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_rooms.py        # 12 rooms of 128x160 px
 pytest tests/benchmarks/bench_rooms.py                          # tiny
@@ -23,21 +23,20 @@ def spent_ms(work: Callable[[], object]) -> float:
 def measure(rooms: int, height: int, width: int) -> dict[str, list[float]]:
     """Return milliseconds by kind of work, after one warm-up that compiles."""
     film_room((6, 0), 1, height, width).rgb(0)
-    found: dict[str, list[float]] = {"room": [], "light": [], "picture": [], "depth": []}
+    found: dict[str, list[float]] = {"room": [], "depth": [], "picture": []}
     for number in range(rooms):
         begun = time.process_time()
         film = film_room((5, number), VIEWS, height, width)
         found["room"].append(1e3 * (time.process_time() - begun))
-        found["light"].append(spent_ms(lambda film=film: film.lit_solids))
         for view in range(VIEWS):
-            found["picture"].append(spent_ms(lambda film=film, view=view: film.rgb(view)))
             found["depth"].append(spent_ms(lambda film=film, view=view: film.depth_m(view)))
+            found["picture"].append(spent_ms(lambda film=film, view=view: film.rgb(view)))
     return found
 
 
 def test_every_kind_of_work_is_timed() -> None:
     found = measure(1, 32, 48)
-    assert [len(times) for times in found.values()] == [1, 1, VIEWS, VIEWS]
+    assert [len(times) for times in found.values()] == [1, VIEWS, VIEWS]
     assert all(time_ms >= 0 for times in found.values() for time_ms in times)
 
 

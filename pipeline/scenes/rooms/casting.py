@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vega3d.pipeline.compiled import compiled
+from vega3d.pipeline.compiled import bare, compiled
 
 SHAPES = ("box", "cylinder", "sphere")
 BOX, CYLINDER, SPHERE = range(3)
 Met = tuple[float, int]
 Face = tuple[float, float, float, float, float, float, float]
 
+UNLIT = -1.0
 TILE_PX = 16
 """Side of the squares of pixels that share a list of the solids in sight."""
 
@@ -42,10 +43,10 @@ class Solids(NamedTuple):
     """Where a face's map of baked light begins (-1: it has none), columns and rows: [n, 6, 3]."""
 
     light: np.ndarray
-    """All maps of baked light."""
+    """All maps of the lamps' light; UNLIT where nobody has asked yet."""
 
 
-@compiled
+@bare
 def meet(
     shape: np.ndarray,
     body: np.ndarray,
@@ -72,7 +73,7 @@ def meet(
     return _meet_cylinder(r, body[i, 5], x, y, z, dx, dy, dz)
 
 
-@compiled
+@bare
 def _meet_box(
     hx: float, hy: float, hz: float, x: float, y: float, z: float, dx: float, dy: float, dz: float
 ) -> Met:
@@ -92,7 +93,7 @@ def _meet_box(
     return near, 4 if dz > 0 else 5
 
 
-@compiled
+@bare
 def _quadratic(a: float, b: float, c: float) -> float:
     inside = b * b - a * c
     if inside < 0:
@@ -101,7 +102,7 @@ def _quadratic(a: float, b: float, c: float) -> float:
     return near if near > 1e-4 else math.inf
 
 
-@compiled
+@bare
 def _meet_cylinder(
     r: float, hz: float, x: float, y: float, z: float, dx: float, dy: float, dz: float
 ) -> Met:
@@ -115,7 +116,7 @@ def _meet_cylinder(
     return math.inf, 0
 
 
-@compiled
+@bare
 def on_face(
     shape: np.ndarray, body: np.ndarray, i: int, face: int, wx: float, wy: float, wz: float
 ) -> Face:
@@ -140,8 +141,9 @@ def on_face(
     return math.atan2(y, x) * hx, z, math.pi * hx, hz, c * nx - n * ny, n * nx + c * ny, nz
 
 
-@compiled
+@bare
 def in_sight(
+    shape: np.ndarray,
     body: np.ndarray,
     world_from_camera: np.ndarray,
     K: np.ndarray,
@@ -150,29 +152,44 @@ def in_sight(
     found: np.ndarray,
 ) -> int:
     """Write the solids that a tile of pixels may see to `found`; return how many."""
-    x = (col + TILE_PX / 2 - K[0, 2]) / K[0, 0]
-    y = (row + TILE_PX / 2 - K[1, 2]) / K[1, 1]
-    length = math.sqrt(x * x + y * y + 1)
     m = world_from_camera
-    dx = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) / length
-    dy = (m[1, 0] * x + m[1, 1] * y + m[1, 2]) / length
-    dz = (m[2, 0] * x + m[2, 1] * y + m[2, 2]) / length
-    spread = TILE_PX * 0.75 / min(K[0, 0], K[1, 1])
+    left, right = (col - K[0, 2]) / K[0, 0], (col + TILE_PX - K[0, 2]) / K[0, 0]
+    top, bottom = (row - K[1, 2]) / K[1, 1], (row + TILE_PX - K[1, 2]) / K[1, 1]
     count = 0
     for i in range(len(body)):
-        qx, qy, qz = body[i, 0] - m[0, 3], body[i, 1] - m[1, 3], body[i, 2] - m[2, 3]
-        square = qx * qx + qy * qy + qz * qz
-        if square > body[i, 8] ** 2:
-            distance = math.sqrt(square)
-            cosine = min(max((qx * dx + qy * dy + qz * dz) / distance, -1.0), 1.0)
-            if math.acos(cosine) > math.asin(body[i, 8] / distance) + spread:
-                continue
+        if (
+            _is_beyond(shape, body, i, m, 1.0, 0.0, -left)
+            or _is_beyond(shape, body, i, m, -1.0, 0.0, right)
+            or _is_beyond(shape, body, i, m, 0.0, 1.0, -top)
+            or _is_beyond(shape, body, i, m, 0.0, -1.0, bottom)
+        ):
+            continue
         found[count] = i
         count += 1
     return count
 
 
-@compiled
+@bare
+def _is_beyond(
+    shape: np.ndarray, body: np.ndarray, i: int, m: np.ndarray, x: float, y: float, z: float
+) -> bool:
+    """Say whether a solid lies wholly behind a plane through the camera; its normal is x y z there.
+
+    The box about the solid is asked: how far its foremost corner reaches.
+    """
+    nx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z
+    ny = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z
+    nz = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z
+    hx = body[i, 3]
+    hy = body[i, 4] if shape[i] == BOX else hx
+    hz = hx if shape[i] == SPHERE else body[i, 5]
+    c, n = body[i, 6], body[i, 7]
+    reach = abs(c * nx + n * ny) * hx + abs(c * ny - n * nx) * hy + abs(nz) * hz
+    ox, oy, oz = body[i, 0] - m[0, 3], body[i, 1] - m[1, 3], body[i, 2] - m[2, 3]
+    return bool(nx * ox + ny * oy + nz * oz + reach < 0)
+
+
+@bare
 def first_met(
     shape: np.ndarray,
     body: np.ndarray,
@@ -204,22 +221,35 @@ def cast(
     face: np.ndarray,
 ) -> None:
     """Fill z-depth (0: nothing met), solid and face of every pixel's centre; all [h, w]."""
-    height, width = depth_m.shape
-    m = world_from_camera
     found = np.empty(len(s.shape), np.int64)
-    for top in range(0, height, TILE_PX):
-        for left in range(0, width, TILE_PX):
-            count = in_sight(s.body, m, K, top, left, found)
-            for row in range(top, min(top + TILE_PX, height)):
-                for col in range(left, min(left + TILE_PX, width)):
-                    # z = 1 in the camera, so that the way along a ray is its z-depth.
-                    x, y = (col + 0.5 - K[0, 2]) / K[0, 0], (row + 0.5 - K[1, 2]) / K[1, 1]
-                    dx = m[0, 0] * x + m[0, 1] * y + m[0, 2]
-                    dy = m[1, 0] * x + m[1, 1] * y + m[1, 2]
-                    dz = m[2, 0] * x + m[2, 1] * y + m[2, 2]
-                    z, i, side = first_met(
-                        s.shape, s.body, found, count, m[0, 3], m[1, 3], m[2, 3], dx, dy, dz
-                    )
-                    depth_m[row, col] = z if i >= 0 else 0.0
-                    solid[row, col] = i
-                    face[row, col] = side
+    for top in range(0, len(depth_m), TILE_PX):
+        for left in range(0, depth_m.shape[1], TILE_PX):
+            _cast_tile(s, world_from_camera, K, top, left, found, depth_m, solid, face)
+
+
+@bare
+def _cast_tile(
+    s: Solids,
+    m: np.ndarray,
+    K: np.ndarray,
+    top: int,
+    left: int,
+    found: np.ndarray,
+    depth_m: np.ndarray,
+    solid: np.ndarray,
+    face: np.ndarray,
+) -> None:
+    count = in_sight(s.shape, s.body, m, K, top, left, found)
+    for row in range(top, min(top + TILE_PX, depth_m.shape[0])):
+        for col in range(left, min(left + TILE_PX, depth_m.shape[1])):
+            # z = 1 in the camera, so that the way along a ray is its z-depth.
+            x, y = (col + 0.5 - K[0, 2]) / K[0, 0], (row + 0.5 - K[1, 2]) / K[1, 1]
+            dx = m[0, 0] * x + m[0, 1] * y + m[0, 2]
+            dy = m[1, 0] * x + m[1, 1] * y + m[1, 2]
+            dz = m[2, 0] * x + m[2, 1] * y + m[2, 2]
+            z, i, side = first_met(
+                s.shape, s.body, found, count, m[0, 3], m[1, 3], m[2, 3], dx, dy, dz
+            )
+            depth_m[row, col] = z if i >= 0 else 0.0
+            solid[row, col] = i
+            face[row, col] = side

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8
 
 from vega3d.pipeline.scenes.rooms.casting import Solids, cast
+from vega3d.pipeline.scenes.rooms.lamps import Lights
 from vega3d.pipeline.scenes.rooms.layout import Room, furnished_room
-from vega3d.pipeline.scenes.rooms.lighting import Exposure, Lights, bake, shade
+from vega3d.pipeline.scenes.rooms.lighting import Exposure, shade
 from vega3d.pipeline.scenes.rooms.solids import room_solids
 from vega3d.pipeline.scenes.rooms.walks import walk
 
@@ -36,14 +37,8 @@ class Film:
 
     @cached_property
     def solids(self) -> Solids:
-        """Return the room as arrays, which is all that depth needs."""
+        """Return the room as arrays; light falls on them where a view shows them."""
         return room_solids(self.room)
-
-    @cached_property
-    def lit_solids(self) -> Solids:
-        """Return the same, its light baked when first asked for."""
-        bake(self.solids, self.lights)
-        return self.solids
 
     def cast(self, index: int) -> Cast:
         """Return z-depth (0 where nothing is met), solid and face at every pixel's centre.
@@ -73,7 +68,7 @@ class Film:
         _, solid, face = self.cast(index)
         rgb = np.zeros((self.height, self.width, 3), np.uint8)
         pose, exposure = self.poses[index], self.exposures[index]
-        shade(self.lit_solids, self.lights, exposure, pose, self.K, solid, face, rgb)
+        shade(self.solids, self.lights, exposure, pose, self.K, solid, face, rgb)
         return rgb
 
 

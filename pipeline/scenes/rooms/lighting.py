@@ -1,7 +1,6 @@
-"""Light in procedural rooms: lamps with soft shadows baked once, and what depends on the view.
+"""Light in procedural rooms: what arrives at a surface, and what depends on the view.
 
-Light that arrives at a surface is baked into maps of one value per `TEXEL_M`; gloss, the light that
-the camera carries, exposure and white balance are the view's.
+Gloss, the light that the camera carries, exposure and white balance are the view's.
 """
 
 import math
@@ -9,38 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vega3d.pipeline.compiled import compiled, inlined
-from vega3d.pipeline.scenes.rooms.casting import (
-    CYLINDER,
-    SPHERE,
-    Face,
-    Solids,
-    first_met,
-    meet,
-    on_face,
-)
+from vega3d.pipeline.compiled import bare, compiled, inlined
+from vega3d.pipeline.scenes.rooms.casting import Face, Solids, first_met, meet, on_face
+from vega3d.pipeline.scenes.rooms.lamps import Lights, light_between
 from vega3d.pipeline.scenes.rooms.patterns import pattern_color
-
-TEXEL_M = 0.1
-_RIM_POINTS = 5
-"""Points on a lamp's rim; more give softer shadows."""
-
-_RIM_M = 0.3
-
-
-class Lights(NamedTuple):
-    """What shines in a room, the same for all its views."""
-
-    lamps: np.ndarray
-    """Positions, [n, 3]."""
-
-    lamp_color: np.ndarray
-    sky_color: np.ndarray
-    window_normal: np.ndarray
-    """Where the window's light comes from, a unit vector in the plane."""
-
-    size: np.ndarray
-    """The room's extents along x, y and z, m."""
 
 
 class Exposure(NamedTuple):
@@ -56,100 +27,7 @@ class Exposure(NamedTuple):
     """What is shown for light 0 to 1, in equal steps, uint8."""
 
 
-@compiled
-def _lamp_light(
-    s: Solids, lights: Lights, wx: float, wy: float, wz: float, nx: float, ny: float, nz: float
-) -> float:
-    """Return the lamps' light at a point, its shadows softened over the rims."""
-    total = 0.0
-    ox, oy, oz = wx + 2e-3 * nx, wy + 2e-3 * ny, wz + 2e-3 * nz
-    for lamp in range(len(lights.lamps)):
-        for point in range(_RIM_POINTS):
-            angle = point * 2 * math.pi / _RIM_POINTS
-            dx = lights.lamps[lamp, 0] + _RIM_M * math.cos(angle) - ox
-            dy = lights.lamps[lamp, 1] + _RIM_M * math.sin(angle) - oy
-            dz = lights.lamps[lamp, 2] - oz
-            square = dx * dx + dy * dy + dz * dz
-            cosine = (nx * dx + ny * dy + nz * dz) / math.sqrt(square)
-            if cosine > 0 and not _is_shadowed(s, ox, oy, oz, dx, dy, dz, square):
-                total += cosine * 3.2 / (1 + 0.55 * square) / _RIM_POINTS
-    return total
-
-
-@compiled
-def _is_shadowed(
-    s: Solids, ox: float, oy: float, oz: float, dx: float, dy: float, dz: float, square: float
-) -> bool:
-    for i in range(len(s.shape)):
-        if not s.casts[i]:
-            continue
-        qx, qy, qz = s.body[i, 0] - ox, s.body[i, 1] - oy, s.body[i, 2] - oz
-        t = min(max((qx * dx + qy * dy + qz * dz) / square, 0.0), 1.0)
-        ex, ey, ez = qx - t * dx, qy - t * dy, qz - t * dz
-        if ex * ex + ey * ey + ez * ez <= s.body[i, 8] ** 2:
-            near, _ = meet(s.shape, s.body, i, ox, oy, oz, dx, dy, dz)
-            if near < 1.0:
-                return True
-    return False
-
-
-@compiled
-def bake(s: Solids, lights: Lights) -> None:
-    """Fill the maps of light that `s.light_at` and `s.light_size` lay out."""
-    for i in range(len(s.shape)):
-        for face in range(6):
-            start = s.maps[i, face, 0]
-            if start < 0:
-                continue
-            columns, rows = s.maps[i, face, 1], s.maps[i, face, 2]
-            for row in range(rows):
-                for column in range(columns):
-                    # Just inside the rim, where neighbours do not shadow it by rounding.
-                    p = (2 * column / (columns - 1) - 1) * 0.998
-                    q = (2 * row / (rows - 1) - 1) * 0.998
-                    x, y, z = _point_of(s, i, face, p, q)
-                    _, _, _, _, nx, ny, nz = on_face(s.shape, s.body, i, face, x, y, z)
-                    s.light[start + row * columns + column] = _lamp_light(
-                        s, lights, x, y, z, nx, ny, nz
-                    )
-
-
-@compiled
-def _point_of(s: Solids, i: int, face: int, p: float, q: float) -> tuple[float, float, float]:
-    """Return the world position of a face's point; p and q in -1..1."""
-    hx, hy, hz = s.body[i, 3], s.body[i, 4], s.body[i, 5]
-    if s.shape[i] >= CYLINDER and face == 0:
-        ring = hx * math.sqrt(max(1 - q * q, 0.0)) if s.shape[i] == SPHERE else hx
-        x, y, z = ring * math.cos(math.pi * p), ring * math.sin(math.pi * p), hz * q
-    elif s.shape[i] == CYLINDER:
-        x, y, z = hx * p, hx * q, hz if face == 2 else -hz
-    else:
-        side = 1.0 if face % 2 else -1.0
-        if face < 2:
-            x, y, z = side * hx, hy * p, hz * q
-        elif face < 4:
-            x, y, z = hx * p, side * hy, hz * q
-        else:
-            x, y, z = hx * p, hy * q, side * hz
-    c, n = s.body[i, 6], s.body[i, 7]
-    return s.body[i, 0] + c * x - n * y, s.body[i, 1] + n * x + c * y, s.body[i, 2] + z
-
-
-@compiled
-def _baked(s: Solids, i: int, face: int, p: float, q: float) -> float:
-    """Return a face's baked light at p, q in -1..1, interpolated."""
-    columns, rows = s.maps[i, face, 1], s.maps[i, face, 2]
-    x = min(max((p + 1) * 0.5 * (columns - 1), 0.0), columns - 1.001)
-    y = min(max((q + 1) * 0.5 * (rows - 1), 0.0), rows - 1.001)
-    left, low = int(x), int(y)
-    at = s.maps[i, face, 0] + low * columns + left
-    fx, fy = x - left, y - low
-    below = s.light[at] * (1 - fx) + s.light[at + 1] * fx
-    above = s.light[at + columns] * (1 - fx) + s.light[at + columns + 1] * fx
-    return float(below * (1 - fy) + above * fy)
-
-
-@compiled
+@bare
 def _corner_shade(
     size: np.ndarray, wx: float, wy: float, wz: float, nx: float, ny: float, nz: float
 ) -> float:
@@ -160,7 +38,7 @@ def _corner_shade(
     return shade * (1 - 0.45 * math.exp(-max(gz, 0.0) / 0.25) * (1 - abs(nz)))
 
 
-@compiled
+@bare
 def _power_48(x: float) -> float:
     x = x * x * x
     x *= x
@@ -169,7 +47,7 @@ def _power_48(x: float) -> float:
     return x * x
 
 
-@compiled
+@bare
 def _shine(
     lights: Lights,
     eye: np.ndarray,
@@ -214,7 +92,7 @@ def _arriving(
 ) -> None:
     """Write the light at a point to out[:3], and the gloss that is added to out[3]."""
     u, v, hu, hv, nx, ny, nz = on
-    lamp = _baked(s, i, face, u / hu, v / hv)
+    lamp = light_between(s, lights, i, face, u / hu, v / hv)
     w = lights.window_normal
     window = min(max(0.25 - 0.6 * (nx * w[0] + ny * w[1]), 0.0), 1.0) * 0.35
     sky = (0.36 + 0.1 * nz + window) * _corner_shade(lights.size, wx, wy, wz, nx, ny, nz)
@@ -232,7 +110,7 @@ def _arriving(
     )
 
 
-@compiled
+@bare
 def _around(solid: np.ndarray, face: np.ndarray, row: int, col: int, found: np.ndarray) -> int:
     """Write the solids that the nine pixels about one show to `found`; return how many.
 
@@ -272,17 +150,37 @@ def shade(
 ) -> None:
     """Fill the picture, [h, w, 3] uint8, of what `cast` met: 2 samples a pixel, 4 at edges."""
     found, light, total = np.empty(9, np.int64), np.zeros(4), np.zeros(3)
+    for row in range(len(rgb)):
+        _shade_row(
+            s, lights, exposure, world_from_camera, K, solid, face, rgb, row, found, light, total
+        )
+
+
+@bare
+def _shade_row(
+    s: Solids,
+    lights: Lights,
+    exposure: Exposure,
+    m: np.ndarray,
+    K: np.ndarray,
+    solid: np.ndarray,
+    face: np.ndarray,
+    rgb: np.ndarray,
+    row: int,
+    found: np.ndarray,
+    light: np.ndarray,
+    total: np.ndarray,
+) -> None:
     steps = len(exposure.display) - 1
-    for row in range(solid.shape[0]):
-        for col in range(solid.shape[1]):
-            count = _around(solid, face, row, col, found)
-            if solid[row, col] < 0 and count == 0:
-                continue
-            if count == 0:
-                found[0] = solid[row, col]
-            _pixel(s, lights, exposure, world_from_camera, K, row, col, found, count, light, total)
-            for k in range(3):
-                rgb[row, col, k] = exposure.display[int(total[k] * steps)]
+    for col in range(solid.shape[1]):
+        count = _around(solid, face, row, col, found)
+        if solid[row, col] < 0 and count == 0:
+            continue
+        if count == 0:
+            found[0] = solid[row, col]
+        _pixel(s, lights, exposure, m, K, row, col, found, count, light, total)
+        for k in range(3):
+            rgb[row, col, k] = exposure.display[int(total[k] * steps)]
 
 
 @inlined

@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 
-from vega3d.pipeline.compiled import compiled
+from vega3d.pipeline.compiled import bare
 
 RGB = tuple[float, float, float]
 
 
-@compiled
+@bare
 def hashed(i: int, j: int, seed: int) -> float:
     """Return a number in [0, 1) for a lattice point; integers only, so equal on every machine.
 
@@ -27,7 +27,7 @@ def hashed(i: int, j: int, seed: int) -> float:
     return bits / 4294967296.0
 
 
-@compiled
+@bare
 def noise(x: float, y: float, seed: int) -> float:
     """Return smooth noise in [0, 1]: values on the lattice of integers, interpolated."""
     i, j = math.floor(x), math.floor(y)
@@ -38,7 +38,7 @@ def noise(x: float, y: float, seed: int) -> float:
     return low * (1 - fy) + high * fy
 
 
-@compiled
+@bare
 def _mix(p: np.ndarray, i: int, share: float) -> RGB:
     share = min(max(share, 0.0), 1.0)
     return (
@@ -48,25 +48,25 @@ def _mix(p: np.ndarray, i: int, share: float) -> RGB:
     )
 
 
-@compiled
+@bare
 def _times(color: RGB, factor: float) -> RGB:
     return color[0] * factor, color[1] * factor, color[2] * factor
 
 
-@compiled
+@bare
 def _cell(x: float, size: float) -> tuple[int, float]:
     whole = math.floor(x / size)
     return whole, x / size - whole
 
 
-@compiled
+@bare
 def _plain(p: np.ndarray, i: int, u: float, v: float, seed: int) -> RGB:
     blotches = noise(u * 3, v * 3, seed) + 0.5 * noise(u * 14, v * 14, seed + 1)
     shade = 0.85 + 0.2 * blotches
     return p[i, 0] * shade, p[i, 1] * shade, p[i, 2] * shade
 
 
-@compiled
+@bare
 def _wood(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -> RGB:
     row, across = _cell(v, size)
     board, along = _cell(u + hashed(row, 0, seed) * 3, size * 8)
@@ -76,7 +76,7 @@ def _wood(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -> 
     return _times(color, 0.35) if across < 0.03 or along < 0.004 else color
 
 
-@compiled
+@bare
 def _tiles(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -> RGB:
     a, fx = _cell(u, size)
     b, fy = _cell(v, size)
@@ -86,7 +86,7 @@ def _tiles(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) ->
     return _times(_mix(p, i, float((a + b) % 2)), (0.85 + 0.2 * hashed(a, b, seed)) * marble)
 
 
-@compiled
+@bare
 def _bricks(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -> RGB:
     j, fy = _cell(v, size / 3)
     a, fx = _cell(u + (j % 2) * size / 2, size)
@@ -95,7 +95,7 @@ def _bricks(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -
     return _mix(p, i, 0.7 * hashed(a, j, seed) + 0.3 * noise(u * 40, v * 40, seed))
 
 
-@compiled
+@bare
 def _stripes(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -> RGB:
     _, f = _cell(u, size)
     j, fy = _cell(v, size)
@@ -105,7 +105,7 @@ def _stripes(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) 
     return _times(wide, 0.92 + 0.1 * hashed(0, j, 0))
 
 
-@compiled
+@bare
 def _rug(p: np.ndarray, i: int, u: float, v: float, hu: float, hv: float, seed: int) -> RGB:
     band, _ = _cell(min(hu - abs(u), hv - abs(v)), 0.09)
     inner, _ = _cell((abs(u) / 0.5 + abs(v) / 0.35) * 3, 1.0)
@@ -116,7 +116,7 @@ def _rug(p: np.ndarray, i: int, u: float, v: float, hu: float, hv: float, seed: 
     return _times(_mix(p, i, float(share)), weave)
 
 
-@compiled
+@bare
 def _fabric(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -> RGB:
     _, fx = _cell(u, size)
     _, fy = _cell(v, size)
@@ -124,7 +124,7 @@ def _fabric(p: np.ndarray, i: int, u: float, v: float, size: float, seed: int) -
     return _times(_mix(p, i, check), 0.8 + 0.25 * noise(u * 60, v * 60, seed))
 
 
-@compiled
+@bare
 def _books(p: np.ndarray, i: int, u: float, v: float, hv: float, size: float, seed: int) -> RGB:
     a, f = _cell(u + 0.01 * math.sin(9 * u), size)
     shelf, height = _cell(v + hv, 0.33)
@@ -141,7 +141,7 @@ def _books(p: np.ndarray, i: int, u: float, v: float, hv: float, size: float, se
     return 0.39 + 0.33 * red, 0.39 + 0.33 * green, 0.39 + 0.33 * blue
 
 
-@compiled
+@bare
 def _painting(p: np.ndarray, i: int, u: float, v: float, hu: float, hv: float, seed: int) -> RGB:
     x, y = u / hu, v / hv
     if max(abs(x), abs(y)) > 0.9:
@@ -158,7 +158,7 @@ def _painting(p: np.ndarray, i: int, u: float, v: float, hu: float, hv: float, s
     return color
 
 
-@compiled
+@bare
 def _window(u: float, v: float, hu: float, hv: float, seed: int) -> RGB:
     x, y = u / hu, v / hv
     if max(abs(x), abs(y)) > 0.92 or abs(u) < 0.025 or abs(y - 0.2) < 0.03:
@@ -177,7 +177,7 @@ def _window(u: float, v: float, hu: float, hv: float, seed: int) -> RGB:
     )
 
 
-@compiled
+@bare
 def _door(p: np.ndarray, i: int, u: float, v: float, hu: float, hv: float, seed: int) -> RGB:
     x, y = u / hu, v / hv
     if (x - 0.85) ** 2 * hu**2 + (y + 0.05) ** 2 * hv**2 < 0.0012:
@@ -188,7 +188,7 @@ def _door(p: np.ndarray, i: int, u: float, v: float, hu: float, hv: float, seed:
     return p[i, 0] * shade, p[i, 1] * shade, p[i, 2] * shade
 
 
-@compiled
+@bare
 def pattern_color(
     pattern: int,
     p: np.ndarray,

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from vega3d.pipeline.scenes.rooms.casting import BOX, SHAPES, SPHERE, Solids
+from vega3d.pipeline.scenes.rooms.casting import BOX, SHAPES, SPHERE, UNLIT, Solids
 from vega3d.pipeline.scenes.rooms.furniture import Part
+from vega3d.pipeline.scenes.rooms.lamps import TEXEL_M
 from vega3d.pipeline.scenes.rooms.layout import Room
-from vega3d.pipeline.scenes.rooms.lighting import TEXEL_M
 from vega3d.pipeline.scenes.rooms.materials import PATTERNS
 
 
@@ -29,7 +29,7 @@ def room_solids(room: Room) -> Solids:
         kind=np.array(kind),
         paint=np.array(paint, dtype=np.float64),
         maps=maps,
-        light=np.zeros(texels, np.float32),
+        light=np.full(texels, UNLIT, np.float32),
     )
 
 

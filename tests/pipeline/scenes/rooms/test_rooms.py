@@ -1,13 +1,16 @@
 """Procedural rooms: their depth, poses and colours must fit one another."""
 
+import math
 import pickle
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
 from vega3d.pipeline.scenes.reading import read_scenes
+from vega3d.pipeline.scenes.rooms.casting import UNLIT, meet, on_face
 from vega3d.pipeline.scenes.rooms.film import Film, film_room
+from vega3d.pipeline.scenes.rooms.lamps import _point_of
 from vega3d.pipeline.scenes.rooms.rooms import Rooms
 from vega3d.pipeline.scenes.rooms.truth import LABELS, boxes, view_truth
 from vega3d.pipeline.scenes.scene import Scene, View
@@ -175,6 +178,36 @@ def plain_cast(film: Film, index: int) -> tuple[np.ndarray, np.ndarray]:
                 hits.append(np.where(on, t, np.inf))
         ways.append(np.min(hits, axis=0))
     return np.min(ways, axis=0), np.argmin(ways, axis=0)
+
+
+def test_shadows_are_those_of_every_ray_against_every_solid() -> None:
+    film = ROOMS.film("room0001")
+    film.rgb(0)
+    s, lights = film.solids, film.lights
+    lit = [
+        (i, face, at)
+        for i, face in np.ndindex(s.maps.shape[:2])
+        for at in range(math.prod(s.maps[i, face, 1:]) if s.maps[i, face, 0] >= 0 else 0)
+        if s.light[s.maps[i, face, 0] + at] != UNLIT
+    ]
+    assert 100 < len(lit) < len(s.light) / 2, "only what is seen is lit"
+    shadowed = 0
+    for i, face, at in lit[:: len(lit) // 100]:
+        start, columns, rows = s.maps[i, face]
+        p, q = 2 * (at % columns) / (columns - 1) - 1, 2 * (at // columns) / (rows - 1) - 1
+        x, y, z = _point_of(s, i, face, 0.998 * p, 0.998 * q)
+        normal = np.array(on_face(s.shape, s.body, i, face, x, y, z)[4:])
+        origin = np.array([x, y, z]) + 2e-3 * normal
+        light = 0.0
+        for lamp, k in product(lights.lamps, range(5)):
+            turn = 2 * np.pi * k / 5
+            way = lamp + 0.3 * np.array([np.cos(turn), np.sin(turn), 0]) - origin
+            met = [meet(s.shape, s.body, j, *origin, *way)[0] < 1 for j in np.flatnonzero(s.casts)]
+            cosine = normal @ way / np.linalg.norm(way)
+            shadowed += bool(cosine > 0 and any(met))
+            light += 0.0 if any(met) else max(cosine, 0) * 3.2 / (1 + 0.55 * way @ way) / 5
+        assert s.light[start + at] == pytest.approx(light, rel=1e-5, abs=1e-6)
+    assert shadowed > 50
 
 
 def test_normals_are_those_of_the_depth() -> None:
