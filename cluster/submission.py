@@ -25,6 +25,7 @@ _TEMPLATES = {
     "sky": "skypilot.yaml.j2",
     "ray": "ray.sh.j2",
 }
+_OWN_DISKS = {"kuberay": "pods", "sky": "SkyPilot's machines"}
 _SUBMITTERS = {
     "kuberay": ("kubectl", "apply", "-f", "-"),
     "slurm": ("sbatch",),
@@ -44,11 +45,13 @@ def render(to: str, options: Sequence[str], run: RunConfig, config: SubmitConfig
         config: What the machines are like.
 
     Raises:
-        UsageError: No such target, or a place with a secret in its name.
+        UsageError: No such target, a place with a secret in its name, or a store where the
+            target's machines cannot reach it.
     """
     if to not in TARGETS:
         raise UsageError(f"--to must be one of {', '.join(TARGETS)}, got {to!r}")
     check_bare(options)
+    _check_reached(to, options[options.index("--out") + 1])
     from jinja2 import Environment, StrictUndefined
 
     words = shlex.join(command(options, run, config))
@@ -78,6 +81,15 @@ def check_bare(texts: Sequence[str]) -> None:
                 f"{without_secrets(text)}: a manifest is no place for a user, a password or a "
                 "query in a URL; give the nodes what they need through --secret, and the URL bare"
             )
+
+
+def _check_reached(to: str, out: str) -> None:
+    """Refuse a folder where the run has no disk but its own, which goes with it."""
+    if to in _OWN_DISKS and "://" not in out:
+        raise UsageError(
+            f"--out {out}: {_OWN_DISKS[to]} share no folder, and their disks go with them; give "
+            "a URL, such as s3://bucket/prior.zarr"
+        )
 
 
 def command(options: Sequence[str], run: RunConfig, config: SubmitConfig) -> list[str]:

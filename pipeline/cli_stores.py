@@ -15,6 +15,7 @@ import typer
 from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result, tell
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
+from vega3d.pipeline.errors import NoStoreError
 from vega3d.pipeline.options import DryRun, Program
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ StorePlace = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL 
 @app.command()
 def status(
     store: StorePlace,
-    watch: Annotated[bool, typer.Option("--watch", help="Look again until it is done.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch", help="Look again until it is done; wait for a store that is not there yet."
+        ),
+    ] = False,
     every_s: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
 ) -> None:
     """Say how far a store is, and which scenes failed for what reason."""
@@ -42,7 +48,7 @@ def status(
         watching.look(found)
         return {**found, **(live(store) if watch else {})}
 
-    found = look()
+    found = _awaited(look, every_s) if watch else look()
     if watch and sys.stderr.isatty():
         _watch_table(watching, found, look, every_s)
         found = look()
@@ -61,6 +67,19 @@ def status(
         time.sleep(every_s)
         found = look()
     print_result(found)
+
+
+def _awaited(look: Callable[[], dict[str, Any]], every_s: float) -> dict[str, Any]:
+    """Return the first look at a store that a run may still have to make."""
+    is_told = False
+    while True:
+        try:
+            return look()
+        except NoStoreError as error:
+            if not is_told:
+                tell(f"{error}; waiting for it (Ctrl-C ends this)")
+            is_told = True
+            time.sleep(every_s)
 
 
 def _watch_table(

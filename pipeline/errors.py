@@ -21,6 +21,17 @@ class StoreError(ValueError):
     """A store cannot be used as asked: another config, a damaged or a half-written one."""
 
 
+class NoStoreError(StoreError):
+    """There is no store at a place: not yet, or not there."""
+
+    def __init__(self, url: str) -> None:
+        """Take the place."""
+        super().__init__(
+            f"{url}: there is no vega3d store here; "
+            f"`vega3d-extract run SCENES --out {url}` makes one"
+        )
+
+
 class CheckpointError(ValueError):
     """A model folder or hub id does not hold what its backbone needs."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.errors import NoStoreError, StoreError
 from vega3d.pipeline.store.committed import check_record
 from vega3d.pipeline.store.creating import fixed_objects
 from vega3d.pipeline.store.index import INDEX, IndexedRecord, read_index, read_indexed
@@ -81,7 +81,7 @@ def find_root(objects: Objects) -> Root:
             return read_copy(objects)
         except FileNotFoundError:
             if isinstance(first, FileNotFoundError | NotADirectoryError):
-                raise StoreError(f"{objects.url}: there is no vega3d store here") from first
+                raise NoStoreError(objects.url) from first
             raise first from None
         except (OSError, StoreError) as second:
             raise StoreError(

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.errors import NoStoreError, StoreError
 from vega3d.pipeline.places import absolute
 from vega3d.pipeline.store.identity import FORMAT_VERSION, differing_fields
 from vega3d.pipeline.store.metadata import ROOT, fixed_chunk_files, metadata_objects
@@ -60,7 +60,7 @@ def reopen(url: str) -> StoreWriter:
     try:
         root = read_root(open_objects(url))
     except FileNotFoundError as error:
-        raise StoreError(f"{url}: there is no vega3d store here") from error
+        raise NoStoreError(url) from error
     check_written_here(url, root.ours)
     return StoreWriter(url=url, layout=root.layout, numerics=root.ours["numerics"])
 

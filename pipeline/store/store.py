@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Float64
 
-from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.errors import NoStoreError, StoreError
 from vega3d.pipeline.store import format_1
 from vega3d.pipeline.store.committed import Committed, CommittedScene
 from vega3d.pipeline.store.feature_store import FeatureStore
@@ -72,7 +72,7 @@ class Store(FeatureStore):
         except (FileNotFoundError, NotADirectoryError) as error:
             if objects.exists(COPY):
                 raise StoreError(f"{url}: the store's {ROOT} is gone; {_REMEDY}") from error
-            raise StoreError(f"{url}: there is no vega3d store here") from error
+            raise NoStoreError(url) from error
         except SchemaError as error:
             raise StoreError(f"{error}: it is damaged; {_REMEDY}") from error
         return cls(objects.url, root, Committed(Records(objects, root.format), root.layout))

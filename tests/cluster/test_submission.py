@@ -137,6 +137,21 @@ def test_the_command_is_the_same_run_on_the_ray_around_it() -> None:
     )
 
 
+@pytest.mark.parametrize("to", ["kuberay", "sky"])
+def test_a_store_on_a_disk_that_goes_with_its_machine_is_refused(to: str) -> None:
+    options = ["rooms:2", "--out", "/tmp/prior.zarr"]
+    with pytest.raises(UsageError, match="/tmp/prior.zarr: .* share no folder.*give a URL"):
+        render(to, options, RunConfig(runner="ray", workers=1), SubmitConfig())
+
+
+def test_a_ray_that_is_not_there_is_told_in_one_sentence() -> None:
+    config = SubmitConfig(dashboard=f"http://127.0.0.1:{free_port()}")
+    text = render("ray", OPTIONS, RunConfig(runner="ray", workers=1), config)
+    with pytest.raises(UsageError, match="no Ray answers there .*; start one with `ray start") as e:
+        submit("ray", text)
+    assert "Traceback" not in str(e.value)
+
+
 @pytest.mark.slow
 def test_the_readme_shows_what_is_printed() -> None:
     """Of the manifest for KubeRay, line by line."""

@@ -175,6 +175,24 @@ def test_the_live_table_ends_when_the_store_is_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_store_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    url = str(tmp_path / "s")
+    watching = subprocess.Popen(
+        [sys.executable, "-c", TEXT, "status", url, "--watch", "--every-s", "0.1"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert watching.stderr is not None
+    assert "there is no vega3d store here" in (said := watching.stderr.readline())
+    assert "waiting for it" in said
+    half_done(url)
+    finish(url)
+    told, more = watching.communicate(timeout=60)
+    assert watching.returncode == 0, more
+    assert "waiting" not in more, "said once"
+    assert json.loads(told.splitlines()[-1])["complete"]
+
+
+@pytest.mark.slow
 def test_logs_as_json_name_unit_and_scene(tmp_path: Path) -> None:
     done = run_program(
         "vega3d-extract", "--log-format", "json", "run", "rooms:1?views=2&height=48&width=64",
