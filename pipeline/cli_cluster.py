@@ -4,6 +4,7 @@ import sys
 import tomllib
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import typer
@@ -127,10 +128,12 @@ def _places(scenes: str, out: str) -> list[str]:
 
 def _changed_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is asked for of a store and is not its encoder's default, by key."""
-    from vega3d.pipeline.prepared import with_absolute_model
+    from vega3d.pipeline.backbones.checkpoints import named_from_root
 
     usual = ExtractConfig(backbone=preset(given["config"].backbone.name))
-    return _changed(with_absolute_model(given["config"]), usual, given["machines"])
+    config = given["config"]
+    config = replace(config, backbone=named_from_root(config.backbone))
+    return _changed(config, usual, given["machines"])
 
 
 def _run_options(given: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ Standard library and typer only, until one runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -127,12 +127,12 @@ def extract_to(
     """Compose source, runner, progress and log, and extract."""
     check_out(out)
     check_device(numerics, run)
+    from vega3d.pipeline.backbones.checkpoints import named_from_root
     from vega3d.pipeline.backbones.readers import naming_the_encoder
     from vega3d.pipeline.extract import extract
-    from vega3d.pipeline.prepared import with_absolute_model
     from vega3d.pipeline.progress import Progress
 
-    config = with_absolute_model(config)
+    config = replace(config, backbone=named_from_root(config.backbone))
     source = find_scenes(scenes)
     tell(f"{scenes}: {len(source.entries())} scenes -> {out}")
     log = run_log(out, scenes, config, numerics, run)

@@ -94,8 +94,8 @@ SEVERAL_PLANS = Several(run=plan_together, own=lambda _args, _name: [])
 
 def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
     """Compose source, runner, progress and a log a store, and extract."""
+    from vega3d.pipeline.backbones.checkpoints import named_from_root
     from vega3d.pipeline.places import absolute
-    from vega3d.pipeline.prepared import with_absolute_model
     from vega3d.pipeline.progress import Progress
     from vega3d.pipeline.together import StorePlan, extract_together
 
@@ -104,7 +104,7 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
     plans = [
         StorePlan(
             out=absolute(one["out"]),
-            config=with_absolute_model(one["config"]),
+            config=replace(one["config"], backbone=named_from_root(one["config"].backbone)),
             prompt_embeds=_prompt_embeds(one),
         )
         for one in given

@@ -2,16 +2,14 @@
 
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import model_facts, model_name
+from vega3d.pipeline.backbones.checkpoints import model_facts, named_from_root
 from vega3d.pipeline.backbones.hashing import model_sha256
 from vega3d.pipeline.backbones.noise import NOISE_VERSION
 from vega3d.pipeline.backbones.prompt import prompt_sha256
 from vega3d.pipeline.backbones.settings import ModelFacts, Prompt
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.places import absolute
 from vega3d.pipeline.store.identity import FORMAT_VERSION
 
 
@@ -28,24 +26,12 @@ class PreparedModel:
     """The empty prompt, encoded; {} where the model takes none."""
 
 
-def with_absolute_model(config: ExtractConfig) -> ExtractConfig:
-    """Return the config with its model, where that is a folder here, named from the root.
-
-    Workers stand in other folders, and so does who computes a store anew.
-    """
-    model = model_name(config.backbone)
-    if not model or not Path(model).expanduser().is_dir():
-        return config  # no weights, a hub id, or a model that comes with the package
-    changed: dict[str, Any] = {"model": absolute(model)}
-    return replace(config, backbone=replace(cast("Any", config.backbone), **changed))
-
-
 def prepare_model(config: ExtractConfig, prompt_embeds: str = "") -> PreparedModel:
     """Hash the weights, encode the empty prompt (once, then cached), name the taps.
 
     `prompt_embeds` names a safetensors file that spares fetching the text encoder.
     """
-    config = with_absolute_model(config)
+    config = replace(config, backbone=named_from_root(config.backbone))
     facts = model_facts(config.backbone)
     config = replace(config, backbone=config.backbone.resolved(facts))
     prompt = config.backbone.prompt(prompt_embeds or None)

@@ -6,8 +6,9 @@ SentencePiece and safetensors files are ever fetched or read: nothing here unpic
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.fetching import PIPELINE_INDEX, fetch
@@ -15,8 +16,10 @@ from vega3d.pipeline.backbones.fetching import announce as announce
 from vega3d.pipeline.backbones.settings import Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.local_files import read_plain
+from vega3d.pipeline.places import absolute
 from vega3d.pipeline.places import cache_dir as cache_dir
 
+B = TypeVar("B", bound=BackboneConfig)
 _MAX_CONFIG_BYTES = 1 << 24
 _MAX_LAYERS = 1000
 _MAX_SIZE = 1 << 24
@@ -66,6 +69,18 @@ def describe(config: BackboneConfig, model: str, configs: Configs) -> ModelFacts
 def model_name(config: BackboneConfig) -> str:
     """Return the hub id or folder; "" where an encoder has no weights."""
     return str(getattr(config, "model", ""))
+
+
+def named_from_root(config: B) -> B:
+    """Return a config with its model, where that is a folder here, named from the root.
+
+    Workers stand in other folders, and so does who computes a store anew.
+    """
+    model = model_name(config)
+    if not model or not Path(model).expanduser().is_dir():
+        return config  # no weights, a hub id, or a model that comes with the package
+    changed: dict[str, Any] = {"model": absolute(model)}
+    return cast("B", replace(cast("Any", config), **changed))
 
 
 def model_folder(config: BackboneConfig) -> Path:
