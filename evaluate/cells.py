@@ -61,6 +61,14 @@ class Tokens:
             return int((tops == 0).sum())
         return int((~self.unit[self.unit[:, 0] == 0].any(axis=1)).sum())
 
+    def check_halves(self) -> None:
+        """Raise SceneError where a token of half precision is not finite."""
+        if self.values.dtype != np.float16:
+            return
+        tops = fused.tops_of_halves(fused.readable(self.values), self.places)
+        if bad := int((tops > _LARGEST_HALF).sum()):
+            _refuse(bad, self.values[self.places], np.float32)
+
     def of_views(self, first: int, last: int) -> "Tokens":
         """Return the tokens of views first..last (both included), numbered from 0."""
         some = slice(*np.searchsorted(self.view, [first, last + 1]))
@@ -100,10 +108,19 @@ def gather_tokens(
     features: Float[np.ndarray, "V h w C"],
     world_xyz: Float[np.ndarray, "V h w 3"],
     valid: Bool[np.ndarray, "V h w"],
+    *,
+    halves_checked: bool = True,
 ) -> Tokens:
     """Return the valid tokens; features of float16 stay as stored, others have length one.
 
     Features of float64 stay so; any other type is computed in float32.
+
+    Args:
+        features: Of each token.
+        world_xyz: Its position, metres.
+        valid: Which tokens are meant.
+        halves_checked: Whether those of float16 are looked at here, a pass over memory, or by the
+            sum over all pairs, which sees them anyway.
 
     Raises:
         SceneError: A valid token has a position or feature that is not finite, or features so large
@@ -122,10 +139,10 @@ def gather_tokens(
     rows = np.flatnonzero(valid)
     values = features.reshape(-1, features.shape[3])
     if features.dtype == np.float16:
-        tops = fused.tops_of_halves(fused.readable(values), rows)
-        if bad := int((tops > _LARGEST_HALF).sum()):
-            _refuse(bad, features[valid], np.float32)
-        return Tokens(values, xyz, view, row * valid.shape[2] + col, len(valid), rows)
+        tokens = Tokens(values, xyz, view, row * valid.shape[2] + col, len(valid), rows)
+        if halves_checked:
+            tokens.check_halves()
+        return tokens
     kind = np.float64 if features.dtype == np.float64 else np.float32
     unit = np.empty((len(view), features.shape[3]), kind)
     wide = values if values.dtype == kind else values.astype(kind)

@@ -40,9 +40,12 @@ def _(value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - numba co
 
 @_summing
 def _inverse_norm(values: np.ndarray, row: int) -> float:
+    """Return 1 over a token's norm: 0 of a token of zeros, NaN of one that is not finite."""
     square = 0.0
     for c in range(values.shape[1]):
         square += _wide(values[row, c]) * _wide(values[row, c])
+    if not square < np.inf:
+        return np.nan
     return 1.0 / np.sqrt(square) if square > 0.0 else 0.0
 
 
@@ -187,24 +190,23 @@ def view_sums(
 ) -> Float64[np.ndarray, " N"]:
     """Add up by view the tokens that are alone in their cells; return the inverse norms of all.
 
-    Tokens of a view follow one another, so that its sum stays in the innermost cache.
+    The norm of a token that is not finite comes back as NaN, whatever cell it lies in. Tokens of a
+    view follow one another, so that its sum stays in the innermost cache.
 
     Args:
         values: From `readable`.
         rows: Of it, of each token, in the order of the views.
-        cell: Of each token; below 0 of one that does not count, whose norm is not looked at.
+        cell: Of each token; below 0 of one that does not count.
         starts: Where each cell begins among the tokens sorted by cell; the end is the last.
         view: Of each cell.
         of_views: Sums of tokens of length one, to be added to.
     """
-    inverse = np.zeros(len(rows))
+    inverse = np.empty(len(rows))
     waiting = -1  # a token that goes with the next one of its view
     for n in range(len(rows)):
         m = cell[n]
-        if m < 0:
-            continue
         inverse[n] = _inverse_norm(values, rows[n])
-        if starts[m + 1] - starts[m] > 1:
+        if m < 0 or starts[m + 1] - starts[m] > 1:
             continue
         if waiting >= 0 and view[cell[waiting]] == view[m]:
             row, other = values[rows[waiting]], values[rows[n]]

@@ -79,12 +79,15 @@ def matched_and_random(tokens: Tokens, cells: Cells) -> PairSums:
     same places.
     """
     if not len(cells.voxel):
+        tokens.check_halves()
         return PairSums()
     bounds = np.flatnonzero(np.diff(cells.voxel, prepend=-1, append=-1))
     of_views = np.zeros((tokens.num_views, tokens.values.shape[1]))
     values, cell = fused.readable(tokens.values), np.full(len(tokens.view), -1)
     cell[cells.order] = np.repeat(np.arange(len(cells.view)), np.diff(cells.starts))
     inverse = fused.view_sums(values, tokens.places, cell, cells.starts, cells.view, of_views)
+    if np.isnan(inverse).any():
+        tokens.check_halves()
     matched = fused.voxel_sums(
         values,
         tokens.places[cells.order],

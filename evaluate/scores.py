@@ -162,12 +162,14 @@ def consistency(
 
     Source: VEGA-3D, arXiv 2603.19235v2, Eq. 3; the controls are ours (DESIGN.md, section 10).
     """
-    tokens = gather_tokens(features, world_xyz, valid)
+    config = config or ScoreConfig()
+    all_summed = config.pairs == "all" and config.treatments == ("raw",)
+    tokens = gather_tokens(features, world_xyz, valid, halves_checked=not all_summed)
     poses = np.full((len(valid), 4, 4), np.nan) if world_from_camera is None else world_from_camera
     again = None
     if second_sample is not None:
         again = gather_tokens(second_sample, world_xyz, valid).unit
-    return score_tokens(tokens, voxel_m, poses, config or ScoreConfig(), again=again, others=others)
+    return score_tokens(tokens, voxel_m, poses, config, again=again, others=others)
 
 
 def score_tokens(
@@ -200,7 +202,7 @@ def score_tokens(
         tokens,
         scored,
         chosen,
-        num_voxels=len(np.unique(shared.voxel)),
+        num_voxels=int(np.count_nonzero(np.diff(shared.voxel, prepend=-1))),
         centred_on="other scenes" if sums is others else "this scene",
         trimmed=tuple(int(c) for c in sums.largest(config.trim_channels) if sums.count),
         noise_floor=floor,
