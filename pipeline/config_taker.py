@@ -106,7 +106,7 @@ class ConfigTaker:
             if offered is None:
                 found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             else:
-                found += [_option(item, self.flags) for item in offered.values()]
+                found += [_option(item) for item in offered.values()]
         return inspect.Signature(
             [
                 *found,
@@ -114,6 +114,25 @@ class ConfigTaker:
                 _keyword("show_config", _ShowConfig, False),
             ]
         )
+
+    def explain(self, option: Any) -> None:  # noqa: ANN401 - typer's click
+        """Put a setting's help, and the names of a choice, into the option that was made of it."""
+        setting = self.known[option.name]
+        option.help = self._told(setting)
+        if setting.choice:
+            option.metavar = _metavar(setting)
+
+    def _told(self, setting: Setting) -> str:
+        flags = self.flags
+        told = name_flags(setting.doc, flags)
+        if len(setting.metavar) > _WIDE:
+            told += f" One of {setting.metavar.strip('<>').replace('|', ', ')}."
+        if setting.choice:
+            usual = setting.usual
+            told += f" Below: the options of {usual}; `{setting.flag} NAME --help`: another's."
+        elif setting.usual:
+            told += f" [default: {setting.usual}]"
+        return told
 
     def __call__(self, **given: Any) -> None:  # noqa: ANN401 - what typer hands over
         """Call the function with its configs, or print them."""
@@ -174,30 +193,24 @@ def _parsed(setting: Setting, text: str | bool | Sequence[str]) -> Any:  # noqa:
         raise ValueError(f"{setting.flag} {error}") from error
 
 
-def _option(setting: Setting, flags: Mapping[str, str]) -> inspect.Parameter:
+def _option(setting: Setting) -> inspect.Parameter:
     """Return the parameter that typer makes a setting's option of; None where it is not given."""
-    told = name_flags(setting.doc, flags)
-    if len(setting.metavar) > _WIDE:
-        told += f" One of {setting.metavar.strip('<>').replace('|', ', ')}."
-    if setting.choice:
-        told += f" Below: the options of {setting.usual}; `{setting.flag} NAME --help`: another's."
-    elif setting.usual:
-        told += f" [default: {setting.usual}]"
-    flag = f"{setting.flag}/--no-{setting.flag[2:]}" if setting.kind is bool else setting.flag
+    is_switch = setting.of_field is bool
+    flag = f"{setting.flag}/--no-{setting.flag[2:]}" if is_switch else setting.flag
     info: Any = typer.Option(
         *([flag, setting.alias] if setting.alias else [flag]),
-        help=told,
-        metavar=None
-        if setting.kind is bool
-        else "<name>"
-        if len(setting.metavar) > _WIDE
-        else setting.metavar,
+        metavar=None if is_switch or setting.choice else _metavar(setting),
         show_default=False,
     )
-    kind = bool if setting.kind is bool else list[str] if setting.repeats else str
+    kind = bool if is_switch else list[str] if setting.repeats else str
     if setting.required:
         return _keyword(setting.key, Annotated[kind, info], inspect.Parameter.empty)
     return _keyword(setting.key, Annotated[kind | None, info], None)
+
+
+def _metavar(setting: Setting) -> str:
+    """Return what help shows in the place of a value; many words are told below it."""
+    return "<name>" if len(setting.metavar) > _WIDE else setting.metavar
 
 
 def _file_key(parameter: inspect.Parameter) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import DESK
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import configured
+from vega3d.pipeline.backbones.settings import DESK
 from vega3d.pipeline.backbones.twins import write_random_generator
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.files import whole_folder

@@ -126,6 +126,19 @@ class _Command(TyperCommand):
     def params(self, params: list[Any]) -> None:
         self._params = params
 
+    def explained(self) -> list[Any]:
+        """Return its options with their help, whose texts nobody needs otherwise."""
+        known = self.taker.known
+        for parameter in self.params:
+            if parameter.name in known:
+                self.taker.explain(parameter)
+        return self.params
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer's click
+        """Write the help page."""
+        self.explained()
+        super().format_help(ctx, formatter)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer's click
         """Read the file, then the options."""
         file = _last_value(args, ("--config",)) or ""

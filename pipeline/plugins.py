@@ -11,20 +11,25 @@ Nothing of such a package is imported before somebody asks for the name. Standar
 
 from collections.abc import Collection
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from vega3d.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 BACKBONES, SCENES = "vega3d.backbones", "vega3d.scenes"
 """Groups of entry points."""
 
 
 @cache
-def _found(group: str) -> tuple[EntryPoint, ...]:
+def _found(group: str) -> "tuple[EntryPoint, ...]":
+    from importlib.metadata import entry_points  # slow to load, and reads a file a package
+
     return tuple(entry_points(group=group))
 
 
-def installed(group: str, ours: Collection[str]) -> dict[str, EntryPoint]:
+def installed(group: str, ours: Collection[str]) -> "dict[str, EntryPoint]":
     """Return what packages offer under a group, by name.
 
     Raises:
@@ -42,5 +47,5 @@ def installed(group: str, ours: Collection[str]) -> dict[str, EntryPoint]:
     return found
 
 
-def _value(point: EntryPoint | None) -> str:
+def _value(point: "EntryPoint | None") -> str:
     return point.value if point else ""

@@ -42,6 +42,9 @@ class Choice:
 class Setting:
     """One field of a config, as the command line and a file know it."""
 
+    config: type
+    """Whose field it is."""
+
     field: str
     flag: str
     """Such as `--voxel-m`."""
@@ -49,16 +52,25 @@ class Setting:
     alias: str
     """A second flag, or ""."""
 
-    kind: Any
+    of_field: Any
     """The field's type, and the words that only the command understands."""
 
-    doc: str
     repeats: bool
     required: bool
     usual: str
     """What help shows as the default; "" for none."""
 
     choice: Choice | None = None
+
+    @property
+    def kind(self) -> Any:  # noqa: ANN401 - a type
+        """What a value must be; packages are only looked for who asks after all the names."""
+        return Literal[tuple(self.choice.names())] if self.choice else self.of_field
+
+    @property
+    def doc(self) -> str:
+        """The text under the field; read from source."""
+        return field_docs(self.config).get(self.field, "")
 
     @property
     def key(self) -> str:
@@ -98,18 +110,16 @@ def settings(config: object) -> list[Setting]:
         config: A config class, or one of its instances, whose values then are the defaults.
     """
     cls = config if isinstance(config, type) else type(config)
-    hints, docs = get_type_hints(cls), field_docs(cls)
+    hints = get_type_hints(cls)
     found = []
     for item in fields(cls):
-        value, doc = _value(config, item), docs.get(item.name, "")
-        if choice := item.metadata.get("choice"):
-            names: Any = Literal[tuple(choice.names())]
-            name = cast("Any", value).name
-            found += [_setting(item, names, doc, name), *settings(value)]
+        value = _value(config, item)
+        if "choice" in item.metadata:
+            found += [_setting(cls, item, str, cast("Any", value).name), *settings(value)]
         elif is_dataclass(value):
             found += settings(value)
         else:
-            found.append(_setting(item, hints[item.name], doc, value))
+            found.append(_setting(cls, item, hints[item.name], value))
     return found
 
 
@@ -136,6 +146,8 @@ def build(config: T | type[T], values: Mapping[str, Any]) -> T:
 
 def changed(config: T | type[T], values: Mapping[str, Any]) -> T | type[T]:
     """Return what `build` does, or the config itself where no value is one of its settings."""
+    if not values:  # as for most commands: nothing is listed
+        return config
     keys = {item.key for item in settings(config)}
     return build(config, values) if keys & values.keys() else config
 
@@ -198,7 +210,7 @@ def _docs_in(module: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  # noqa: ANN401
+def _setting(config: type, item: Field[Any], kind: Any, value: object) -> Setting:  # noqa: ANN401
     if also := item.metadata.get("also"):
         kind = Literal[(*also, *get_args(kind))]
     if "usual" in item.metadata and value == item.default:
@@ -208,11 +220,11 @@ def _setting(item: Field[Any], kind: Any, doc: str, value: object) -> Setting:  
     else:
         usual = "" if value is None or value is MISSING else spell(value, kind)
     return Setting(
+        config=config,
         field=item.name,
         flag=_flag(item),
         alias=item.metadata.get("alias", ""),
-        kind=kind,
-        doc=doc,
+        of_field=kind,
         repeats=bool(item.metadata.get("repeat")),
         required=value is MISSING,
         usual=usual,

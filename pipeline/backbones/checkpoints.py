@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.fetching import PIPELINE_INDEX, fetch
 from vega3d.pipeline.backbones.fetching import announce as announce
-from vega3d.pipeline.backbones.settings import Configs, ModelFacts
+from vega3d.pipeline.backbones.settings import DESK, Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.local_files import read_plain
 from vega3d.pipeline.places import absolute
@@ -27,9 +27,6 @@ _MAX_SIZE = 1 << 24
 
 INDEX = PIPELINE_INDEX
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-
-DESK = "desk"
-"""Name of the small models that come with the package: see desk/README.md."""
 
 
 def model_facts(config: BackboneConfig) -> ModelFacts:

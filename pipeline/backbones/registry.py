@@ -7,13 +7,15 @@ Ours stand in a table. An installed package adds its own with an entry point of 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib import import_module
-from importlib.metadata import EntryPoint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vega3d.pipeline.backbones.checkpoints import DESK
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.settings import DESK
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.plugins import BACKBONES, installed
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 DEFAULT = "wan2.1-t2v"
 
@@ -114,5 +116,5 @@ def _load(place: str) -> Callable[[], BackboneConfig]:
     return found
 
 
-def _installed() -> dict[str, EntryPoint]:
+def _installed() -> "dict[str, EntryPoint]":
     return installed(BACKBONES, (*_OURS, *_PRESETS))

@@ -10,6 +10,9 @@ from vega3d.pipeline.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+DESK = "desk"
+"""Name of the small models that come with the package: see desk/README.md."""
+
 Fit = Literal["pad", "crop", "stretch"]
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["float32", "tf32", "bfloat16", "float8"]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from vega3d.pipeline.backbones.checkpoints import DESK
+from vega3d.pipeline.backbones.settings import DESK
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.files import write_whole
 

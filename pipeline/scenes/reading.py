@@ -7,8 +7,8 @@ that starts with the entry's name and a colon (see `plugins.py`).
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vega3d.pipeline.places import absolute
 from vega3d.pipeline.plugins import SCENES, installed
@@ -28,6 +28,9 @@ from vega3d.pipeline.scenes.scannetpp import ScannetppDslr, ScannetppIphone
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.scenes.seven_scenes import SevenScenes
 from vega3d.pipeline.scenes.tum_rgbd import TumRgbd
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 FOLDER_LAYOUTS: tuple[Layout, ...] = (
     ScannetExport(),
@@ -69,9 +72,7 @@ def read_scenes(location: str) -> SceneSource:
     Raises:
         ValueError: Nothing there, or nothing that is known; the message lists the layouts.
     """
-    # Readers load on first use: av and numba are slow to import.
-    from vega3d.pipeline.scenes.tars import looks_like_tars, read_tars
-
+    # Readers load on first use: av, numba and tarfile are slow to import.
     if "\0" in location:
         raise ValueError(f"{location!r}: a location has no NUL character")
     location = absolute_location(location)
@@ -82,12 +83,14 @@ def read_scenes(location: str) -> SceneSource:
     if (plugin := _plugin_source(location)) is not None:
         return plugin
     path = Path(location)
-    if not path.exists() and looks_like_tars(location):
-        return read_tars(location)
     if path.is_dir():
         return _folder_source(path)
     if path.is_file():
         return _file_source(path)
+    from vega3d.pipeline.scenes.tars import looks_like_tars, read_tars
+
+    if not path.exists() and looks_like_tars(location):
+        return read_tars(location)
     raise ValueError(f"{location}: there is no such file or folder; {LAYOUTS}")
 
 
@@ -99,15 +102,15 @@ def absolute_location(location: str) -> str:
     return absolute(location)
 
 
-def _plugins() -> Mapping[str, EntryPoint]:
+def _plugins() -> "Mapping[str, EntryPoint]":
     return installed(SCENES, ours=("rooms", "http", "https", "s3", "gs", "file"))
 
 
 def _plugin_source(location: str) -> SceneSource | None:
     """Return the source of an installed package's reader, where one claims the location."""
     name, colon, _ = location.partition(":")
-    point = _plugins().get(name)
-    if not colon or point is None:
+    point = _plugins().get(name) if colon else None
+    if point is None:
         return None
     source = point.load()(location)
     if not isinstance(source, SceneSource):
@@ -116,11 +119,11 @@ def _plugin_source(location: str) -> SceneSource | None:
 
 
 def _file_source(path: Path) -> SceneSource:
+    if holds_captures(str(path), FOLDER_LAYOUTS):
+        return Captures(str(path), FOLDER_LAYOUTS)
     from vega3d.pipeline.scenes.tars import looks_like_tars, read_tars
     from vega3d.pipeline.scenes.videos import SUFFIXES, Videos
 
-    if holds_captures(str(path), FOLDER_LAYOUTS):
-        return Captures(str(path), FOLDER_LAYOUTS)
     if looks_like_tars(path.name):
         return read_tars(str(path))
     if path.suffix.lower() in SUFFIXES:
@@ -129,15 +132,15 @@ def _file_source(path: Path) -> SceneSource:
 
 
 def _folder_source(path: Path) -> SceneSource:
-    from vega3d.pipeline.scenes.tars import INDEX_NAME, read_tars
-    from vega3d.pipeline.scenes.videos import Videos, holds_videos
-
     try:
         if holds_captures(str(path), FOLDER_LAYOUTS):
             return Captures(str(path), FOLDER_LAYOUTS)
         names = os.listdir(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be listed ({error})") from error
+    from vega3d.pipeline.scenes.tars import INDEX_NAME, read_tars
+    from vega3d.pipeline.scenes.videos import Videos, holds_videos
+
     if any(name.endswith((".tar", INDEX_NAME)) for name in names):
         return read_tars(str(path))
     if holds_videos(str(path)):

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from vega3d.pipeline.backbones.checkpoints import DESK
+from vega3d.pipeline.backbones.settings import DESK
 from vega3d.pipeline.files import whole_folder
 
 _WIDE = (192, 256)
