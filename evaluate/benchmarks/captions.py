@@ -21,6 +21,9 @@ Texts = Mapping[str, Sequence[str]]
 Tokeniser = Literal["none", "ptb"]
 
 _ORDERS = 4
+_BREAKS = str.maketrans(dict.fromkeys("\n\r\v\f\x85\u2028\u2029", " "))
+"""What ends a line in Java; its programs take a text a line, so that a text with one in it would
+shift the numbers of all that follow."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +63,8 @@ def caption_measures(
 def tokenise(texts: Texts) -> dict[str, list[str]]:
     """Return texts as the COCO captions' PTB tokeniser writes them: lower case, no punctuation.
 
+    Every line break counts as a space; the package takes out line feeds alone.
+
     Raises:
         UsageError: There is no Java, or no pycocoevalcap.
     """
@@ -69,7 +74,9 @@ def tokenise(texts: Texts) -> dict[str, list[str]]:
             "--protocol released, which tokenises nothing"
         )
     tokeniser = _scorers()["tokeniser"]()
-    plain = {key: [{"caption": text} for text in each] for key, each in texts.items()}
+    plain = {
+        key: [{"caption": text} for text in each] for key, each in _one_line_each(texts).items()
+    }
     return dict(tokeniser.tokenize(plain))
 
 
@@ -114,11 +121,12 @@ def _meteor_measures(meteor: Any, references: Texts, answers: Texts) -> list[Mea
     """Return METEOR with the program's own total; resampled by the mean of its text scores.
 
     Its total weighs texts by their lengths inside the program, so it is no mean of them: the
-    difference is kept as a constant, so that the measure's value is the program's number.
+    difference is kept as a constant, so that the measure's value is the program's number. Line
+    breaks count as spaces here: the program would take what follows for another command.
     """
     scorer = meteor()
     try:
-        total, each = scorer.compute_score(references, answers)
+        total, each = scorer.compute_score(_one_line_each(references), _one_line_each(answers))
     finally:
         scorer.meteor_p.kill()
         scorer.meteor_p.wait()
@@ -127,6 +135,10 @@ def _meteor_measures(meteor: Any, references: Texts, answers: Texts) -> list[Mea
     values = np.asarray(each, dtype=np.float64)
     shift = float(total) - float(values.mean())
     return [*mean_measures("meteor", values + shift, ())]
+
+
+def _one_line_each(texts: Texts) -> dict[str, list[str]]:
+    return {key: [text.translate(_BREAKS) for text in each] for key, each in texts.items()}
 
 
 def _scorers() -> dict[str, Any]:

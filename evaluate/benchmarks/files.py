@@ -37,7 +37,7 @@ class Record:
         value = self.get(*names)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise UsageError(f"{self.where}: {names[0]} must be text, got {_shown(value)}")
-        return str(value)
+        return self._whole(str(value), names[0])
 
     def texts(self, *names: str) -> tuple[str, ...]:
         """Return a field that is a text or a list of texts, at least one."""
@@ -45,7 +45,18 @@ class Record:
         items = [value] if isinstance(value, str) else value
         if not isinstance(items, list) or not items or not all(isinstance(i, str) for i in items):
             raise UsageError(f"{self.where}: {names[0]} must be texts, got {_shown(value)}")
-        return tuple(items)
+        return tuple(self._whole(text, names[0]) for text in items)
+
+    def _whole(self, text: str, name: str) -> str:
+        """Return a text that can be written; JSON lets one end in the middle of an emoji."""
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"{self.where}: {name} holds half a character, \\u{ord(text[error.start]):04x} "
+                "without its other half: a text that was cut?"
+            ) from error
+        return text
 
 
 def read_records(path: str | Path) -> tuple[Record, ...]:

@@ -260,6 +260,7 @@ def test_wilson_interval() -> None:
     [
         ('{"question_id": 1, "answer": "a"}\n{"question_id": 1', "line 2: no JSON"),
         ('[{"question_id": 1, "answer": ["a"]}]', "record 1: answer must be text"),
+        ('[{"question_id": 1, "answer": "\\ud83d chair"}]', "record 1: answer .* half a character"),
         ('[{"question_id": 1}]', "record 1: needs the field answer or pred_response"),
         ('[{"answer": "a"}]', "record 1: needs the field question_id or sample_id or id"),
         ('[{"question_id": 1, "answer": "a"}, {"question_id": 1, "answer": "b"}]', "'1' is there"),

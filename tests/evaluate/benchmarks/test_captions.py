@@ -68,8 +68,29 @@ def test_meteor_is_the_programs_number() -> None:
 
 
 @needs_java
+@pytest.mark.slow
+def test_a_line_break_in_a_text_is_a_space_to_meteor() -> None:
+    references = {"a": ["the brown chair"], "b": ["the brown\nchair"], "c": ["the brown chair"]}
+    answers = {"a": ["the\nchair"], "b": ["the chair"], "c": ["the chair"]}
+    *_, meteor = caption_measures(references, answers, meteor=True)[0]
+    assert meteor.metric == "meteor"
+    assert np.ptp(meteor.statistics[:, 0]) < 1e-9
+
+
+@needs_java
 def test_ptb_tokens_are_lower_case_without_punctuation() -> None:
     assert tokenise({"a": ["The chair, brown."]}) == {"a": ["the chair brown"]}
+
+
+@needs_java
+def test_no_line_break_moves_a_text_to_another_id() -> None:
+    """Java's tokeniser ends a line at more characters than the package takes out."""
+    breaks = ("\n", "\r", "\r\n", "\v", "\f", "\x85", "\u2028", "\u2029")
+    texts = {f"{number}": [f"one{each}two"] for number, each in enumerate(breaks)}
+    assert tokenise({**texts, "last": ["end"]}) == {
+        **{key: ["one two"] for key in texts},
+        "last": ["end"],
+    }
 
 
 def caption(name: str, captions: list[str], box: list[float] = UNIT) -> dict:
