@@ -133,3 +133,35 @@ def nearest_both_ways(
                 highest[k] = row[k]
                 back[k] = n
     return best, back
+
+
+@compiled
+def right_counts(
+    match: Int[np.ndarray, " N"],
+    back: Int[np.ndarray, " K"],
+    xyz: Float64[np.ndarray, "N 3"],
+    there: Float64[np.ndarray, "K 3"],
+    squared_m: Float64[np.ndarray, " T"],
+) -> Float64[np.ndarray, "T 3"]:
+    """Count matches within each threshold, mutual ones, and those that are both.
+
+    Args:
+        match: Of each token, the other view's.
+        back: Of each of those, a token of this view.
+        xyz: Where the tokens are, metres.
+        there: Where the other view's are.
+        squared_m: Thresholds.
+    """
+    counts = np.zeros((len(squared_m), 3))
+    for n in range(len(match)):
+        squared = 0.0
+        for axis in range(3):
+            apart = xyz[n, axis] - there[match[n], axis]
+            squared += apart * apart
+        mutual = back[match[n]] == n
+        for t in range(len(squared_m)):
+            right = squared <= squared_m[t]
+            counts[t, 0] += right
+            counts[t, 1] += mutual
+            counts[t, 2] += right and mutual
+    return counts

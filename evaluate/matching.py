@@ -163,15 +163,14 @@ def match(
         overlap_bin = bin_index(
             np.array([(side[-1] > 0).mean() for side in sides]), config.overlap_edges
         )
+        counts = _counts_of_places(sides)
         for n, (name, cosine) in enumerate(products.of(i, j)):
             if cells is not None:
                 parts[name].count(cosine, i, j, bounds, bins[n])
-            counts = _count_right(cosine, tokens.xyz[a], tokens.xyz[b], squared_m[:-1])
-            counts[:, :, 0] = [np.count_nonzero(side[:-1], axis=1) for side in sides]
-            counts[:, :, 4] = [
-                side[:-1].sum(axis=1) / max(len(other.T), 1)
-                for side, other in zip(sides, sides[::-1], strict=True)
-            ]
+            best, back = fused_pairs.nearest_both_ways(cosine)
+            here, there = tokens.xyz[a], tokens.xyz[b]
+            counts[0, :, 1:4] = fused_pairs.right_counts(best, back, here, there, squared_m[:-1])
+            counts[1, :, 1:4] = fused_pairs.right_counts(back, best, there, here, squared_m[:-1])
             found[name].by_rotation[rotation_bin[k]] += counts.sum(axis=0)
             for side in (0, 1):
                 found[name].by_overlap[overlap_bin[side]] += counts[side]
@@ -271,23 +270,18 @@ def bin_index(values: Float[np.ndarray, " P"], edges: tuple[float, ...]) -> Int[
     return np.where(np.isnan(values), last + 1, index)
 
 
-def _count_right(
-    cosine: Float[np.ndarray, "N K"],
-    first: Float64[np.ndarray, "N 3"],
-    second: Float64[np.ndarray, "K 3"],
-    squared_m: Float64[np.ndarray, " T"],
+def _counts_of_places(
+    sides: tuple[Int[np.ndarray, "T N"], Int[np.ndarray, "T K"]],
 ) -> Float[np.ndarray, "2 T 5"]:
-    """Count nearest, mutual and mutual_right of RECALL_COUNTS, rows and columns as queries."""
-    counts = np.zeros((2, len(squared_m), 5))
-    best, back = fused_pairs.nearest_both_ways(cosine)
-    for side, (match, other, xyz, there) in enumerate(
-        ((best, back, first, second), (back, best, second, first))
-    ):
-        mutual = other[match] == np.arange(len(match))
-        right = ((xyz - there[match]) ** 2).sum(axis=1) <= squared_m[:, None]
-        counts[side, :, 1] = right.sum(axis=1)
-        counts[side, :, 2] = mutual.sum()
-        counts[side, :, 3] = (mutual & right).sum(axis=1)
+    """Return RECALL_COUNTS with what is known without features: possible, and by chance.
+
+    Args:
+        sides: From `near_counts`; the last threshold is the overlap's.
+    """
+    counts = np.zeros((2, len(sides[0]) - 1, 5))
+    for side, (near, other) in enumerate((sides, sides[::-1])):
+        counts[side, :, 0] = np.count_nonzero(near[:-1], axis=1)
+        counts[side, :, 4] = near[:-1].sum(axis=1) / max(other.shape[1], 1)
     return counts
 
 
