@@ -128,6 +128,7 @@ SHARED = {
         "local_files",
         "pages",
         "places",
+        "shapes",
         "remote",
     )
 }

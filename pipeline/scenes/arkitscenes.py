@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import (
@@ -39,6 +38,7 @@ from vega3d.pipeline.scenes.files import (
 from vega3d.pipeline.scenes.poses import inverse, pose_from_axis_angle
 from vega3d.pipeline.scenes.scene import Scene
 from vega3d.pipeline.scenes.timestamps import nearest
+from vega3d.pipeline.shapes import Float64
 
 TOLERANCE_S = 0.005
 _CLOCK_S = 0.0015

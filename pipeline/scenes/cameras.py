@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.shapes import Float, Float64
 
 ROTATION_TOLERANCE = 1e-2
 """Largest entry of R^T R - I and of the last row's error that still counts as a rigid pose."""

@@ -13,12 +13,12 @@ from io import BufferedReader
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import open_plain
 from vega3d.pipeline.scenes.lenses import COLMAP_PARAMS
 from vega3d.pipeline.scenes.poses import inverse, pose_from_quaternion
+from vega3d.pipeline.shapes import Float64
 
 _MODELS = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE",
            "FULL_OPENCV", "FOV", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE",

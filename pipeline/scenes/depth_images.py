@@ -12,11 +12,11 @@ import tokenize
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.images import DAMAGED, MAX_PIXELS, encode_png, open_image
 from vega3d.pipeline.scenes.integrity import PNG_SIGNATURE, check_png
+from vega3d.pipeline.shapes import Float32, Shaped
 
 SUFFIXES = (".png", ".npy", ".tiff", ".tif", ".exr", ".pgm")
 """Endings of the depth files that are read; the first of them is taken where there are several."""

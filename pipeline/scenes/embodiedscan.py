@@ -16,7 +16,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import open_plain
@@ -25,6 +24,7 @@ from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
 from vega3d.pipeline.scenes.files import Folder, read_file
 from vega3d.pipeline.scenes.scene import Scene
+from vega3d.pipeline.shapes import Float64
 
 _CORES = ("numpy.core", "numpy._core")  # before numpy 2, and since
 _MULTIARRAY = {f"{core}.multiarray" for core in _CORES}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, UInt8
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import check_fits
@@ -19,6 +18,7 @@ from vega3d.pipeline.scenes.images import decode_rgb, image_size, read_turns
 from vega3d.pipeline.scenes.integrity import JPEG_SIGNATURE, PNG_SIGNATURE
 from vega3d.pipeline.scenes.lenses import Lens, undistort_depth, undistort_rgb
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
+from vega3d.pipeline.shapes import Float, Float32, Float64, UInt8
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from vega3d.pipeline.errors import SceneError
@@ -21,6 +20,7 @@ from vega3d.pipeline.scenes.integrity import (
     check_jpeg,
     check_png,
 )
+from vega3d.pipeline.shapes import UInt8, UInt16
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own limit, where it only warns. A guard against

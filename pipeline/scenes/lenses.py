@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped, UInt8
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.shapes import Bool, Float, Float32, Float64, Int64, Shaped, UInt8
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import check_plain
@@ -34,6 +33,7 @@ from vega3d.pipeline.scenes.files import Folder
 from vega3d.pipeline.scenes.fingerprints import of_files
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.scene import Scene, View, natural_key
+from vega3d.pipeline.shapes import UInt8
 
 SUFFIX = ".hdf5"
 _MAX_FRAMES = 1_000_000

@@ -19,7 +19,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import check_intrinsics, check_pose, pinhole
@@ -30,6 +29,7 @@ from vega3d.pipeline.scenes.images import image_size
 from vega3d.pipeline.scenes.lenses import Lens, lens
 from vega3d.pipeline.scenes.poses import opencv_from_opengl_pose
 from vega3d.pipeline.scenes.scene import Scene
+from vega3d.pipeline.shapes import Float64
 
 _NAME = "transforms.json"
 _PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "")

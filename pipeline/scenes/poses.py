@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.shapes import Float, Float64
 
 OPENGL_FROM_OPENCV: Float64[np.ndarray, "4 4"] = np.diag([1.0, -1.0, -1.0, 1.0])
 """An OpenGL camera (x right, y up, z backward) from an OpenCV one; its own inverse."""

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import MAX_FILE_BYTES, check_plain
@@ -27,6 +26,7 @@ from vega3d.pipeline.scenes.files import Folder
 from vega3d.pipeline.scenes.lzfse_blocks import sizes_bytes
 from vega3d.pipeline.scenes.poses import opencv_from_opengl_pose, pose_from_quaternion
 from vega3d.pipeline.scenes.scene import Scene, natural_key
+from vega3d.pipeline.shapes import Float32, Float64
 
 _BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError)
 

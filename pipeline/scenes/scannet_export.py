@@ -20,7 +20,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.depth_images import SUFFIXES as DEPTH_SUFFIXES
@@ -33,6 +32,7 @@ from vega3d.pipeline.scenes.view_files import (
     read_intrinsics,
     unique_colors,
 )
+from vega3d.pipeline.shapes import Float64
 
 
 class ScannetExport:

@@ -16,7 +16,6 @@ from io import BufferedReader
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt16
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import open_plain
@@ -27,6 +26,7 @@ from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
 from vega3d.pipeline.scenes.files import Folder
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.scene import Scene
+from vega3d.pipeline.shapes import UInt16
 
 _VERSION = 4
 _COLOR = {-1: "unknown", 0: "raw", 1: "png", 2: "jpeg"}

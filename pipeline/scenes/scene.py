@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+
+from vega3d.pipeline.shapes import Float, Float32, UInt8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

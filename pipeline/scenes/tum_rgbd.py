@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import check_intrinsics, parse_numbers, pinhole
@@ -35,6 +34,7 @@ from vega3d.pipeline.scenes.poses import pose_from_quaternion
 from vega3d.pipeline.scenes.scene import Scene
 from vega3d.pipeline.scenes.timestamps import nearest, pairs
 from vega3d.pipeline.scenes.view_files import COLOR_SUFFIXES
+from vega3d.pipeline.shapes import Float64
 
 TOLERANCE_S = 0.02
 _UNIT_M = 1 / 5000

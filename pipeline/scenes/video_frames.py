@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.local_files import check_plain
 from vega3d.pipeline.scenes.images import MAX_PIXELS
+from vega3d.pipeline.shapes import UInt8
 
 _FORWARD_S = 2.0
 """A frame that is due within so long is reached by decoding on, a later one by seeking."""

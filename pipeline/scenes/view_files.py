@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float64
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import check_pose, parse_intrinsics, parse_matrix
 from vega3d.pipeline.scenes.encoded import EncodedView
 from vega3d.pipeline.scenes.files import Folder, read_file, read_text
+from vega3d.pipeline.shapes import Float64
 
 COLOR_SUFFIXES = (".jpg", ".jpeg", ".png", ".heic")
 _DEPTH_LIKE = (".png", ".npy", ".tiff", ".tif", ".exr", ".pgm", ".depth", ".bin", ".npz")
