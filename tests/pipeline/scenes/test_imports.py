@@ -7,10 +7,11 @@ from pathlib import Path
 _PROGRAM = """
 import sys
 from vega3d.pipeline.scenes.reading import read_scenes
-import vega3d.pipeline.scenes.packing, vega3d.pipeline.scenes.videos
-import vega3d.pipeline.scenes.rooms.rooms
 read_scenes(sys.argv[1]).entries()
-heavy = {"torch", "ray", "av", "webdataset", "obstore", "zarr", "dask"}
+import vega3d.pipeline.scenes.rooms.rooms
+listing = {"jaxtyping"} & sys.modules.keys()
+import vega3d.pipeline.scenes.packing, vega3d.pipeline.scenes.videos
+heavy = listing | {"torch", "ray", "av", "webdataset", "obstore", "zarr", "dask"}
 print(*sorted(heavy & sys.modules.keys()))
 """
 
