@@ -40,6 +40,7 @@ from vega3d.pipeline.worker import UnitWriter, run_inline
 BLOCKS_RUN, TAP, BLOCKS = 2, 20, 30
 """Blocks of the reduced model, the paper's tap, and blocks of the published model."""
 
+_PEAK_TRIALS = 8
 _TEXT_DIM = 4096
 
 _VIEWS = {"cpu": 1, "cuda": 16}
@@ -228,11 +229,14 @@ class _Measured:
         return {**found, "stages_s": {**stages, "model": model_s / views}}
 
     def peak_tflops(self) -> float:
-        """Return what products of large square matrices reach in the type of the model's."""
+        """Return what products of large square matrices reach in the type of the model's.
+
+        The best of several trials: other work on the machine must not make a peak of less.
+        """
         side = 8192 if self._numerics.device == "cuda" else 1024
         left = torch.randn((side, side), device=self._numerics.device)
         left = left.to(torch.bfloat16 if self._dtype in ("bfloat16", "float8") else torch.float32)
-        seconds, _ = self._timed(lambda: left @ left)
+        seconds = min(self._timed(lambda: left @ left)[0] for _ in range(_PEAK_TRIALS))
         return float(2 * side**3 / seconds / 1e12)
 
     def _naive(self, depth: Depth, latents: Tensor, tokens: Tensor) -> dict[str, Any]:
