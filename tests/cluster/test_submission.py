@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -162,6 +163,22 @@ def test_the_readme_shows_what_is_printed() -> None:
     done = subprocess.run([BIN / words[0], *words[1:]], capture_output=True, text=True, check=True)
     assert len(shown) > 6
     assert set(shown) <= set(done.stdout.splitlines())
+
+
+@pytest.mark.slow
+def test_the_readmes_transcripts_are_of_the_commands_above_them() -> None:
+    text = (REPO / "README.md").read_text()
+    printed = []
+    for line in re.findall(r"^\$ (vega3d-extract submit .*) > \w+\.sh$", text, re.MULTILINE):
+        words = shlex.split(line)
+        done = subprocess.run([BIN / words[0], *words[1:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+    assert len(printed) == 2
+    slurm, ray = printed
+    assert "#SBATCH --nodes=2" in slurm
+    (ran,) = re.findall(r"^Running entrypoint for job \S+: (.*)$", text, re.MULTILINE)
+    assert ran in ray
 
 
 @pytest.mark.parametrize(
