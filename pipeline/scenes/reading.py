@@ -138,6 +138,8 @@ def _folder_source(path: Path) -> SceneSource:
         names = os.listdir(path)
     except OSError as error:
         raise ValueError(f"{path}: cannot be listed ({error})") from error
+    if not names:
+        raise ValueError(f"{path}: is empty; if a command was to fill it, run that again first")
     from vega3d.pipeline.scenes.tars import INDEX_NAME, read_tars
     from vega3d.pipeline.scenes.videos import Videos, holds_videos
 

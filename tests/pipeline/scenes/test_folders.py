@@ -183,6 +183,8 @@ def test_plain_images_need_no_cameras(tmp_path: Path) -> None:
 
 
 def test_nothing_known_lists_the_layouts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is empty; if a command was to fill it, run that again"):
+        read_scenes(str(tmp_path))
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(
         ValueError, match=r"holds no scenes; layouts known:(.|\n)*7-Scenes(.|\n)*rooms:8"
