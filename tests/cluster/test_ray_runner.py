@@ -117,10 +117,12 @@ def test_a_hanging_worker_is_restarted(
 
 
 def test_a_bug_stops_the_run_and_names_the_unit(tmp_path: Path, digest: str) -> None:
+    """Of two units that a worker has in hand one may be on its way to the store: it is redone."""
     with pytest.raises(ZeroDivisionError, match="a bug at hall/004") as caught:
         run(tmp_path / "s", config(workers=1), bug_on=(BAD,))
     assert any("unit 2" in note for note in caught.value.__notes__)
-    assert run(tmp_path / "s", config(workers=1)) in ([2, 3, 4], [1, 2, 3, 4])
+    redone = run(tmp_path / "s", config(workers=1))
+    assert redone in ([2, 3, 4], [1, 2, 3, 4], [0, 2, 3, 4])
     assert open_store(str(tmp_path / "s")).digest() == digest
 
 

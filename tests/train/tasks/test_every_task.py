@@ -64,7 +64,9 @@ def test_losses_and_metrics_of_parts_add_up_to_the_whole(name: str) -> None:
     torch.testing.assert_close(halves[0][0] + halves[1][0], loss)
     assert halves[0][1] + halves[1][1] == count
     for key, (total, number) in metrics.items():
-        torch.testing.assert_close(halves[0][2][key][0] + halves[1][2][key][0], total)
+        added = halves[0][2][key][0] + halves[1][2][key][0]
+        # What is added has the last bits of float32, which a batch of another size may change.
+        torch.testing.assert_close(added.float(), total.float())
         assert halves[0][2][key][1] + halves[1][2][key][1] == number
 
 
