@@ -162,7 +162,7 @@ def diagnose(
         if share <= (SMALL_SHARE if readings is _any_axes else LEAST_GAIN):
             break  # below LEAST_GAIN nothing can be clearly better
         tried_now = list(readings())
-        shares = _shares(pairs, tried_now)
+        shares = _shares(pairs, tried_now, below=share)
         best = int(np.argmin(shares))
         # What changes more must explain clearly more.
         if _is_clearly_better(shares[best], share):
@@ -216,14 +216,19 @@ def _any_axes() -> Iterator[Reading]:
 
 
 def _shares(
-    pairs: Sequence[tuple[PosedDepth, PosedDepth]], readings: Sequence[Reading]
+    pairs: Sequence[tuple[PosedDepth, PosedDepth]],
+    readings: Sequence[Reading],
+    below: float = np.inf,
 ) -> list[float]:
-    """Return by what share of the depth readings differ under each; inf where too few meet."""
+    """Return by what share of the depth readings differ under each; inf where too few meet.
+
+    Those that are not better than `below` are inf too: nobody asks by how much.
+    """
     from vega3d.pipeline.scenes.trials import tried  # numba's: not to plan with
 
     if not pairs:
         return [np.inf] * len(readings)
-    errors, met = tried(pairs, _Cameras(readings), most_readings=_READINGS_TRIED)
+    errors, met = tried(pairs, _Cameras(readings), most_readings=_READINGS_TRIED, below=below)
     return [float(one) for one in np.where(met >= LEAST_MET, errors, np.inf)]
 
 

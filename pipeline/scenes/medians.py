@@ -1,18 +1,19 @@
 """Medians of the world positions of each cell's depth pixels, compiled: numpy's own bits.
 
-Numpy parts every cell's values three times over. Here a cell's values are counted into bins first,
-so that only those of the middle bin are looked at again. Letters: h w a depth image, gh gw the
-token grid.
+Numpy parts every cell's values, which a processor cannot foresee. Here it is guessed where the
+middle one lies, and counted how many are no greater, some times over.
+Letters: h w a depth image, gh gw the token grid.
 """
 
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int32, Int64
 
 from vega3d.pipeline.compiled import compiled
 
-_BINS = 256
+_INFINITY, _LARGEST = 0x7F800000, 0x7FFFFFFF
+"""Bits of a float32, and its bits without the sign."""
 
 
 def cell_medians(
@@ -58,69 +59,125 @@ def _cell_medians(
     for i in range(rows.shape[0]):
         for j in range(cols.shape[0]):
             most = max(most, (rows[i, 1] - rows[i, 0]) * (cols[j, 1] - cols[j, 0]))
-    seen, middle = np.empty((3, most), np.float32), np.empty(most, np.float32)
-    counts = np.empty(_BINS + 1, np.int64)
+    seen = np.empty((3, most), np.float32)
+    is_plain = np.isfinite(row_slopes).all() and np.isfinite(col_slopes).all()
+    is_plain = is_plain and np.isfinite(origin).all()
     for i in range(rows.shape[0]):
         for j in range(cols.shape[0]):
-            count = 0
-            for row in range(rows[i, 0], rows[i, 1]):
-                for col in range(cols[j, 0], cols[j, 1]):
-                    z = depth_m[row, col]
-                    known = (z > 0) & (z < np.inf)
-                    for axis in range(3):
-                        slope = row_slopes[axis, row] + col_slopes[axis, col]
-                        place = slope * z + origin[axis]
-                        seen[axis, count] = place  # the next one's where this is no reading
-                        known &= place == place
-                    count += known
+            count = _read(depth_m, row_slopes, col_slopes, origin, rows[i], cols[j], is_plain, seen)
             if count > 0:
                 total = (rows[i, 1] - rows[i, 0]) * (cols[j, 1] - cols[j, 0])
                 depth_share[i, j] = count / total
                 for axis in range(3):
-                    world_xyz[i, j, axis] = _median(seen[axis, :count], middle, counts)
+                    world_xyz[i, j, axis] = _median(seen[axis, :count])
 
 
 @compiled
-def _median(
-    values: Float32[np.ndarray, " n"],
-    middle: Float32[np.ndarray, " m"],
-    counts: Int64[np.ndarray, " bins"],
-) -> Any:  # noqa: ANN401 - a float32, compiled
-    """Return the mean of the two middle values; `middle` and `counts` are room to work in."""
-    low = high = values[0]
-    for value in values:
-        low, high = min(low, value), max(high, value)
-    if low == high:
-        return low
-    scale = np.float32(_BINS) / (high - low)
-    first, last = (values.size - 1) // 2, values.size // 2
-    if not scale < np.inf or high - low == np.inf:
-        kept = values.size
-        middle[:kept] = values
-    else:
-        # Rounding is the same way for all: a larger value is in no smaller bin.
-        counts[:] = 0
-        for value in values:
-            counts[int((value - low) * scale)] += 1
-        bin_low = before = 0
-        while before + counts[bin_low] <= first:
-            before += counts[bin_low]
-            bin_low += 1
-        bin_high, past = bin_low, before + counts[bin_low]
-        while past <= last:
-            bin_high += 1
-            past += counts[bin_high]
-        kept = 0
-        for value in values:
-            place = int((value - low) * scale)
-            if bin_low <= place <= bin_high:
-                middle[kept] = value
-                kept += 1
-        first, last = first - before, last - before
-    part = middle[:kept]
-    one = select(part, first)
-    other = one if last == first else select(part, last)
-    return (one + other) / np.float32(2)
+def _read(
+    depth_m: Float32[np.ndarray, "h w"],
+    row_slopes: Float32[np.ndarray, "3 h"],
+    col_slopes: Float32[np.ndarray, "3 w"],
+    origin: Float32[np.ndarray, " 3"],
+    rows: Int64[np.ndarray, " 2"],
+    cols: Int64[np.ndarray, " 2"],
+    is_plain: bool,
+    seen: Float32[np.ndarray, "3 m"],
+) -> int:
+    """Put a cell's positions into `seen`, and count them; `is_plain` where cameras are finite."""
+    count, width = 0, cols[1] - cols[0]
+    for row in range(rows[0], rows[1]):
+        line = depth_m[row, cols[0] : cols[1]]
+        largest = np.uint32(0)
+        for bits in line.view(np.uint32):  # what is no reading is 0, or no less than infinity
+            largest = max(largest, np.uint32(bits - np.uint32(1)))
+        if is_plain and largest < _INFINITY - 1:  # all pixels alike, many at once
+            for axis in range(3):
+                slope, along = row_slopes[axis, row], col_slopes[axis, cols[0] : cols[1]]
+                offset, places = origin[axis], seen[axis, count : count + width]
+                for k in range(width):
+                    places[k] = (slope + along[k]) * line[k] + offset
+            count += width
+            continue
+        x_row, y_row, z_row = row_slopes[0, row], row_slopes[1, row], row_slopes[2, row]
+        for k in range(width):
+            if not (line[k] > 0 and line[k] < np.inf):
+                continue
+            col = cols[0] + k
+            x = (x_row + col_slopes[0, col]) * line[k] + origin[0]
+            y = (y_row + col_slopes[1, col]) * line[k] + origin[1]
+            z = (z_row + col_slopes[2, col]) * line[k] + origin[2]
+            if x == x and y == y and z == z:
+                seen[0, count], seen[1, count], seen[2, count] = x, y, z
+                count += 1
+    return count
+
+
+@compiled
+def _median(values: Float32[np.ndarray, " n"]) -> Any:  # noqa: ANN401 - a float32, compiled
+    """Return the mean of the two middle values; the array's bits become ranks."""
+    ranks = values.view(np.int32)
+    least, largest = np.int32(_LARGEST), np.int32(-_LARGEST)
+    for k in range(ranks.size):
+        rank = _rank_of(ranks[k])
+        ranks[k] = rank
+        least, largest = min(least, rank), max(largest, rank)
+    first, last = (ranks.size - 1) // 2, ranks.size // 2
+    one, upto = _of_order(ranks, first, least, largest)
+    other = one if upto > last else _around(ranks, one)[1]
+    return (_value_of(one) + _value_of(other)) / np.float32(2)
+
+
+@compiled
+def _of_order(
+    ranks: Int32[np.ndarray, " n"], k: int, least: np.int32, largest: np.int32
+) -> tuple[np.int32, int]:
+    """Return the rank that k others lie before in order, and how many are no greater.
+
+    It is greater than `low` and no greater than `high`; every guess moves one of them to a rank
+    that there is. A guess takes values for evenly spread, and every third halves the ranks.
+    """
+    low, below, high, upto, step = np.int32(least - 1), 0, largest, ranks.size, 0
+    while np.int64(high) > np.int64(low) + 1:
+        share = np.float32((k + 0.5 - below) / (upto - below))
+        value = _value_of(low) + share * (_value_of(high) - _value_of(low))
+        guess = np.int64(_rank_of(np.float32(value).view(np.int32)))
+        if step % 3 == 2:
+            guess = (np.int64(low) + np.int64(high)) >> 1
+        guess = min(max(guess, np.int64(low) + 1), np.int64(high) - 1)
+        count, above, no_greater = _around(ranks, np.int32(guess))
+        if count > k:
+            high, upto = no_greater, count
+        else:
+            low, below = np.int32(above - 1), count
+        step += 1
+    return high, upto
+
+
+@compiled
+def _around(ranks: Int32[np.ndarray, " n"], guess: np.int32) -> tuple[np.int32, np.int32, np.int32]:
+    """Return how many ranks are no greater than a guess, the next greater, and the last no greater.
+
+    Integers, of which the processor compares many at once.
+    """
+    count, above, upto = np.int32(0), np.int32(_LARGEST), np.int32(-_LARGEST)
+    for k in range(ranks.size):
+        rank = ranks[k]
+        is_upto = rank <= guess
+        count += np.int32(is_upto)
+        above = min(above, np.int32(_LARGEST) if is_upto else rank)
+        upto = max(upto, rank if is_upto else np.int32(-_LARGEST))
+    return count, above, upto
+
+
+@compiled
+def _rank_of(bits: np.int32) -> np.int32:
+    """Return where a float's bits come among all floats' as an integer; of that, the bits."""
+    return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(_LARGEST)))
+
+
+@compiled
+def _value_of(rank: np.int32) -> np.float32:
+    return np.int32(_rank_of(rank)).view(np.float32)
 
 
 @compiled

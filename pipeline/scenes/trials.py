@@ -22,6 +22,7 @@ def tried(
     cameras: Callable[[PosedDepth], Cameras],
     *,
     most_readings: int,
+    below: float = np.inf,
 ) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
     """Return `agreement`'s error_share and met_share under each reading; NaN where nothing meets.
 
@@ -29,21 +30,30 @@ def tried(
         pairs: Views; the first one's depth is carried into the second.
         cameras: Says how each reading understands a view.
         most_readings: As `meet` takes it.
+        below: A reading whose error_share is not below this is given inf, and no share of what met:
+            it is let go as soon as that is certain.
     """
     known = {id(view): cameras(view) for pair in pairs for view in pair}
     grids = [grid_of(first.depth_m.shape, most_readings) for first, _ in pairs]
     num_readings = len(next(iter(known.values()))[0])
-    shares = np.empty((num_readings, sum(len(r) * len(c) for r, c in grids)))
-    counts, carried = np.zeros(num_readings, dtype=np.int64), 0
-    for (first, second), (rows, cols) in zip(pairs, grids, strict=True):
+    depths = [
+        np.ascontiguousarray(first.depth_m[np.ix_(rows, cols)])
+        for (first, _), (rows, cols) in zip(pairs, grids, strict=True)
+    ]
+    carried = sum(int(((z > 0) & np.isfinite(z)).sum()) for z in depths)
+    shares = np.empty((num_readings, sum(z.size for z in depths)))
+    counts, apart = np.zeros((2, num_readings), dtype=np.int64)
+    for (first, second), (rows, cols), z in zip(pairs, grids, depths, strict=True):
         (K_first, pose_first), (K_second, pose_second) = known[id(first)], known[id(second)]
         second_from_first = np.linalg.inv(pose_second) @ pose_first
-        z = np.ascontiguousarray(first.depth_m[np.ix_(rows, cols)])
-        carried += int(((z > 0) & np.isfinite(z)).sum())
-        _carry(z, rows, cols, K_first, second_from_first, K_second, second.depth_m, shares, counts)
+        left = np.flatnonzero(2 * apart <= carried)  # of the others more than half is too much
+        _carry(
+            z, rows, cols, left, K_first, second_from_first, K_second, second.depth_m, below,
+            shares, counts, apart,
+        )  # fmt: skip
     medians = np.full(num_readings, np.nan)
-    _medians(shares, counts, medians)
-    return medians, counts / max(carried, 1)
+    _medians(shares, counts, apart, below, medians)
+    return medians, np.where(np.isinf(medians), 0.0, counts / max(carried, 1))
 
 
 @compiled
@@ -51,16 +61,22 @@ def _carry(
     depth_m: Float32[np.ndarray, "rows cols"],
     rows: Int64[np.ndarray, " rows"],
     cols: Int64[np.ndarray, " cols"],
+    left: Int64[np.ndarray, " r"],
     K_first: Float64[np.ndarray, "R 3 3"],
     second_from_first: Float64[np.ndarray, "R 4 4"],
     K_second: Float64[np.ndarray, "R 3 3"],
     there_m: Float32[np.ndarray, "h w"],
+    below: float,
     shares: Float64[np.ndarray, "R m"],
     counts: Int64[np.ndarray, " R"],
+    apart: Int64[np.ndarray, " R"],
 ) -> None:
-    """Add a pair to each reading's distances, as shares of the depth; see `reprojection.meet`."""
+    """Add a pair to the distances of the readings left, as shares of the depth.
+
+    `apart` counts those that are not below a bound; see `reprojection.meet`.
+    """
     height, width = there_m.shape
-    for reading in range(K_first.shape[0]):
+    for reading in left:
         K, L, M = K_first[reading], K_second[reading], second_from_first[reading]
         count = counts[reading]
         for i in range(rows.shape[0]):
@@ -79,7 +95,9 @@ def _carry(
                 if col >= 0 and col < width and row >= 0 and row < height:
                     there = np.float64(there_m[int(row), int(col)])
                     if there > 0 and there < np.inf:
-                        shares[reading, count] = abs(far - there) / there
+                        share = abs(far - there) / there
+                        shares[reading, count] = share
+                        apart[reading] += share >= below
                         count += 1
         counts[reading] = count
 
@@ -88,13 +106,21 @@ def _carry(
 def _medians(
     shares: Float64[np.ndarray, "R m"],
     counts: Int64[np.ndarray, " R"],
+    apart: Int64[np.ndarray, " R"],
+    below: float,
     medians: Float64[np.ndarray, " R"],
 ) -> None:
-    """Take the median of each row's first values, which loses their order."""
+    """Take the median of each row's first values, which loses their order; inf if not below.
+
+    Where more than half of the values are not, both of the middle ones are not.
+    """
     for reading in range(counts.size):
         count = counts[reading]
-        if count > 0:
+        if 2 * apart[reading] > count:
+            medians[reading] = np.inf
+        elif count > 0:
             row = shares[reading, :count]
             lower = select(row, (count - 1) // 2)
             upper = lower if count % 2 else select(row, count // 2)
-            medians[reading] = (lower + upper) / 2
+            median = (lower + upper) / 2
+            medians[reading] = median if median < below else np.inf

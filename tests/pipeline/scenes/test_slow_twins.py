@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from vega3d.pipeline.scenes.depth_images import decode_depth_m
 from vega3d.pipeline.scenes.diagnosis import _any_axes, _Cameras, _double_readings
 from vega3d.pipeline.scenes.geometry import token_positions
 from vega3d.pipeline.scenes.images import decode_rgb
+from vega3d.pipeline.scenes.medians import _median
 from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement
 from vega3d.pipeline.scenes.trials import tried
 
@@ -65,6 +67,23 @@ def test_medians_of_positions(kind: str) -> None:
     np.testing.assert_array_equal(found.world_xyz[:, 0], numpy_medians(depth, posed(1), rows))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 33, 500])
+def test_a_median_is_numpys_whatever_the_values(count: int) -> None:
+    wide = np.exp(RNG.uniform(-80, 80, count)) * RNG.choice([-1, 1], count)
+    for values in (
+        RNG.standard_normal(count),
+        RNG.integers(-2, 3, count),
+        wide,
+        np.where(RNG.random(count) < 0.3, np.inf, RNG.standard_normal(count)),
+        np.full(count, -0.5),
+        np.append(np.full(count - 1, 7.0), -7.0),
+    ):
+        single = values.astype(np.float32)
+        middle = [(count - 1) // 2, count // 2]
+        expected = np.partition(single, middle)[middle].mean(dtype=np.float32)
+        assert _median(single.copy()) == expected
+
+
 def test_many_readings_at_once() -> None:
     views = [PosedDepth(RNG.uniform(0, 3, (48, 64)).astype(np.float32), K, posed(i))
              for i in range(3)]  # fmt: skip
@@ -76,6 +95,22 @@ def test_many_readings_at_once() -> None:
         plain = agreement(taken, most_readings=400)
         assert shares[index] == pytest.approx(plain.error_share, rel=1e-9, nan_ok=True)
         assert met[index] == plain.met_share
+
+
+def test_readings_that_are_no_better_are_let_go_and_the_others_are_the_same() -> None:
+    views = [PosedDepth(RNG.uniform(1, 3, (48, 64)).astype(np.float32), K, posed(i))
+             for i in range(4)]  # fmt: skip
+    pairs = list(pairwise(views))
+    cameras = _Cameras([*_double_readings(), *_any_axes()])
+    shares, met = tried(pairs, cameras, most_readings=400)
+    (bound,) = np.quantile(shares[np.isfinite(shares)], [0.2])
+    found, found_met = tried(pairs, cameras, most_readings=400, below=bound)
+    better = shares < bound
+    assert 5 < better.sum() < 0.5 * len(shares)
+    np.testing.assert_array_equal(found[better], shares[better])
+    np.testing.assert_array_equal(found_met[better], met[better])
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(shares))
+    assert np.isinf(found[shares >= bound]).all()
 
 
 @pytest.mark.parametrize("size", [(5, 7), (31, 1), (1, 1)])
