@@ -154,7 +154,7 @@ def _of_order(
 
 
 @compiled
-def _around(ranks: Int32[np.ndarray, " n"], guess: np.int32) -> tuple[np.int32, np.int32, np.int32]:
+def _around(ranks: Int32[np.ndarray, " n"], guess: np.int32) -> tuple[int, np.int32, np.int32]:
     """Return how many ranks are no greater than a guess, the next greater, and the last no greater.
 
     Integers, of which the processor compares many at once.
@@ -166,7 +166,7 @@ def _around(ranks: Int32[np.ndarray, " n"], guess: np.int32) -> tuple[np.int32, 
         count += np.int32(is_upto)
         above = min(above, np.int32(_LARGEST) if is_upto else rank)
         upto = max(upto, rank if is_upto else np.int32(-_LARGEST))
-    return count, above, upto
+    return int(count), above, upto
 
 
 @compiled
