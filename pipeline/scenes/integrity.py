@@ -12,6 +12,7 @@ import zlib
 import numpy as np
 
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.scenes.inflating import InflateError, inflater
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8"
@@ -108,14 +109,14 @@ def _inflated(chunks: list[tuple[bytes, bytes]], where: str) -> bytes:
         rows, cols = -(-(height - row) // row_step), -(-(width - col) // col_step)
         if rows > 0 and cols > 0:
             size += rows * (1 + -(-cols * bits_a_pixel // 8))
-    inflate = zlib.decompressobj()
+    inflate = inflater()
     try:
-        pixels = inflate.decompress(
+        pixels: bytes = inflate.decompress(
             b"".join(body for name, body in chunks if name == b"IDAT"), size + 1
         )
         if len(pixels) == size and not inflate.eof:
             inflate.decompress(inflate.unconsumed_tail, 1)  # the checksum at the end
-    except zlib.error as error:
+    except InflateError as error:
         raise SceneError(f"{where} is a damaged PNG ({error}); export it again") from error
     if len(pixels) != size or not inflate.eof:
         raise SceneError(

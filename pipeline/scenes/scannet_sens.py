@@ -8,7 +8,6 @@ Source: ScanNet, SensReader/c++/src/sensorData.h and python/SensorData.py, versi
 
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from vega3d.pipeline.scenes.captures import Place
 from vega3d.pipeline.scenes.encoded import EncodedView, build_scene
 from vega3d.pipeline.scenes.files import Folder
 from vega3d.pipeline.scenes.images import MAX_PIXELS
+from vega3d.pipeline.scenes.inflating import InflateError, inflater
 from vega3d.pipeline.scenes.scene import Scene
 from vega3d.pipeline.shapes import UInt16
 
@@ -181,10 +181,10 @@ def _depth(
     rows, cols = header.depth_size
     if header.depth == "zlib_ushort":
         # One byte more than there must be: a bomb is not unpacked, and is too long.
-        unpacker = zlib.decompressobj()
+        unpacker = inflater()
         try:
             data = unpacker.decompress(data, 2 * rows * cols + 1)
-        except zlib.error as error:
+        except InflateError as error:
             raise SceneError(f"{where}: depth is damaged ({error}); fetch it again") from error
         if len(data) == 2 * rows * cols and not unpacker.eof:
             raise SceneError(f"{where}: depth is damaged (it is cut short); fetch it again")
