@@ -146,9 +146,10 @@ def _activated(norm: "_Norm", x: Float[Tensor, "B C h w"], conv: nn.Conv2d) -> T
         return nn.functional.silu(norm(x.float())).to(conv.weight.dtype)
     out = torch.empty_like(x, dtype=conv.weight.dtype)
     rows = max(1, _PIECE_VALUES // (x.shape[1] * x.shape[3]))
-    for view, made in zip(x.split(1), out.split(1), strict=True):
-        for some, into in zip(view.split(rows, dim=2), made.split(rows, dim=2), strict=True):
-            into.copy_(nn.functional.silu(norm(some.float()), inplace=True))
+    for view, made in zip(x, out, strict=True):
+        for top in range(0, x.shape[2], rows):
+            some = norm(view[None, :, top : top + rows].float())
+            made[None, :, top : top + rows] = nn.functional.silu(some, inplace=True)
     return out
 
 
