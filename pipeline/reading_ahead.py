@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.features import Ahead, DecodedScene, Part, decode_scene
+from vega3d.pipeline.freed_memory import keep_freed_memory
 from vega3d.pipeline.places import below
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, View
@@ -74,6 +75,7 @@ class ReadAhead:
             limit_s: A scene of which no view comes for so long is given up.
             beat: Called when a scene is begun and before and after each image, as a sign of life.
         """
+        keep_freed_memory()
         reader = _Reader(source, config, _Pulse(beat), limit_s)
         self._scene_ids, self._limit_s = scene_ids, limit_s
         self._reading: _OneAhead[ReadScene] = _OneAhead(reader.scenes(scene_ids), reader.pulse)
