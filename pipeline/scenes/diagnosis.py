@@ -152,8 +152,10 @@ def diagnose(
         wide: Views farther apart, where a misreading shows more; they only help to tell.
         asked: How these views were asked to be read already: options that are named take it in.
     """
+    from vega3d.pipeline.scenes.medians import median  # numba's: not to plan with
+
     views = {id(view): view for pair in near for view in pair}.values()
-    medians = [float(np.median(d)) for view in views if (d := _some_readings(view)).size]
+    medians = [median(d) for view in views if (d := _some_readings(view)).size]
     median_depth_m = float(np.median(medians)) if medians else None
     pairs = [*_spread(near), *_spread(wide)]
     given = _shares(pairs, [Reading()])[0]

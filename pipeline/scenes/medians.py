@@ -44,6 +44,11 @@ def cell_medians(
     return world_xyz, depth_share
 
 
+def median(values: Float32[np.ndarray, " n"]) -> float:
+    """Return the median of one number or more, none of them NaN."""
+    return float(_median(np.array(values, dtype=np.float32)))
+
+
 @compiled
 def _cell_medians(
     depth_m: Float32[np.ndarray, "h w"],

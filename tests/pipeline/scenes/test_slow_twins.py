@@ -14,7 +14,7 @@ from vega3d.pipeline.scenes.depth_images import decode_depth_m
 from vega3d.pipeline.scenes.diagnosis import _any_axes, _Cameras, _double_readings
 from vega3d.pipeline.scenes.geometry import token_positions
 from vega3d.pipeline.scenes.images import decode_rgb
-from vega3d.pipeline.scenes.medians import _median
+from vega3d.pipeline.scenes.medians import median
 from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement
 from vega3d.pipeline.scenes.trials import tried
 
@@ -81,7 +81,7 @@ def test_a_median_is_numpys_whatever_the_values(count: int) -> None:
         single = values.astype(np.float32)
         middle = [(count - 1) // 2, count // 2]
         expected = np.partition(single, middle)[middle].mean(dtype=np.float32)
-        assert _median(single.copy()) == expected
+        assert median(single) == expected
 
 
 def test_many_readings_at_once() -> None:
