@@ -19,6 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
 from numbered import numbered
 
 from vega3d.evaluate.config import ReportConfig, RunConfig

@@ -50,6 +50,7 @@ def measure(units: int, unit_s: float, workers: int = 2) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_bench_runner_runs() -> None:
     assert measure(8, 0.01)["ray_overhead_ms"] < 1000
 
