@@ -131,7 +131,8 @@ def main() -> None:
     )  # fmt: skip
     scenes, making = f"rooms:{asked.rooms}?views=24&seed=7", MakingConfig(per_room=96)
     train(asked.out, scenes, making, config, tuple(asked.variants.split(",")))
-    sys.stdout.write(f"reader\n{table(readers(asked.out))}\n")
+    if asked.task == "grounding":
+        sys.stdout.write(f"reader\n{table(readers(asked.out))}\n")
     if all((asked.out / asked.task / name / "summary.json").exists() for name in VARIANTS):
         sys.stdout.write(f"head\n{table(heads(asked.out, asked.task))}\n")
 
