@@ -6,6 +6,7 @@ exact depth). `reader` is a program that parses the sentence and looks into the 
 `head` the trained one, both variants with the same fusion and training. Neither is given a place.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_needs.py OUT --rooms 120 --task grounding
+OMP_NUM_THREADS=1 python tests/benchmarks/bench_needs.py OUT --rooms 480 --steps 600 --task vsi
 pytest tests/benchmarks/bench_needs.py                                        # tiny
 """
 

@@ -8,7 +8,7 @@ import torch
 
 from vega3d.pipeline.backbones.text import embed_texts
 from vega3d.train.phrases import MOST, phrases
-from vega3d.train.tasks.spatial import sizes, turns, ways
+from vega3d.train.tasks.spatial import SpatialReader, sizes, turns, ways
 from vega3d.train.tasks.task import Targets
 from vega3d.train.tasks.telling import Telling, Told, found, seen_looks, spoken_look
 from vega3d.train.tasks.vsi import VsiTask
@@ -87,6 +87,22 @@ def test_scenes_without_depth_are_no_error_and_answered() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.parameters())
     place = task.spatial.telling.place
     assert not any(p.grad.any() for p in place.parameters())
+
+
+def test_answers_of_a_bank_are_as_near_as_what_the_question_calls_by_their_name() -> None:
+    torch.manual_seed(0)
+    reader = SpatialReader(DIM, 512, numbers=False)
+    torch.nn.init.normal_(reader.near.wanted.weight)
+    torch.nn.init.zeros_(reader.said.weight)
+    torch.nn.init.zeros_(reader.said.bias)
+    tokens, targets = scenes(np.random.default_rng(0), count=1, places=True)
+    stranger = torch.zeros(512)
+    stranger[int((targets["phrases"] == 0).flatten(0, 2).all(dim=0).nonzero()[0, 0])] = 1.0
+    bank = torch.stack([targets["phrases"][0, 0, 2], stranger])
+    added = reader(tokens, targets, bank).added
+    assert added.shape == (1, 8, 2)
+    assert added[0, 0, 0] != 0
+    assert not added[..., 1].any()
 
 
 @pytest.mark.slow
