@@ -108,6 +108,7 @@ MAY_IMPORT = {
         "train/attention.py",
         "train/batch.py",
         "train/config.py",
+        "train/phrases.py",
         "train/randomness.py",
         "evaluate/benchmarks",
     },

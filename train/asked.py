@@ -1,7 +1,8 @@
 """What is asked of the scenes of a batch: texts as vectors, candidates, and the right answers.
 
 Letters: B samples, Q questions of a sample (the longest's; others are padded), E numbers of a
-text's vector, O candidate boxes of a scene, T target boxes, A answers to choose from.
+text's vector, P phrases of a text, O candidate boxes of a scene, T target boxes, A answers to
+choose from.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -27,6 +28,9 @@ class Asked:
     """Place in NEEDS, -1 for none."""
 
     text: Float32[Tensor, "B Q E"]
+
+    phrases: Float32[Tensor, "B Q P E"] | None = None
+    """Vectors of what each text speaks of, in its order; 0 pads. None where no task reads them."""
 
     choices: Float32[Tensor, "B Q A E"] | None = None
     """Vectors of what each question offers; None where all share a bank."""

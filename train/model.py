@@ -7,6 +7,7 @@ Letters: B samples, V views, N tokens of a view, C channels of a stream.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float, Float32
@@ -81,7 +82,10 @@ class SpatialModel(nn.Module):
 
     def targets(self, batch: Batch) -> dict[str, Targets]:
         """Return what every task asks of a batch."""
-        return {task.name: task.targets(batch) for task in self.task_list()}
+        tasks = self.task_list()
+        if any(task.reads_looks for task in tasks):
+            batch = replace(batch, sem=self.standardize_sem(batch.sem, batch.valid))
+        return {task.name: task.targets(batch) for task in tasks}
 
     def forward(
         self,

@@ -21,6 +21,7 @@ from vega3d.train.annotations.joining import join
 from vega3d.train.asked import NEEDS, Asked
 from vega3d.train.config import TrainConfig
 from vega3d.train.order import Sample, Split, given_split, split_scenes
+from vega3d.train.phrases import MOST, phrases
 from vega3d.train.randomness import seed_of
 from vega3d.train.tasks.asking import AskingTask
 from vega3d.train.tasks.registry import task_class
@@ -145,6 +146,7 @@ class _TaskQuestions:
         options = sorted({option for item in self.items for option in _words(item)})
         vectors = self._embedded(options, text_dim) if options else np.zeros((0, text_dim))
         self.options = dict(zip(options, vectors, strict=True))
+        self.phrases = self._phrases(text_dim) if made.reads_phrases else None
         self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def asked(self, rows: Sequence[list[int]], request: Sequence[Sample]) -> Asked:
@@ -170,6 +172,8 @@ class _TaskQuestions:
         }
         if self.options or "vsi" in self.benchmarks:
             arrays["choices"] = np.zeros((*index.shape, width, self.text.shape[1]), np.float32)
+        if self.phrases is not None:
+            arrays["phrases"] = np.zeros((*index.shape, MOST, self.text.shape[1]), np.float32)
         for b, each in enumerate(rows):
             for q, row in enumerate(each):
                 self._fill(arrays, (b, q), row, boxes[b])
@@ -185,6 +189,9 @@ class _TaskQuestions:
         arrays["benchmark"][at] = self.benchmarks.index(item.benchmark)
         arrays["needs"][at] = NEEDS.index(item.needs) if item.needs in NEEDS else -1
         arrays["text"][at] = self.text[row]
+        if self.phrases is not None:
+            for slot, phrase in enumerate(phrases(item.text)):
+                arrays["phrases"][at][slot] = self.phrases[phrase]
         for t, box in enumerate(item.boxes or ()):
             arrays["targets"][at][t] = box
         if row not in self._kept:
@@ -233,6 +240,11 @@ class _TaskQuestions:
         train = [item for item in self.items if item.split in ("train", "")]
         found = {answer for item in train or self.items for answer in item.answers}
         return tuple(sorted(found))
+
+    def _phrases(self, text_dim: int) -> dict[str, Float32[np.ndarray, " E"]]:
+        found = sorted({phrase for item in self.items for phrase in phrases(item.text)})
+        vectors = self._embedded(found, text_dim) if found else np.zeros((0, text_dim))
+        return dict(zip(found, vectors, strict=True))
 
     def _width(self, boxes: Sequence[Sequence[Box]], rows: Sequence[list[int]]) -> int:
         if self.bank:

@@ -74,11 +74,12 @@ def asked_of(name: str, samples: int, *, there: bool = True) -> dict[str, Asked 
     boxes = torch.tensor([[1.15, 1.15, 1.15, 0.5, 0.5, 0.5], [9.0, 9.0, 9.0, 1.0, 1.0, 1.0]])
     number = torch.full(shape, torch.nan)
     if name == "vsi" and there:
-        right[:, 2], number[:, 2] = False, 2.0
+        right[:, 2], number[:, 2] = False, 2000.0  # all guesses are too low
     targets = torch.full((*shape, 1, 6), torch.nan)
     targets[:, 0, 0], targets[:, 1, 0] = boxes[0], boxes[1]
     bank = torch.randn(3, 6, generator=draw) if name in ("qa", "caption") else None
     choices = torch.randn(*shape, 3, 6, generator=draw) if name == "vsi" else None
+    phrases = torch.randn(*shape, 2, 6, generator=draw) if name in ("qa", "vsi") else None
     benchmark = torch.zeros(shape, dtype=torch.long)
     if name in ("grounding", "qa"):
         benchmark[:, 2] = 1  # the third, of Multi3DRefer, has no target
@@ -88,6 +89,7 @@ def asked_of(name: str, samples: int, *, there: bool = True) -> dict[str, Asked 
             benchmark=benchmark,
             needs=torch.arange(3).expand(shape),
             text=torch.randn(*shape, 6, generator=draw),
+            phrases=phrases,
             choices=choices,
             bank=bank,
             right=right,

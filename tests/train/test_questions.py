@@ -13,11 +13,13 @@ from worlds import Stores
 from vega3d.evaluate.benchmarks.catalogue import score
 from vega3d.evaluate.benchmarks.config import MakingConfig
 from vega3d.evaluate.benchmarks.made.making import make
+from vega3d.pipeline.backbones.text import embed_texts
 from vega3d.pipeline.errors import UsageError
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.evaluation import evaluate_run
 from vega3d.train.fitting import fit
 from vega3d.train.pairing import pair_stores
+from vega3d.train.phrases import phrases
 from vega3d.train.rundir import plan_run
 from vega3d.train.tasks.asking import info_nce, pool_boxes
 
@@ -90,6 +92,30 @@ def test_questions_are_drawn_for_training_and_all_asked_when_scored(
     assert set(table.tasks["qa"].bank) == train
     right = asked["grounding"].right
     assert (right.sum(dim=-1) >= 1).all()  # the candidates are the rooms' own boxes
+
+
+def test_what_a_question_speaks_of_stands_beside_it_in_its_order(
+    planted: tuple[Stores, Path],
+) -> None:
+    stores, questions = planted
+    pairing = pair_stores(stores.prior, stores.semantic, questions=[str(questions)])
+    table = pairing.question_table(CONFIG)
+    assert table is not None
+    asked = table.asked(plan_run(pairing, CONFIG).scoring, seed=0)
+    assert asked["grounding"].phrases is None
+    found, items = asked["vsi"], table.tasks["vsi"].items
+    assert found.phrases is not None
+    b, q = next(
+        (b, q)
+        for b, q in (found.index >= 0).nonzero().tolist()
+        if items[int(found.index[b, q])].kind == "object_rel_direction_easy"
+    )
+    spoken = phrases(items[int(found.index[b, q])].text)
+    assert len(spoken) == 3
+    torch.testing.assert_close(
+        found.phrases[b, q, :3], torch.from_numpy(embed_texts("words", spoken))
+    )
+    assert not found.phrases[b, q, 3:].any()
 
 
 def test_what_is_missing_is_said(planted: tuple[Stores, Path], tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ class AskingTask(Task):
     bank_of: ClassVar[bool] = False
     """True where the answers of the training items are what is chosen from."""
 
+    reads_phrases: ClassVar[bool] = False
+    """True where it reads what a text speaks of phrase by phrase."""
+
     def targets(self, batch: Batch) -> Targets:
         """Return the questions and where the tokens are."""
         asked = (batch.questions or {}).get(self.name)
@@ -57,6 +60,7 @@ class AskingTask(Task):
             "has_depth": batch.has_depth.flatten(1),
         }
         found |= {} if asked.bank is None else {"bank": asked.bank}
+        found |= {} if asked.phrases is None else {"phrases": asked.phrases}
         found |= {} if asked.choices is None else {"choices": asked.choices}
         learnable = there & (asked.right.any(dim=-1) | asked.number.isfinite())
         return {**found, "learnable": learnable, "count": learnable.sum()}

@@ -66,15 +66,15 @@ class Relations(nn.Module):
 
 
 def place_errors(
-    places: Float[Tensor, "B O 3"], boxes: Float[Tensor, "B O 6"], known: Bool[Tensor, "B O"]
+    places: Float[Tensor, "B O 3"], boxes: Float[Tensor, "B O C"], known: Bool[Tensor, "B O"]
 ) -> Float[Tensor, " B"]:
-    """Return how far told places are from the boxes' middles, metres a coordinate.
+    """Return how far told places are from true ones, metres a coordinate.
 
     Both are taken from their mean over the scene, so that where a scene's origin lies is not asked.
 
     Args:
         places: What the tokens tell.
-        boxes: Centre and size; NaN pads.
+        boxes: The true ones, alone or with sizes; NaN pads.
         known: Candidates that have tokens; the others do not count.
     """
     mask = known[..., None]

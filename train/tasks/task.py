@@ -44,6 +44,8 @@ class Task(nn.Module, ABC):
     """True where the answers come from depth and poses."""
     asks_scenes: ClassVar[bool] = False
     """True where annotated questions are asked, once a scene."""
+    reads_looks: ClassVar[bool] = False
+    """True where its targets are made from semantic tokens too: of mean 0 and deviation 1."""
     asks_frames: ClassVar[bool] = False
     """True where a sample is one frame of a demonstration, as several cameras see it."""
 

@@ -3,30 +3,39 @@
 Letters: B samples, V views, N tokens of a view, D channels, Q questions, A offered choices.
 """
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import normalize, smooth_l1_loss
 
 from vega3d.evaluate.benchmarks.vsi import relative_accuracy
 from vega3d.train.config import TrainConfig
-from vega3d.train.tasks.asking import (
-    NEED_MEANINGS,
-    AskingTask,
-    SceneReader,
-    best,
-    info_nce,
-)
+from vega3d.train.tasks.asking import NEED_MEANINGS, SceneReader, best, info_nce
+from vega3d.train.tasks.spatial import SpatialReader, SpatialTask
 from vega3d.train.tasks.task import Sums, Targets, masked_sum, mlp_head
 
 _LETTERS = "ABCDEFGH"
 _LARGEST = 20.0  # exp of it is more than any answer, and finite
 
 
-class VsiTask(AskingTask):
+class Judged(NamedTuple):
+    """What the head says of the questions."""
+
+    scores: Float[Tensor, "B Q A"]
+    """Of the choices: a cosine, and what places add to it."""
+
+    number: Float[Tensor, "B Q"]
+    """Its logarithm."""
+
+    errors: Float[Tensor, " B"]
+    """Of what the tokens tell of places and looks, a loss for every question."""
+
+
+class VsiTask(SpatialTask):
     """Rank the offered choices, or give a number: accuracy and mean relative accuracy.
+
+    What looks answer is read from the tokens by attention, what places answer by `SpatialReader`.
 
     Source of the metrics: Yang et al., Thinking in Space, CVPR 2025.
     """
@@ -43,41 +52,45 @@ class VsiTask(AskingTask):
     unanswered = "no scored scene has a question"
 
     def __init__(self, dim: int, text_dim: int, heads: int) -> None:
-        """Build the reader and both heads."""
+        """Build both readers and both heads."""
         super().__init__()
         self.reader = SceneReader(dim, text_dim, heads)
         self.query = nn.Linear(dim, dim)
         self.choice = nn.Linear(text_dim, dim)
         self.number = mlp_head(dim, dim, 1)
+        self.spatial = SpatialReader(dim, text_dim, numbers=True)
 
     @classmethod
     def from_config(cls, config: TrainConfig, grid: tuple[int, int]) -> Self:
         """Return the task of a run."""
         return cls(config.hidden_dim, config.text_dim, config.heads)
 
-    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Tensor:
-        """Return the cosines of the choices and, last, the number's logarithm: [B, Q, A + 1]."""
+    def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Judged:
+        """Return the scores of the choices and the number's logarithm."""
         found = self.reader(targets["text"], tokens.flatten(1, 2), targets["valid"])
         query = normalize(self.query(found).float(), dim=-1)
         choices = normalize(self.choice(targets["choices"]).float(), dim=-1)
-        scores = (choices @ query[..., None])[..., 0]
-        return torch.cat([scores, self.number(found).float()], dim=-1)
+        scores, number = (choices @ query[..., None])[..., 0], self.number(found).float()[..., 0]
+        added, more, errors = self.spatial(tokens, targets, targets["choices"])
+        return Judged(scores + added, number + more, errors)
 
-    def loss_sum(self, prediction: Tensor, targets: Targets) -> Tensor:
-        """Return InfoNCE over the choices, and the errors of the numbers' logarithms."""
-        asked = targets["learnable"] & targets["number"].isfinite()
+    def loss_sum(self, prediction: Judged, targets: Targets) -> Tensor:
+        """Return InfoNCE, the errors of the numbers' logarithms, and of what the tokens tell."""
+        learnable = targets["learnable"]
+        asked = learnable & targets["number"].isfinite()
         truth = targets["number"][asked].log()
-        errors = smooth_l1_loss(prediction[..., -1][asked], truth, reduction="sum", beta=0.1)
-        return info_nce(prediction[..., :-1], targets) + errors
+        wrong = smooth_l1_loss(prediction.number[asked], truth, reduction="sum", beta=0.1)
+        told = (prediction.errors * learnable.sum(dim=1)).sum()
+        return info_nce(prediction.scores, targets) + wrong + told
 
-    def metric_sums(self, prediction: Tensor, targets: Targets) -> Sums:
+    def metric_sums(self, prediction: Judged, targets: Targets) -> Sums:
         """Return accuracy and mean relative accuracy."""
-        chosen = best(prediction[..., :-1], targets)[..., None]
+        chosen = best(prediction.scores, targets)[..., None]
         worth = targets["worth"].gather(-1, chosen)[..., 0].double()
         is_number = targets["number"].isfinite()
         for b, q in (targets["there"] & is_number).nonzero().tolist():
             worth[b, q] = relative_accuracy(
-                float(_told(prediction[b, q])), float(targets["number"][b, q])
+                float(_told(prediction.number[b, q])), float(targets["number"][b, q])
             )
         sums = self.sums(worth, targets)
         sums["accuracy"] = masked_sum(worth, targets["there"] & ~is_number)
@@ -85,18 +98,18 @@ class VsiTask(AskingTask):
         return sums
 
     def answers(
-        self, prediction: Tensor, targets: Targets, bank: tuple[str, ...]
+        self, prediction: Judged, targets: Targets, bank: tuple[str, ...]
     ) -> list[tuple[int, dict[str, Any]]]:
         """Return letters and numbers."""
-        chosen = best(prediction[..., :-1], targets)
+        chosen = best(prediction.scores, targets)
         records = []
         for b, q in targets["there"].nonzero().tolist():
             number = bool(targets["number"][b, q].isfinite())
-            said = _told(prediction[b, q]) if number else _LETTERS[int(chosen[b, q])]
+            said = _told(prediction.number[b, q]) if number else _LETTERS[int(chosen[b, q])]
             records.append((int(targets["index"][b, q]), {"prediction": said}))
         return records
 
 
-def _told(prediction: Tensor) -> str:
+def _told(number: Tensor) -> str:
     """Return the number as it is written down."""
-    return f"{float(prediction[-1].detach().clamp(-_LARGEST, _LARGEST).exp()):.4f}"
+    return f"{float(number.detach().clamp(-_LARGEST, _LARGEST).exp()):.4f}"

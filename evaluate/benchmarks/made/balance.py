@@ -12,6 +12,8 @@ from vega3d.evaluate.benchmarks.vsi import NUMBERS, relative_accuracy
 _ENOUGH = 5
 """Questions of one text from which on a guess may go by the text, and not by its template."""
 
+_ROUNDING = 1e-6  # six thirds add up to less than 2, and then no third answer would be fair again
+
 
 def choose(
     questions: Sequence[Question], per_room: int, rng: np.random.Generator
@@ -81,7 +83,8 @@ def _is_fair(question: Question, wins: Counter, offers: dict) -> bool:  # type: 
     if not question.options:
         return True
     return all(
-        wins[key, question.answer] <= offers[key, question.answer] for key in _keys(question)
+        wins[key, question.answer] <= offers[key, question.answer] + _ROUNDING
+        for key in _keys(question)
     )
 
 

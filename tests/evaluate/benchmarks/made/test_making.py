@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 from vega3d.evaluate.benchmarks.catalogue import score
 from vega3d.evaluate.benchmarks.cli import app
 from vega3d.evaluate.benchmarks.config import MakingConfig
+from vega3d.evaluate.benchmarks.made.balance import choose
 from vega3d.evaluate.benchmarks.made.making import make
+from vega3d.evaluate.benchmarks.made.question import Question
 from vega3d.evaluate.benchmarks.measures import Score
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.scenes.rooms.rooms import parse_rooms
@@ -158,3 +161,18 @@ def test_the_command_makes_the_same_files_again(tmp_path: Path) -> None:
 def test_questions_are_made_for_rooms_only(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="made for procedural rooms"):
         make("/some/captures", tmp_path, MakingConfig())
+
+
+def test_of_three_options_all_stay_in_turn() -> None:
+    """Thirds add up to less than they are; a choice must not end where they do."""
+    ways = ("left", "right", "back")
+    pool = [
+        Question(
+            benchmark="vsi", scene_id=f"room{n}", template="turn", needs="geometry", text=f"{n}?",
+            answer=ways[n % 3], options=ways,
+        )
+        for n in range(900)
+    ]  # fmt: skip
+    kept = Counter(q.answer for q in choose(pool, 5, np.random.default_rng(0)))
+    assert min(kept.values()) > 100
+    assert max(kept.values()) - min(kept.values()) <= 1
