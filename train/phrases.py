@@ -22,14 +22,14 @@ _BETWEEN = frozenset(
 
 
 def phrases(text: str) -> tuple[str, ...]:
-    """Return at most MOST phrases; each ends at the next article, small word or full stop."""
+    """Return at most MOST phrases; each ends at an article, small word, number or mark."""
     found: list[list[str]] = []
     inside = False
-    for word in re.findall(r"[a-z0-9-]+|[^\sa-z0-9-]", text.lower()):
+    for word in re.findall(r"[\w-]+|[^\s\w-]", text.lower()):
         if word in _ARTICLES:
             found.append([])
             inside = True
-        elif word in _BETWEEN or not word[0].isalnum():
+        elif word in _BETWEEN or word.isdigit() or not word[0].isalnum():
             inside = False
         elif inside:
             found[-1].append(word)

@@ -16,6 +16,8 @@ from vega3d.train.phrases import MOST, phrases
         ("How many chairs are in this room?", ()),
         ("Go forward until the door. Then the", ("door",)),
         ("The x-ray the", ("x-ray",)),
+        ("Is the table of the caf\u00e9 green?", ("table", "caf\u00e9 green")),
+        ("Go to the tv 2. Turn", ("tv",)),
         ("", ()),
     ],
 )

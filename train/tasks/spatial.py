@@ -107,7 +107,7 @@ class SpatialReader(nn.Module):
         bank = answers.ndim == 2
         names = phrases if bank else torch.cat([phrases, answers], dim=2)
         moments = self.telling.find(told, names.flatten(1, 2), valid)
-        moments = moments.reshape(*names.shape[:3], -1)
+        moments = moments.unflatten(1, names.shape[1:3])
         named, offered = moments[:, :, : phrases.shape[2]], moments[:, :, phrases.shape[2] :]
         loud = _LOUD * text
         parts = found(self._shares(loud, phrases) @ named[:, :, None])
@@ -123,6 +123,7 @@ class SpatialReader(nn.Module):
         number = None
         if self.number is not None:
             number = _NUMBER_GAIN * self.number(_measures(parts), loud).sum(dim=-1)
+            number = number * phrases.any(dim=-1).any(dim=-1)  # `How many chair(s)` names no part
         return Read(_GAIN * added, number, self.telling.errors(told, phrases, targets))
 
     def _shares(self, loud: Tensor, phrases: Tensor) -> Float[Tensor, "B Q R 4 P"]:

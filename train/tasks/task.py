@@ -66,7 +66,10 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def targets(self, batch: Batch) -> Targets:
-        """Return what to ask and the answers, from geometry alone; pure."""
+        """Return what to ask and the answers; pure.
+
+        From geometry and annotations, and from semantic tokens where it `reads_looks`.
+        """
 
     @abstractmethod
     def forward(self, tokens: Float[Tensor, "B V N D"], targets: Targets) -> Prediction:

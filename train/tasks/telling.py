@@ -1,7 +1,7 @@
 """What tokens tell of where they are and what they look like, and where what a text names is.
 
 Answers are too few to teach a reader which tokens `the sofa` means, so three things are learned
-beside them, none of which an answer disturbs. A token's place is told from the token, and compared
+beside them, with weights that no answer moves. A token's place is told from the token, and compared
 with where it is. Its look is told, and compared with its own semantic feature. A name's look is
 told from the name's vector, and compared with what a scene that is asked of it looks like more than
 others do: over rooms with and without a sofa, that is the sofa. So names take rooms, and not
@@ -138,8 +138,9 @@ def _crowd(looks: Float[Tensor, "B M L"], valid: Bool[Tensor, "B M"]) -> Float[T
     """Return about how many tokens look like each, itself among them."""
     count = looks.shape[1]
     compared = min(_COMPARED, count)
-    # A stride would meet the same columns of every view.
-    some = (torch.arange(compared, device=looks.device) * _GOLDEN % 1 * count).long()
+    some = torch.arange(compared, device=looks.device)
+    if count > compared:  # a stride would meet the same columns of every view
+        some = (some * _GOLDEN % 1 * count).long()
     near = ((looks @ looks[:, some].transpose(1, 2) - 1) * _CROWDING).exp()
     near = torch.where(valid[:, some][:, None], near, 0.0)
     return 1 + near.sum(dim=-1) * (count / compared)
