@@ -107,7 +107,7 @@ class SpatialReader(nn.Module):
         bank = answers.ndim == 2
         names = phrases if bank else torch.cat([phrases, answers], dim=2)
         moments = self.telling.find(told, names.flatten(1, 2), valid)
-        moments = moments.unflatten(1, names.shape[1:3])
+        moments = moments.reshape(*names.shape[:3], moments.shape[-1])
         named, offered = moments[:, :, : phrases.shape[2]], moments[:, :, phrases.shape[2] :]
         loud = _LOUD * text
         parts = found(self._shares(loud, phrases) @ named[:, :, None])
