@@ -1,10 +1,11 @@
 """The head of grounding: what it reads from candidates' tokens, and what it cannot know without."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
+from toy_scenes import learned
 
 from vega3d.pipeline.backbones.text import embed_texts
 from vega3d.train.tasks.grounding import GroundingTask
@@ -48,26 +49,15 @@ def test_a_box_without_tokens_and_a_padded_one_change_no_score() -> None:
 def test_the_chair_closest_to_the_door_is_found_from_tokens_that_know_places(places: bool) -> None:
     """Two chairs a scene, asked by what they are near to; boxes are told, and never read."""
     torch.manual_seed(0)
-    task, rng = GroundingTask(DIM, 512), np.random.default_rng(1)
-    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
     steps = 200 if places else 60  # what is not there is not learned in any number
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        tokens, targets = scenes(rng, count=16, places=places)
-        loss = task.loss_sum(task(tokens, targets), targets) / targets["learnable"].sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-    tokens, targets = scenes(rng, count=60, places=places)
-    with torch.no_grad():
-        chosen = task(tokens, targets).scores[..., :-1].argmax(dim=-1)
-    right = targets["right"].gather(-1, chosen[..., None]).float().mean()
+    draw = partial(scenes, places=places)
+    right = learned(
+        GroundingTask(DIM, 512), draw, steps=steps, count=16, lr=1e-2, answers=slice(-1)
+    )
     assert right > 0.8 if places else right < 0.65
 
 
-def scenes(rng: np.random.Generator, count: int, places: bool) -> tuple[torch.Tensor, Targets]:
+def scenes(rng: np.random.Generator, count: int, *, places: bool) -> tuple[torch.Tensor, Targets]:
     """Scenes of two chairs and four other things, a token a thing: its class, and maybe its place.
 
     Each of the eight descriptions names one of the others as what a chair is near to or far from.

@@ -1,10 +1,11 @@
 """What VSI-Bench's and the QA benchmarks' heads read from places, and cannot know without."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
+from toy_scenes import learned
 
 from vega3d.pipeline.backbones.text import embed_texts
 from vega3d.train.phrases import MOST, phrases
@@ -110,26 +111,13 @@ def test_answers_of_a_bank_are_as_near_as_what_the_question_calls_by_their_name(
 def test_left_is_told_from_right_by_tokens_that_know_places(places: bool) -> None:
     """Rooms of six things of twelve; who stands where and faces what is named, nothing is shown."""
     torch.manual_seed(0)
-    task, rng = VsiTask(DIM, 512, 4), np.random.default_rng(1)
-    optimizer = torch.optim.AdamW(task.parameters(), lr=5e-3)
     steps = 200 if places else 60  # what is not there is not learned in any number
-    rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        tokens, targets = scenes(rng, count=8, places=places)
-        loss = task.loss_sum(task(tokens, targets), targets) / targets["learnable"].sum()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(task.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-    tokens, targets = scenes(rng, count=60, places=places)
-    with torch.no_grad():
-        chosen = task(tokens, targets).scores.argmax(dim=-1)
-    right = targets["right"].gather(-1, chosen[..., None]).float().mean()
+    draw = partial(scenes, places=places)
+    right = learned(VsiTask(DIM, 512, 4), draw, steps=steps, count=8, lr=5e-3)
     assert right > 0.8 if places else right < 0.62
 
 
-def scenes(rng: np.random.Generator, count: int, places: bool) -> tuple[torch.Tensor, Targets]:
+def scenes(rng: np.random.Generator, count: int, *, places: bool) -> tuple[torch.Tensor, Targets]:
     """Rooms of six things, a token a thing: its class, and maybe its place; eight questions each.
 
     Each names three things: where one stands, what one faces, and what is left or right then.
