@@ -124,9 +124,9 @@ def _compared(
         scene = read.scene
         if isinstance(scene, SceneFailure):
             lost[scene.scene_id] = scene.reason
-        elif scene.content_sha256 == store.content_sha256(scene.scene_id):
+        elif scene.seen.content_sha256 == store.content_sha256(scene.scene_id):
             unit = store.scene(scene.scene_id).unit
-            same.setdefault(unit, {})[scene.scene_id] = scene.note(read.source)
+            same.setdefault(unit, {})[scene.scene_id] = scene.seen.note(read.source)
         else:
             before = notes.get(scene.scene_id, SceneNote()).source
             changed[scene.scene_id] = "; ".join(_what(store, scene, read, before))

@@ -7,6 +7,7 @@ images, gh gw the common token grid.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,28 +45,26 @@ Ahead = Callable[[Iterator[Part]], Iterator[Part]]
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedScene:
-    """The chosen views of a scene, decoded."""
+class Seen:
+    """What reading a scene showed; it holds none of its pixels, and some may be still worked out.
 
-    scene_id: str
-    decoded: tuple[DecodedView, ...]
-    content_sha256: str
+    Hashing a view and looking at its geometry take longer than decoding it on several cores: the
+    next scene is decoded meanwhile.
+    """
+
     report: SceneReport
-    geometry: Diagnosis
-    """Whether depth agrees between neighbouring chosen views."""
-
-    stack: np.ndarray | None = None
-    """All colour images, uint8 [V, H, W, 3], where they are held as they are: parts are slices."""
+    hashed: Future[str]
+    diagnosed: Future[Diagnosis]
 
     @property
-    def view_ids(self) -> tuple[str, ...]:
-        """Names of the views."""
-        return tuple(one.view.view_id for one in self.decoded)
+    def content_sha256(self) -> str:
+        """Hash of what the features come from."""
+        return self.hashed.result()
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns of every colour image, px."""
-        return self.decoded[0].size
+    def geometry(self) -> Diagnosis:
+        """Whether depth agrees between neighbouring chosen views."""
+        return self.diagnosed.result()
 
     def note(self, source: Mapping[str, str]) -> SceneNote:
         """Return what reading it showed, for who comes later.
@@ -83,6 +82,27 @@ class DecodedScene:
             misread=tuple(map(safe, misread)),
             remarks=tuple(map(safe, [*self.report.lines(), *misread])),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedScene:
+    """The chosen views of a scene, decoded."""
+
+    scene_id: str
+    decoded: tuple[DecodedView, ...]
+    seen: Seen
+    stack: np.ndarray | None = None
+    """All colour images, uint8 [V, H, W, 3], where they are held as they are: parts are slices."""
+
+    @property
+    def view_ids(self) -> tuple[str, ...]:
+        """Names of the views."""
+        return tuple(one.view.view_id for one in self.decoded)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns of every colour image, px."""
+        return self.decoded[0].size
 
     def parts(self, num_views: int) -> Iterator[Part]:
         """Yield the views in order, so many at a time."""
@@ -114,8 +134,10 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
     stack = _stacked(decoded)
     hashed = begun(lambda: _content_sha256(decoded))
-    geometry = diagnose_views(decoded, asked=asked)
-    return DecodedScene(scene_id, tuple(decoded), hashed.result(), report, geometry, stack)
+    diagnosed = begun(lambda: diagnose_views(decoded, asked=asked))
+    if stack is None:  # what is not held is decoded again for the hash: not while others decode
+        hashed.result()
+    return DecodedScene(scene_id, tuple(decoded), Seen(report, hashed, diagnosed), stack)
 
 
 def _stacked(decoded: list[DecodedView]) -> np.ndarray | None:
@@ -171,7 +193,8 @@ def begin_scene(
     taking = Taking(_without_features(scene), scene.image_size, backbone, config.grid, known)
     for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
         taking.begin(part)
-    return taking.finish
+    hashed = scene.seen.hashed
+    return lambda: replace(taking.finish(), content_sha256=hashed.result())
 
 
 def _views_of_a_part(scene: DecodedScene, backbone: Encodes) -> int:
@@ -207,9 +230,8 @@ def _without_features(scene: DecodedScene) -> SceneArrays:
         world_from_camera=_cameras([one.view.world_from_camera for one in scene.decoded], 4),
         intrinsics=_cameras([one.view.K_color for one in scene.decoded], 3),
         image_size=np.tile(scene.image_size, (len(scene.decoded), 1)),
-        content_sha256=scene.content_sha256,
-        dropped_views=scene.report.dropped_views,
-        repeated_views=len(scene.report.repeated_views),
+        dropped_views=scene.seen.report.dropped_views,
+        repeated_views=len(scene.seen.report.repeated_views),
     )
 
 

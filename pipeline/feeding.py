@@ -5,6 +5,7 @@ features, as a GPU does that resizes and pools. All else is a run's own: reading
 looking at geometry, placing tokens, previews, noise, and a store with 1,536 channels.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vega3d.pipeline.backbones.backbone import Pooled
+from vega3d.pipeline.backbones.backbone import Backbone, Pooled
 from vega3d.pipeline.backbones.controls import RandomConfig
 from vega3d.pipeline.backbones.grid import TokenMap, plan_placement
 from vega3d.pipeline.backbones.noise import view_noise
@@ -39,7 +40,7 @@ class Fed:
     """Of all threads; the stand-in takes none."""
 
     efficiency: float
-    """Share of the time in which the stand-in was held."""
+    """Share of the time in which the stand-in was held; NaN where a backbone took its place."""
 
     decode_s_per_view: float
     store_s_per_view: float
@@ -92,13 +93,30 @@ def feed(
         seconds_per_view: That the stand-in is held.
         scenes_per_unit: Scenes that are committed together.
     """
+    stage = Waiting(seconds_per_view)
+    return extract_with(stage, captures, out, views, Numerics(threads=1), scenes_per_unit)
+
+
+def extract_with(
+    stage: Waiting | Backbone,
+    captures: Path,
+    out: Path,
+    views: int,
+    numerics: Numerics,
+    scenes_per_unit: int = 1,
+) -> Fed:
+    """Extract all scenes of a folder with a backbone that is there already; see `feed`.
+
+    The store says nothing true of where its features come from: it is made to be measured.
+    """
     source = read_scenes(str(captures))
     config = ExtractConfig(backbone=RandomConfig(), num_views=views)
     model = prepare_model(config)
-    model = replace(model, identity={**model.identity, "taps": [_TAP], "channels": _CHANNELS})
+    told = {"taps": list(stage.taps), "channels": stage.channels}
+    model = replace(model, identity={**model.identity, **told})
     plan = plan_units(source.entries(), num_views=views, scenes_per_shard=scenes_per_unit)
-    store = create_or_resume(str(out), plan, model.identity, Numerics(threads=1).stored())
-    writer, stage = UnitWriter(source, model, store), Waiting(seconds_per_view)
+    store = create_or_resume(str(out), plan, model.identity, numerics.stored())
+    writer = UnitWriter(source, model, store)
     writer.__dict__["backbone"] = stage  # where the property keeps what it has loaded
     start, cpu = time.perf_counter(), time.process_time()
     results = list(run_inline(writer, plan.units))
@@ -108,7 +126,7 @@ def feed(
         views=done,
         wall_s=wall_s,
         cpu_s_per_view=cpu_s / done,
-        efficiency=stage.busy_s / wall_s,
+        efficiency=stage.busy_s / wall_s if isinstance(stage, Waiting) else math.nan,
         decode_s_per_view=sum(result.seconds["decode"] for result in results) / done,
         store_s_per_view=sum(result.seconds["store"] for result in results) / done,
     )

@@ -79,7 +79,7 @@ def verify_deep(
         except SceneError:
             yield _changed(scene_id, same_environment)
             continue
-        if decoded.content_sha256 != store.content_sha256(scene_id):
+        if decoded.seen.content_sha256 != store.content_sha256(scene_id):
             yield _changed(scene_id, same_environment)
             continue
         yield _compare(store, encode_scene(decoded, backbone, prepared.config), same_environment)

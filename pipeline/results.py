@@ -1,6 +1,6 @@
 """What becomes of a unit: computed, stored, or left to a later run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -70,15 +70,21 @@ class ComputedUnit:
     committed: Record | None = None
     """By another job, before any of it was computed here."""
 
-    def note(self, read: "ReadScene") -> None:
-        """Keep what reading a scene told."""
+    def noting(self, read: "ReadScene") -> Callable[[], None]:
+        """Return what keeps all that reading a scene told; it holds none of its pixels."""
         self.seconds["decode"] += read.seconds
-        scene = read.scene
+        scene, source = read.scene, read.source
+        name = scene.scene_id
         if isinstance(scene, SceneFailure):
-            self.details[scene.scene_id] = without_secrets(read.detail)
-            self.notes[scene.scene_id] = SceneNote(source=read.source)
-        else:
-            self.notes[scene.scene_id] = scene.note(read.source)
+            self.details[name] = without_secrets(read.detail)
+            self.notes[name] = SceneNote(source=source)
+            return lambda: None
+        seen = scene.seen
+
+        def note() -> None:
+            self.notes[name] = seen.note(source)
+
+        return note
 
 
 def postponed(unit: Unit, reason: str) -> UnitResult:

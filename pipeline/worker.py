@@ -122,13 +122,14 @@ class UnitWriter:
     ) -> Callable[[], None]:
         """Give a scene to the encoder, and return what puts it to the others of its unit."""
         start = time.monotonic()
-        computed.note(read)
+        scene_id, note = read.scene.scene_id, computed.noting(read)
         begun = self._begun(read, geometry)
         computed.seconds["compute"] += time.monotonic() - start
 
         def finish() -> None:
             start = time.monotonic()
-            computed.scenes.append(self._guarded(read.scene.scene_id, begun, computed))
+            note()
+            computed.scenes.append(self._guarded(scene_id, begun, computed))
             computed.seconds["compute"] += time.monotonic() - start
 
         return finish

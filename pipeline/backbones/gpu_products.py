@@ -1,7 +1,7 @@
 """Matrix products of a GPU's libraries that a compiler would take apart or not know.
 
-Each is opaque to torch.compile, and takes bfloat16 on CUDA alone: elsewhere the plain functions of
-torch compute the same.
+Each operator is opaque to torch.compile, and meant for bfloat16 on CUDA: elsewhere the plain
+functions of torch compute the same.
 """
 
 import torch
@@ -24,18 +24,24 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
 
 
-@torch.library.custom_op("vega3d::wide_attention", mutates_args=())
 def wide_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attend with one head of [B, N, C], scores and softmax in float32.
 
-    Fused kernels take heads of up to 256 channels; for the VAE's 384 two products are faster.
+    Fused kernels take heads of up to 256 channels; for the VAE's 384 two products are faster. What
+    is between them reads the scores once and writes weights in the type of the values.
     """
-    scores = torch.bmm(query, key.transpose(1, 2), out_dtype=torch.float32)
-    weights = scores.mul_(query.shape[-1] ** -0.5).softmax(dim=-1).to(value.dtype)
-    return torch.bmm(weights, value)
+    scores = wide_scores(query, key) * query.shape[-1] ** -0.5
+    return torch.bmm(scores.softmax(dim=-1).to(value.dtype), value)
 
 
-@wide_attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    del key
-    return query.new_empty((*query.shape[:-1], value.shape[-1]))
+@torch.library.custom_op("vega3d::wide_scores", mutates_args=())
+def wide_scores(query: Tensor, key: Tensor) -> Tensor:
+    """Return the products of [B, N, C] and [B, M, C], summed and kept in float32."""
+    if not query.is_cuda:
+        return torch.bmm(query.float(), key.float().transpose(1, 2))
+    return torch.bmm(query, key.transpose(1, 2), out_dtype=torch.float32)
+
+
+@wide_scores.register_fake
+def _(query: Tensor, key: Tensor) -> Tensor:
+    return query.new_empty((*query.shape[:-1], key.shape[1]), dtype=torch.float32)

@@ -54,14 +54,14 @@ def pool_on_device(
 
 
 def to_host(parts: Mapping[str, Tensor]) -> Callable[[], dict[str, np.ndarray]]:
-    """Begin to copy tensors from a GPU, and return what waits for them alone."""
+    """Begin to copy tensors from a GPU, and return what waits for them alone, taking no core."""
     held = {
         name: torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         for name, values in parts.items()
     }
     for name, values in parts.items():
         held[name].copy_(values, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call] # torch's stubs
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call] # torch's stubs
     copied.record()
 
     def take() -> dict[str, np.ndarray]:

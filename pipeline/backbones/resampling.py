@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8, UInt32
 from PIL import Image
 
+from vega3d.pipeline.backbones.box_means import Areas, areas, box_means
 from vega3d.pipeline.compiled import compiled
 
 Filter = Literal["bicubic", "box"]
@@ -48,8 +49,12 @@ def resize(
         kind = Image.Resampling.BICUBIC if filter_name == "bicubic" else Image.Resampling.BOX
         image = Image.fromarray(np.ascontiguousarray(rgb))
         return np.asarray(image.resize(size[::-1], kind, box=box))
-    cols = _weights(filter_name, rgb.shape[1], size[1], box[0], box[2])
-    rows = _weights(filter_name, rgb.shape[0], size[0], box[1], box[3])
+    across_of = (filter_name, rgb.shape[1], size[1], box[0], box[2])
+    down_of = (filter_name, rgb.shape[0], size[0], box[1], box[3])
+    wide, high = _areas(*across_of), _areas(*down_of)
+    if wide and high:
+        return box_means(np.ascontiguousarray(rgb), wide, high, BITS)
+    cols, rows = _weights(*across_of), _weights(*down_of)
     out = np.empty((*size, 3), dtype=np.uint8)
     _resize(np.ascontiguousarray(rgb), *cols, *rows, out)
     return out
@@ -116,6 +121,14 @@ def _weights(
     taps = int((size - used[:, ::-1].argmax(axis=1) - first).max())
     first = np.minimum(first, size - taps)
     return first, np.take_along_axis(dense, first[:, None] + np.arange(taps), axis=1)
+
+
+@lru_cache(maxsize=64)
+def _areas(filter_name: Filter, size: int, out_size: int, start: float, end: float) -> Areas | None:
+    """Return what a box filter takes the means of; None where it is not so simple."""
+    if filter_name != "box":
+        return None
+    return areas(kernel_weights(filter_name, size, out_size, start, end))
 
 
 @compiled

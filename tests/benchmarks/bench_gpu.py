@@ -41,7 +41,8 @@ from vega3d.pipeline.backbones.on_device import place_on_device, pool_on_device
 from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
 from vega3d.pipeline.backbones.wan_flops import block_flops, full_block_flops, vae_flops
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.features import DecodedScene, encode_scene
+from vega3d.pipeline.features import DecodedScene, Seen, encode_scene
+from vega3d.pipeline.scenes.crew import begun
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport
 from vega3d.pipeline.scenes.diagnosis import Diagnosis
 from vega3d.pipeline.scenes.pixels import Pixels, digest_of
@@ -96,8 +97,8 @@ class Sizes:
 class Results:
     """A document that is on disk after every change, and a clock."""
 
-    def __init__(self, out: Path, limit_s: float) -> None:
-        self.path, self.found = out / "gpu.json", dict[str, Any]()
+    def __init__(self, out: Path, limit_s: float, name: str = "gpu.json") -> None:
+        self.path, self.found = out / name, dict[str, Any]()
         self.start, self.limit_s = time.monotonic(), limit_s
         out.mkdir(parents=True, exist_ok=True)
 
@@ -523,7 +524,8 @@ class Bench:
             bad_views=(),
             notes=(),
         )
-        return DecodedScene("room", decoded, "0" * 64, report, Diagnosis(state="fits"))
+        seen = Seen(report, begun(lambda: "0" * 64), begun(lambda: Diagnosis(state="fits")))
+        return DecodedScene("room", decoded, seen)
 
     def end_to_end(self, backbone: Backbone, batch: int) -> dict[str, Any]:
         """Time scenes of decoded views: the model's way alone, and the whole compute stage."""

@@ -131,7 +131,7 @@ def test_every_failure_has_details_for_the_runs_log(tmp_path: Path) -> None:
 def test_a_view_whose_name_is_no_unicode_is_left_out() -> None:
     names = ("caf\udce9", "1")
     found = read_all(Source({"s": lambda: GREY}, names=names))["s"].scene
-    told = found.reason if isinstance(found, SceneFailure) else "\n".join(found.report.lines())
+    told = found.reason if isinstance(found, SceneFailure) else "\n".join(found.seen.report.lines())
     assert "caf\\udce9" in told
 
 

@@ -30,7 +30,7 @@ def libc(monkeypatch: pytest.MonkeyPatch) -> Libc:
 def test_glibc_is_told_once(libc: Libc) -> None:
     freed_memory.keep_freed_memory()
     freed_memory.keep_freed_memory()
-    assert dict(libc.told) == {-3: 32 << 20, -1: 256 << 20, -8: 1}
+    assert dict(libc.told) == {-4: 0, -1: 512 << 20, -8: 1}
     assert len(libc.told) == 3
 
 

@@ -119,7 +119,7 @@ def test_geometry_is_seen_on_a_coarser_grid_where_depth_is_not_held(captures: Pa
     assert [one.glance.step for one in coarse if one.glance][-3:] == [3] * 3
     assert whole.geometry is not None
     assert whole.geometry.state == "fits"
-    assert decode_scene(source, "plain", config).geometry.state == "fits"
+    assert decode_scene(source, "plain", config).seen.geometry.state == "fits"
     seen = diagnose_views(coarse)
     assert seen.state == "fits"
     assert seen.error_m == pytest.approx(diagnose_views(held).error_m, abs=2e-4)
@@ -238,4 +238,4 @@ def test_hashes_are_those_of_before(captures: Path) -> None:
                              ("world_from_camera", view.world_from_camera)):  # fmt: skip
             digest.update(f"{name}{(values.dtype.str, values.shape)}".encode() + values.tobytes())
     decoded = decode_scene(read_scenes(str(captures)), "plain", ExtractConfig(num_views=0))
-    assert decoded.content_sha256 == digest.hexdigest()
+    assert decoded.seen.content_sha256 == digest.hexdigest()

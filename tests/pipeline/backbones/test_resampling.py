@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vega3d.pipeline.backbones import resampling
+from vega3d.pipeline.backbones.box_means import areas, box_means
 from vega3d.pipeline.backbones.grid import plan_placement, pool_to_grid, pooling_weights
-from vega3d.pipeline.backbones.resampling import resize
+from vega3d.pipeline.backbones.resampling import BITS, kernel_weights, resize
 
 RNG = np.random.default_rng(0)
 
@@ -32,6 +34,33 @@ def test_resizes_to_the_bytes_of_pillow(
         for name, kind in (("bicubic", Image.BICUBIC), ("box", Image.BOX)):
             expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], kind, box=box))
             np.testing.assert_array_equal(resize(pixels, size, name, box), expected)  # type: ignore[arg-type]
+
+
+def test_means_of_areas_are_the_bytes_of_the_general_way() -> None:
+    """Which Pillow goes another way where the axes shrink unlike; see `_ALIKE`."""
+    taken = 0
+    for _ in range(150):
+        rows, cols = (int(side) for side in RNG.integers(8, 200, 2))
+        size = tuple(int(side) for side in RNG.integers(4, 60, 2))
+        pixels = RNG.integers(0, 256, (rows, cols, 3), dtype=np.uint8)
+        pixels[: rows // 2] |= 255 * RNG.integers(0, 2, dtype=np.uint8)
+        margin = float(RNG.choice([0.0, 0.25, 1.7]))
+        across = ("box", cols, size[1], margin, cols - margin)
+        down = ("box", rows, size[0], margin, rows - margin)
+        wide, high = areas(kernel_weights(*across)), areas(kernel_weights(*down))
+        if wide is None or high is None:
+            continue
+        taken += 1
+        slow = np.empty((*size, 3), dtype=np.uint8)
+        resampling._resize(pixels, *resampling._weights(*across), *resampling._weights(*down), slow)
+        np.testing.assert_array_equal(box_means(pixels, wide, high, BITS), slow)
+    assert taken > 100
+
+
+def test_areas_are_left_to_the_general_way_where_they_are_no_plain_means() -> None:
+    assert areas(kernel_weights("bicubic", 100, 20, 0.0, 100.0)) is None
+    assert areas(kernel_weights("box", 1000, 2, 0.0, 1000.0)) is None  # sums over 16 bits
+    assert areas(kernel_weights("box", 7, 7, 0.0, 7.0)) is not None
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])

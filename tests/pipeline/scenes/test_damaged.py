@@ -313,14 +313,14 @@ def test_the_configs_policy_decides_and_the_hash_is_of_the_kept_views(tmp_path: 
     assert ExtractConfig.from_stored(config.stored()) == config
     source = read_scenes(str(folder))
     decoded = decode_scene(source, "s", config)
-    assert decoded.report.dropped_views == 1
+    assert decoded.seen.report.dropped_views == 1
     with pytest.raises(SceneError, match="it has bad views"):
         decode_scene(source, "s", strict)
     for part, ending in (("color", "jpg"), ("depth", "png")):
         (folder / f"{part}/2.{ending}").unlink()
     again = decode_scene(source, "s", strict)
-    assert again.report.dropped_views == 0
-    assert again.content_sha256 == decoded.content_sha256
+    assert again.seen.report.dropped_views == 0
+    assert again.seen.content_sha256 == decoded.seen.content_sha256
 
 
 def test_coverage_leaves_out_what_it_cannot_read(tmp_path: Path) -> None:
