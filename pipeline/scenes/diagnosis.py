@@ -175,7 +175,7 @@ def diagnose(
     measured = agreement(near)
     meant = meant if is_misread else Reading()
     scale = meant.depth_scale if _is_indoor((median_depth_m or 1.0) * meant.depth_scale) else 1.0
-    mended = agreement(_understood(near, meant))
+    mended = agreement(_understood(near, meant)) if is_misread else measured
     return Diagnosis(
         state="misread" if is_misread else "disagrees" if given > SMALL_SHARE else "fits",
         error_m=_known(measured.error_m),

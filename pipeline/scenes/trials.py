@@ -33,7 +33,9 @@ def tried(
         below: A reading whose error_share is not below this is given inf, and no share of what met:
             it is let go as soon as that is certain.
     """
-    known = {id(view): cameras(view) for pair in pairs for view in pair}
+    views = {id(view): view for pair in pairs for view in pair}
+    known = {key: cameras(view) for key, view in views.items()}
+    inverse = {key: np.linalg.inv(poses) for key, (_, poses) in known.items()}
     grids = [grid_of(first.depth_m.shape, most_readings) for first, _ in pairs]
     num_readings = len(next(iter(known.values()))[0])
     depths = [
@@ -44,8 +46,8 @@ def tried(
     shares = np.empty((num_readings, sum(z.size for z in depths)))
     counts, apart = np.zeros((2, num_readings), dtype=np.int64)
     for (first, second), (rows, cols), z in zip(pairs, grids, depths, strict=True):
-        (K_first, pose_first), (K_second, pose_second) = known[id(first)], known[id(second)]
-        second_from_first = np.linalg.inv(pose_second) @ pose_first
+        (K_first, pose_first), (K_second, _) = known[id(first)], known[id(second)]
+        second_from_first = inverse[id(second)] @ pose_first
         left = np.flatnonzero(2 * apart <= carried)  # of the others more than half is too much
         _carry(
             z, rows, cols, left, K_first, second_from_first, K_second, second.depth_m, below,
@@ -76,16 +78,20 @@ def _carry(
     `apart` counts those that are not below a bound; see `reprojection.meet`.
     """
     height, width = there_m.shape
+    across = np.empty(cols.shape[0])
     for reading in left:
         K, L, M = K_first[reading], K_second[reading], second_from_first[reading]
         count = counts[reading]
+        for j in range(cols.shape[0]):
+            across[j] = (cols[j] + 0.5 - K[0, 2]) / K[0, 0]
         for i in range(rows.shape[0]):
+            below_center = (rows[i] + 0.5 - K[1, 2]) / K[1, 1]
             for j in range(cols.shape[0]):
                 z = np.float64(depth_m[i, j])
                 if not (z > 0 and z < np.inf):
                     continue
-                x = z * ((cols[j] + 0.5 - K[0, 2]) / K[0, 0])
-                y = z * ((rows[i] + 0.5 - K[1, 2]) / K[1, 1])
+                x = z * across[j]
+                y = z * below_center
                 far = M[2, 0] * x + M[2, 1] * y + M[2, 2] * z + M[2, 3]
                 if not far > 0:
                     continue
