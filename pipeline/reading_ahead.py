@@ -1,16 +1,16 @@
 """Scenes decoded while the one before is computed, each bounded in time.
 
 What a scene's data causes is that scene's failure; what a disk or a server causes is not. One scene
-is ahead and no more, and of a scene that is computed one part: memory is bounded.
+is ahead, or some small ones, and of a scene that is computed one part: memory is bounded.
 """
 
 import logging
 import math
-import queue
 import struct
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,6 +34,10 @@ _DATA_ERRORS = (ValueError, ArithmeticError, LookupError, EOFError, OSError, Rec
 """What reading damaged or hostile data raises where a reader did not think of it. Others
 (AttributeError, TypeError, AssertionError) are bugs, and stop the run."""
 
+AHEAD_BYTES = 1 << 28
+"""Decoded pixels of several scenes that are ahead; one scene may have more."""
+
+_MOST_AHEAD = 4
 _POLL_S = 1.0
 _log = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ class ReadScene:
 
 
 class ReadAhead:
-    """Scenes that are decoded one ahead: the first at once, each next while one is computed."""
+    """Scenes that are decoded ahead: the first at once, each next while one is computed."""
 
     def __init__(
         self,
@@ -78,18 +82,20 @@ class ReadAhead:
         keep_freed_memory()
         reader = _Reader(source, config, _Pulse(beat), limit_s)
         self._scene_ids, self._limit_s = scene_ids, limit_s
-        self._reading: _OneAhead[ReadScene] = _OneAhead(reader.scenes(scene_ids), reader.pulse)
+        self._reading: _Ahead[ReadScene] = _Ahead(reader.scenes(scene_ids), reader.pulse, _size)
 
     def scenes(self, then: Callable[[], None] = lambda: None) -> Iterator[ReadScene]:
-        """Yield each scene; call `then` when the last was taken, as nothing is ahead any more.
+        """Yield each scene; call `then` once, when all are read and little is ahead any more.
 
         Raises:
             TransientError: A disk, mount or server does not answer, or not within the limit.
         """
+        was_through = False
         try:
-            for index, scene_id in enumerate(self._scene_ids, 1):
+            for scene_id in self._scene_ids:
                 scene = self._reading.take(scene_id, self._limit_s)
-                if index == len(self._scene_ids):
+                if not was_through and self._reading.is_through(len(self._scene_ids)):
+                    was_through = True
                     then()
                 yield scene
         finally:
@@ -124,52 +130,80 @@ class _Pulse:
         self.beat()
 
 
-class _OneAhead(Generic[T]):
-    """An iterator that a thread moves on: while an item is used the next is made, and no more."""
+class _Ahead(Generic[T]):
+    """An iterator that a thread moves on: while an item is used the next is made.
 
-    def __init__(self, items: Iterator[T], pulse: _Pulse) -> None:
-        self._items, self._pulse = items, pulse
-        self._ready: queue.Queue[list[T] | BaseException] = queue.Queue()
-        self._wanted = threading.Semaphore(1)
-        self._stopped = False
+    Small ones are made some ahead, so that a slow one is waited for less.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[T],
+        pulse: _Pulse,
+        size: Callable[[T], float] = lambda _: math.inf,  # one ahead
+    ) -> None:
+        self._items, self._pulse, self._size = items, pulse, size
+        self._made: deque[tuple[float, list[T] | BaseException]] = deque()
+        self._changed = threading.Condition()
+        self._count, self._stopped = 0, False
         # A daemon: a thread that waits for a dead mount must not keep the process from ending.
         threading.Thread(target=self._work, daemon=True).start()
 
     def take(self, scene_id: str, limit_s: float) -> T:
         """Return the next item; raises StopIteration at the end, and TransientError in silence."""
         asked_s = time.monotonic()
-        while True:
-            try:
-                made = self._ready.get(timeout=min(_POLL_S, limit_s))
-                break
-            except queue.Empty:
+        with self._changed:
+            while not self._changed.wait_for(lambda: self._made, min(_POLL_S, limit_s)):
                 if time.monotonic() - max(asked_s, self._pulse.heard_s) > limit_s:
                     raise TransientError(
                         f"{scene_id}: reading it gave no sign of life for {limit_s:.0f} s; look at "
                         "its files and the disk or mount that they lie on"
-                    ) from None
+                    )
+            _, made = self._made.popleft()
+            self._changed.notify()
         self._pulse.alive()
-        self._wanted.release()
         if isinstance(made, BaseException):
             raise made
         return made[0]
 
+    def is_through(self, count: int) -> bool:
+        """Say whether so many items were made, and those that nobody took yet are small."""
+        with self._changed:
+            return self._count >= count and self._ahead_bytes() <= AHEAD_BYTES
+
     def stop(self) -> None:
         """Let the thread end with the item that it is at."""
-        self._stopped = True
-        self._wanted.release()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _ahead_bytes(self) -> float:
+        return sum(size for size, _ in self._made)
+
+    def _has_room(self) -> bool:
+        if self._stopped or not self._made:
+            return True
+        another = self._made[-1][0]  # as large as the last
+        return len(self._made) < _MOST_AHEAD and self._ahead_bytes() + another <= AHEAD_BYTES
 
     def _work(self) -> None:
         while True:
-            self._wanted.acquire()
-            if self._stopped:
-                return
+            with self._changed:
+                self._changed.wait_for(self._has_room)
+                if self._stopped:
+                    return
             self._pulse.alive()
             try:
-                self._ready.put([next(self._items)])
+                item = next(self._items)
+                found: tuple[float, list[T] | BaseException] = self._size(item), [item]
             except BaseException as error:  # raised again by who takes it
-                self._ready.put(error)
-                return
+                found = 0.0, error
+            with self._changed:
+                self._made.append(found)
+                self._count += 1
+                self._changed.notify()
+                if isinstance(found[1], BaseException):
+                    return
 
 
 @dataclass
@@ -199,11 +233,12 @@ class _Reader:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
             return ReadScene(failure, time.monotonic() - start, detail(error), looked)
-        ahead = partial(self._parts_ahead, scene_id)
+        is_held = decoded.stack is not None  # parts are there already
+        ahead = iter if is_held else partial(self._parts_ahead, scene_id)
         return ReadScene(decoded, time.monotonic() - start, source=looked, ahead=ahead)
 
     def _parts_ahead(self, scene_id: str, parts: Iterator[Part]) -> Iterator[Part]:
-        reading: _OneAhead[Part] = _OneAhead(parts, self.pulse)
+        reading: _Ahead[Part] = _Ahead(parts, self.pulse)
         try:
             while True:
                 try:
@@ -262,6 +297,11 @@ def _raise_if_transient(error: Exception, where: str) -> None:
     cause = transient_cause(error)
     if cause is not None:
         raise TransientError(f"{where}: {cause.strerror or cause}") from error
+
+
+def _size(read: ReadScene) -> float:
+    scene = read.scene
+    return 0.0 if isinstance(scene, SceneFailure) else sum(one.num_bytes for one in scene.decoded)
 
 
 def detail(error: Exception) -> str:

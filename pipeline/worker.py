@@ -71,6 +71,8 @@ class UnitWriter:
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
+        The last one may still be in the encoder: the next unit can be begun, and `commit` waits.
+
         Args:
             unit: The scenes of its `todo` are decoded one ahead.
             beat: Called from the first byte that is read, as a sign of life.
@@ -84,15 +86,13 @@ class UnitWriter:
         if found := self.store.committed(unit):
             return ComputedUnit(committed=found)  # another job was faster
         computed = ComputedUnit()
-        finish: Callable[[], None] = _nothing
         reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
         for read in reading.scenes(ahead.begin if ahead else _nothing):
             with computing:
                 beat()
-                before, finish = finish, self._begin(read, computed)
+                before, computed.last = computed.last, self._begin(read, computed)
                 before()  # a GPU works at this scene while the one before is taken from it
             beat()
-        finish()
         return computed
 
     def read(
@@ -138,6 +138,7 @@ class UnitWriter:
         """Write a computed unit's shards and its commit record."""
         if computed.committed:
             return unit_result(computed.committed, {}, ours=False)
+        computed.last()
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vega3d.pipeline import features, read_scenes
+from vega3d.pipeline import features, read_scenes, reading_ahead
 from vega3d.pipeline.backbones.controls import RandomConfig, RgbConfig
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
@@ -185,7 +185,8 @@ def test_a_part_that_never_comes_is_given_up_in_time(monkeypatch: pytest.MonkeyP
     left.set()
 
 
-def test_one_part_and_one_scene_are_made_ahead_and_no_more() -> None:
+def test_one_part_is_made_ahead_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "HELD_BYTES", 0)  # what is held is there already
     made: list[int] = []
 
     def parts() -> Iterator[Part]:
@@ -202,6 +203,38 @@ def test_one_part_and_one_scene_are_made_ahead_and_no_more() -> None:
         threading.Event().wait(0.05)
         assert made == list(range(number + 2))
     assert len(list(taken)) == 1
+
+
+class Counted:
+    """Scenes of one view of 192 bytes, and which of them were read."""
+
+    def __init__(self) -> None:
+        self.was_read: list[str] = []
+
+    def entries(self) -> list[SceneEntry]:
+        return []
+
+    def read(self, scene_id: str) -> Scene:
+        self.was_read.append(scene_id)
+        grey = np.full((8, 8, 3), 90, np.uint8)
+        return Scene(scene_id, (View(view_id="0", read_rgb=lambda: grey),))
+
+
+@pytest.mark.parametrize(("ahead_bytes", "most"), [(1 << 28, 4), (2 * 192, 2), (2 * 192 - 1, 1)])
+def test_some_small_scenes_are_made_ahead_and_one_large_one(
+    ahead_bytes: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading_ahead, "AHEAD_BYTES", ahead_bytes)
+    source, names, ended = Counted(), list("abcdefgh"), threading.Event()
+    reading = reading_ahead.ReadAhead(source, names, ExtractConfig(num_views=0))
+    for number, read in enumerate(reading.scenes(ended.set), 1):
+        assert read.scene.scene_id == names[number - 1]
+        threading.Event().wait(0.05)
+        assert source.was_read == names[: number + most]
+        # The next unit is begun when all of this one are read; what is too large was taken first.
+        if number + most < len(names):
+            assert not ended.is_set()
+    assert ended.is_set()
 
 
 @pytest.mark.slow
