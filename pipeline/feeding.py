@@ -6,6 +6,7 @@ looking at geometry, placing tokens, previews, noise, and a store with 1,536 cha
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -132,10 +133,18 @@ def extract_with(
     )
 
 
-def write_captures(root: Path, num_views: int, size: tuple[int, int] = IMAGE) -> None:
-    """Write two captures in the layout of ScanNet's export; depth has half of the colour's sides.
+def write_captures(
+    root: Path, num_views: int, size: tuple[int, int] = IMAGE, scenes: int = 2
+) -> Path:
+    """Write captures in the layout of ScanNet's export, and return their folder.
 
-    Its sizes are the default: 1296x968 JPEG, 640x480 PNG. The camera moves along a wall.
+    The camera moves along a wall; depth has half of the colour's sides.
+
+    Args:
+        root: The folder.
+        num_views: Of a scene.
+        size: Rows and columns of colour; ScanNet's are the default: 1296x968 JPEG, 640x480 PNG.
+        scenes: From the third on, their files are links to those of the first two.
     """
     rows, cols = _DEPTH if size == IMAGE else (size[0] // 2, size[1] // 2)
     rng = np.random.default_rng(0)
@@ -158,3 +167,9 @@ def write_captures(root: Path, num_views: int, size: tuple[int, int] = IMAGE) ->
             K = np.diag([0.9 * sides[1], 0.9 * sides[1], 1.0, 1.0])
             K[:2, 2] = sides[1] / 2, sides[0] / 2
             np.savetxt(folder / "intrinsic" / f"intrinsic_{name}.txt", K)
+    for scene in range(2, scenes):
+        for path in (root / f"scene{scene % 2:04d}").rglob("*.*"):
+            place = root / f"scene{scene:04d}" / path.parent.name / path.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.link(path, place)
+    return root

@@ -19,10 +19,10 @@ from pathlib import Path
 
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.local_files import open_plain
+from vega3d.pipeline.store.durable import Parts as Parts
+from vega3d.pipeline.store.durable import make_folders, sync_folder, write_new
 from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key
 from vega3d.pipeline.transient import is_transient, retried
-
-Parts = Sequence[bytes | memoryview]
 
 TEMPORARY_SUFFIX = ".partial"
 
@@ -98,7 +98,7 @@ class FolderObjects:
         def ask() -> None:
             with _told(path, "write"), self._temporary(path, parts) as temporary:
                 os.replace(temporary, path)
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
 
         retried(ask)
 
@@ -114,7 +114,7 @@ class FolderObjects:
         with _told(path, "write"):
             os.replace(temporary, path)
             temporary.unlink(missing_ok=True)  # renaming one of two names of a file does nothing
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def same(self, key: str, other: str) -> bool:
         """Say whether two names are known to hold the same bytes: they are one file."""
@@ -230,7 +230,7 @@ class FolderObjects:
                 except OSError as error:
                     if error.errno not in _UNKNOWN or give_name is _claim:
                         raise
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return True
 
     @contextmanager
@@ -245,12 +245,8 @@ class FolderObjects:
                 temporary.unlink()
 
     def _write_temporary(self, temporary: Path, parts: Parts) -> None:
-        _make_folders(temporary.parent)
-        with temporary.open("xb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
+        make_folders(temporary.parent)
+        write_new(temporary, parts)
 
 
 @contextmanager
@@ -321,21 +317,3 @@ def _claim(temporary: Path, path: Path) -> None:
     """
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     os.rename(temporary, path)
-
-
-def _make_folders(folder: Path) -> None:
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    for new in reversed(missing):
-        new.mkdir(exist_ok=True)
-        _sync_folder(new.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -13,30 +13,18 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from vega3d.pipeline.feeding import IMAGE, feed, write_captures
+from vega3d.pipeline.feeding import feed, write_captures
 
 GPU_S = 0.010
 
 
-def link_scenes(folder: Path, scenes: int, views: int, size: tuple[int, int]) -> Path:
-    """Write two captures, and return a folder of so many scenes whose files are links to theirs."""
-    write_captures(folder / "two", views, size)
-    both = sorted((folder / "two").iterdir())
-    for index in range(scenes):
-        for path in both[index % 2].rglob("*.*"):
-            place = folder / "captures" / f"s{index:05d}" / path.relative_to(both[index % 2])
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, place)
-    return folder / "captures"
-
-
 def bench(folder: Path, scenes: int, views: int, stage_s: float) -> dict[str, object]:
     """Measure what a view takes, then how busy a stage is kept; 0 s: one that can be fed."""
-    few = link_scenes(folder / "few", max(2, scenes // 10), views, IMAGE)
+    few = write_captures(folder / "few", views, scenes=max(2, scenes // 10))
     feed(few, folder / "warm", views)  # compiles
     free = feed(few, folder / "free", views)
     stage_s = stage_s or free.wall_s / free.views * 1.05
-    captures = link_scenes(folder / "all", scenes, views, IMAGE)
+    captures = write_captures(folder / "all", views, scenes=scenes)
     found = feed(captures, folder / "out", views, stage_s, scenes_per_unit=4)
     return {
         "cores_here": len(os.sched_getaffinity(0)),
@@ -49,7 +37,7 @@ def bench(folder: Path, scenes: int, views: int, stage_s: float) -> dict[str, ob
 
 def test_a_stage_is_kept_busy_across_scenes_and_units(tmp_path: Path) -> None:
     """Units of one scene each: reading goes on while the stage is held, or it would wait."""
-    captures = link_scenes(tmp_path, 6, 2, (96, 128))
+    captures = write_captures(tmp_path / "captures", 2, (96, 128), 6)
     feed(captures, tmp_path / "warm", 2)
     alone = feed(captures, tmp_path / "alone", 2)
     stage_s = alone.wall_s / alone.views  # as long as all the rest: one after the other is half

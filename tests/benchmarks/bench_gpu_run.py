@@ -31,7 +31,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.feeding import extract_with
+from vega3d.pipeline.feeding import extract_with, write_captures
 
 GREY = (127, 127, 127)
 
@@ -94,8 +94,8 @@ class Runs:
         """Write the captures."""
         self.bench, self.folder = bench, folder
         size, views = bench.sizes.image, bench.sizes.views
-        self.few = bench_feeding.link_scenes(folder / "few", 2, views, size)
-        self.many = bench_feeding.link_scenes(folder / "many", scenes, views, size)
+        self.few = write_captures(folder / "few", views, size)
+        self.many = write_captures(folder / "many", views, size, scenes)
         self.naive_ms, self.turn = math.inf, 0
 
     def naive(self) -> dict[str, Any]:
