@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
@@ -143,7 +143,8 @@ class _Ahead(Generic[T]):
         size: Callable[[T], float] = lambda _: math.inf,  # one ahead
     ) -> None:
         self._items, self._pulse, self._size = items, pulse, size
-        self._made: deque[tuple[float, list[T] | BaseException]] = deque()
+        self._made: deque[tuple[float, Callable[[], T]]] = deque()
+        """What takes each, and its size."""
         self._changed = threading.Condition()
         self._count, self._stopped = 0, False
         # A daemon: a thread that waits for a dead mount must not keep the process from ending.
@@ -162,9 +163,7 @@ class _Ahead(Generic[T]):
             _, made = self._made.popleft()
             self._changed.notify()
         self._pulse.alive()
-        if isinstance(made, BaseException):
-            raise made
-        return made[0]
+        return made()
 
     def is_through(self, count: int) -> bool:
         """Say whether so many items were made, and those that nobody took yet are small."""
@@ -193,17 +192,35 @@ class _Ahead(Generic[T]):
                 if self._stopped:
                     return
             self._pulse.alive()
-            try:
-                item = next(self._items)
-                found: tuple[float, list[T] | BaseException] = self._size(item), [item]
-            except BaseException as error:  # raised again by who takes it
-                found = 0.0, error
+            size, take, is_last = self._next()
             with self._changed:
-                self._made.append(found)
+                self._made.append((size, take))
                 self._count += 1
                 self._changed.notify()
-                if isinstance(found[1], BaseException):
-                    return
+            del take  # who waits for room holds nothing that was taken
+            if is_last:
+                return
+
+    def _next(self) -> tuple[float, Callable[[], T], bool]:
+        """Return the next item's size, what gives it or raises, and whether nothing follows."""
+        try:
+            item = next(self._items)
+            return self._size(item), lambda: item, False
+        except StopIteration:
+            return 0.0, _end, True
+        except BaseException as error:  # raised again by who takes it
+            return 0.0, partial(_raise, error), True
+
+
+def _end() -> NoReturn:
+    raise StopIteration
+
+
+def _raise(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error  # or its traceback, which holds this frame, would keep all that it saw
 
 
 @dataclass

@@ -122,14 +122,13 @@ class UnitWriter:
     ) -> Callable[[], None]:
         """Give a scene to the encoder, and return what puts it to the others of its unit."""
         start = time.monotonic()
-        scene_id, note = read.scene.scene_id, computed.noting(read)
-        begun = self._begun(read, geometry)
+        note, begun = computed.noting(read), self._begun(read, computed, geometry)
         computed.seconds["compute"] += time.monotonic() - start
 
         def finish() -> None:
             start = time.monotonic()
             note()
-            computed.scenes.append(self._guarded(scene_id, begun, computed))
+            computed.scenes.append(begun())
             computed.seconds["compute"] += time.monotonic() - start
 
         return finish
@@ -139,6 +138,7 @@ class UnitWriter:
         if computed.committed:
             return unit_result(computed.committed, {}, ours=False)
         computed.last()
+        computed.last = _nothing  # it holds the unit, which holds it
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
@@ -162,7 +162,7 @@ class UnitWriter:
         return unit_result(self.store.write_failed_unit(unit, reason), {})
 
     def _begun(
-        self, read: "ReadScene", geometry: "Known | None"
+        self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None"
     ) -> Callable[[], SceneArrays | SceneFailure]:
         """Return what hands over a scene, which the encoder has begun with where it was read."""
         from vega3d.pipeline.features import begin_scene
@@ -170,31 +170,25 @@ class UnitWriter:
         scene = read.scene
         if isinstance(scene, SceneFailure):
             return lambda: scene
-        try:
-            apply_numerics(self._numerics)  # of this store: another one's may have come between
-            return begin_scene(scene, self.backbone, self.model.config, read.ahead, geometry)
-        except SceneError as error:
-            told = error
-        except Exception as error:
-            error.add_note(f"while computing scene {scene.scene_id}")
-            raise
-
-        def fail() -> SceneArrays:
-            raise told
-
-        return fail
+        name = scene.scene_id  # what is returned holds no pixels
+        apply_numerics(self._numerics)  # of this store: another one's may have come between
+        begun = self._guarded(
+            name,
+            computed,
+            lambda: begin_scene(scene, self.backbone, self.model.config, read.ahead, geometry),
+        )
+        if isinstance(begun, SceneFailure):
+            return lambda: begun
+        return lambda: self._guarded(name, computed, begun)
 
     def _guarded(
-        self,
-        scene_id: str,
-        begun: Callable[[], SceneArrays | SceneFailure],
-        computed: ComputedUnit,
-    ) -> SceneArrays | SceneFailure:
-        """Return a scene, or why it failed."""
+        self, scene_id: str, computed: ComputedUnit, step: Callable[[], T]
+    ) -> T | SceneFailure:
+        """Return what a step of a scene gives, or why the scene failed."""
         from vega3d.pipeline.reading_ahead import detail
 
         try:
-            return begun()
+            return step()
         except SceneError as error:
             computed.details[scene_id] = without_secrets(detail(error))
             return SceneFailure(scene_id, fixed_text(str(error), below(self.source)))

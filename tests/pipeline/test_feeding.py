@@ -1,5 +1,6 @@
 """A model is kept fed: what goes on beside it, in which order, and what views cost."""
 
+import gc
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,13 @@ from vega3d.pipeline.backbones.backbone import Pooled
 from vega3d.pipeline.backbones.controls import RandomConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.extract import open_for
-from vega3d.pipeline.feeding import Waiting, feed, write_captures
+from vega3d.pipeline.features import DecodedScene, Part
+from vega3d.pipeline.feeding import Waiting, extract_with, feed, write_captures
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry
+from vega3d.pipeline.store.scene_arrays import SceneArrays
 from vega3d.pipeline.worker import UnitWriter, run_inline
 
 PATIENCE_S = 60.0
@@ -109,3 +113,33 @@ def test_work_of_several_threads_comes_in_order_and_ends_with_an_error(threads: 
     with pytest.raises(ValueError, match="six"):
         next(taken)
     assert max(done) <= 6 + threads + 1  # and nothing after it but what was begun
+
+
+class Refusing(Waiting):
+    """Cannot take one of the scenes."""
+
+    def begin_pooled(
+        self, rgb: np.ndarray, grid: tuple[int, int], *, scene_id: str, view_ids: Sequence[str]
+    ) -> Callable[[], Pooled]:
+        if scene_id == "scene0001":
+            raise SceneError(f"{scene_id}: not with me")
+        return super().begin_pooled(rgb, grid, scene_id=scene_id, view_ids=view_ids)
+
+
+def test_what_a_run_is_done_with_waits_for_no_collector(tmp_path: Path) -> None:
+    """Python's collector of circles comes rarely: what it is left with adds up to gigabytes."""
+    captures = write_captures(tmp_path / "captures", 2, (48, 64), 6)
+    for path in (captures / "scene0003" / "color").iterdir():
+        path.unlink()  # linked to other scenes'
+        path.write_bytes(b"damaged")
+    extract_with(Waiting(0.0), captures, tmp_path / "first", 2, Numerics(threads=1), 2)
+    gc.collect()
+    gc.disable()
+    try:
+        fed = extract_with(Refusing(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 2)
+        kinds = {DecodedScene, Part, SceneArrays}
+        left = [one for one in gc.get_objects() if type(one) in kinds]
+    finally:
+        gc.enable()
+    assert fed.views == 8
+    assert left == []
