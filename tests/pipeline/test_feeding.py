@@ -19,6 +19,7 @@ from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.features import DecodedScene, Part
 from vega3d.pipeline.feeding import Waiting, extract_with, feed, write_captures
 from vega3d.pipeline.scenes.crew import in_order
+from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry
 from vega3d.pipeline.store.scene_arrays import SceneArrays
 from vega3d.pipeline.worker import UnitWriter, run_inline
@@ -143,3 +144,16 @@ def test_what_a_run_is_done_with_waits_for_no_collector(tmp_path: Path) -> None:
         gc.enable()
     assert fed.views == 8
     assert left == []
+
+
+def test_a_drawn_room_goes_with_its_last_view() -> None:
+    views = read_scenes("rooms:1?views=2&height=32&width=48").read("room0000").views
+    views[1].read_rgb()
+    gc.collect()
+    gc.disable()
+    try:
+        assert [one for one in gc.get_objects() if type(one) is Film]
+        del views
+        assert [one for one in gc.get_objects() if type(one) is Film] == []
+    finally:
+        gc.enable()

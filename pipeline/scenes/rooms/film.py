@@ -49,15 +49,9 @@ class Film:
 
     @cached_property
     def _remembered(self) -> Callable[[int], Cast]:
-        return lru_cache(maxsize=_CASTS_KEPT)(self._cast)
-
-    def _cast(self, index: int) -> Cast:
-        shape = self.height, self.width
-        depth_m, solid, face = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
-        cast(self.solids, self.poses[index], self.K, depth_m, solid, face)
-        for array in (depth_m, solid, face):
-            array.flags.writeable = False
-        return depth_m, solid, face
+        # Of what it needs and not of `self`, which would be held by what it holds.
+        solids, poses, K, shape = self.solids, self.poses, self.K, (self.height, self.width)
+        return lru_cache(maxsize=_CASTS_KEPT)(lambda index: _cast(solids, poses[index], K, shape))
 
     def depth_m(self, index: int) -> Float32[np.ndarray, "h w"]:
         """Return the exact z-depth of every pixel's centre."""
@@ -102,3 +96,16 @@ def _exposure(rng: np.random.Generator) -> Exposure:
     headlight = float(rng.uniform(0, 0.8)) if rng.uniform() < 0.5 else 0.0
     curve = np.linspace(0, 1, 4097) ** (1 / rng.uniform(1.8, 2.6))
     return Exposure(gain, headlight, display=np.rint(255 * curve).astype(np.uint8))
+
+
+def _cast(
+    solids: Solids,
+    pose: Float64[np.ndarray, "4 4"],
+    K: Float64[np.ndarray, "3 3"],
+    shape: tuple[int, int],
+) -> Cast:
+    depth_m, solid, face = np.zeros(shape), np.zeros(shape, int), np.zeros(shape, int)
+    cast(solids, pose, K, depth_m, solid, face)
+    for array in (depth_m, solid, face):
+        array.flags.writeable = False
+    return depth_m, solid, face
