@@ -1,4 +1,4 @@
-"""The next unit's first scene, read while the last of a unit is computed."""
+"""The next unit's first scenes, read while the last of a unit are computed."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +20,7 @@ class UnitReader(Protocol):
 
 
 class Ahead:
-    """Between two units: when the last scene of one is taken, the next one's first is begun."""
+    """Between two units: when one is read and little of it is left, the next one is begun."""
 
     def __init__(self, worker: UnitReader, limit_s: float, following: Sequence[Unit]) -> None:
         """Read for a worker; the first of `following`, which may change, is the unit to come."""

@@ -71,6 +71,7 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         peak = measured.peak_tflops()  # before feed, which leaves one thread
         facts = planned_facts(config.backbone) if depth.run != 1 else measured.facts
         flops = config.backbone.flops_per_view(facts, measured.canvas, views)
+        peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         captures = write_captures(place / "many", _FED_VIEWS, scenes=_FED_SCENES)
         for turn in range(2):  # the first compiles, and meets new memory
             fed = feed(captures, place / f"fed{turn}", _FED_VIEWS, scenes_per_unit=4)
@@ -89,7 +90,7 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         "load_s": measured.load_s,
         "resolution": size_text(measured.canvas),
         "scaled": depth.told,
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "peak_memory_gb": peak_gb,
         "environment": environment(numerics.device),
     }
     if numerics.device == "cuda":

@@ -22,9 +22,9 @@ from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
 
 HELD_BYTES = 1 << 30
-"""Decoded pixels of a scene that are held (`scenes/pixels.py`), and of one that is ahead."""
+"""Decoded pixels of a scene that are held (`scenes/pixels.py`)."""
 
-_AHEAD_BYTES, _MOST_AHEAD = 1 << 28, 4
+AHEAD_BYTES = 1 << 28
 """Of several small scenes that are ahead (`reading_ahead.py`)."""
 
 _LOAD_BYTES_PER_S = 1e9
@@ -134,8 +134,9 @@ def _took(
     gpu_bytes = gpu_memory_bytes(facts.parameters, dtype, batch, rows * cols)
     unit_bytes = 2 * a_view * largest * plan.scenes_per_shard  # as float32
     pixels_bytes = min(HELD_BYTES, largest * _SCANNET_VIEW_BYTES)
-    ahead_bytes = max(pixels_bytes, min(_MOST_AHEAD * pixels_bytes, _AHEAD_BYTES))
-    held = int(pixels_bytes + ahead_bytes + 3 * unit_bytes + _PROCESS_BYTES)
+    # One is computed and one still hashed; small ones are ahead, and one of any size.
+    scenes_bytes = 3 * pixels_bytes + min(3 * pixels_bytes, AHEAD_BYTES)
+    held = int(scenes_bytes + 3 * unit_bytes + _PROCESS_BYTES)
     return {
         "stages_s": paced.stages,
         "bound_by": paced.slowest,

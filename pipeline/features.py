@@ -56,6 +56,11 @@ class Seen:
     hashed: Future[str]
     diagnosed: Future[Diagnosis]
 
+    def wait(self) -> None:
+        """Wait for all of it; what went wrong is raised."""
+        for one in (self.hashed, self.diagnosed):
+            one.result()
+
     @property
     def content_sha256(self) -> str:
         """Hash of what the features come from."""
@@ -93,6 +98,12 @@ class DecodedScene:
     seen: Seen
     stack: np.ndarray | None = None
     """All colour images, uint8 [V, H, W, 3], where they are held as they are: parts are slices."""
+
+    @property
+    def is_held(self) -> bool:
+        """Say whether all pixels are there: nothing is decoded again for any use of them."""
+        depths = (one.depth for one in self.decoded)
+        return self.stack is not None and all(one is None or one.held is not None for one in depths)
 
     @property
     def view_ids(self) -> tuple[str, ...]:
@@ -135,9 +146,10 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     stack = _stacked(decoded)
     hashed = begun(lambda: _content_sha256(decoded))
     diagnosed = begun(lambda: diagnose_views(decoded, asked=asked))
-    if stack is None:  # what is not held is decoded again for the hash: not while others decode
-        hashed.result()
-    return DecodedScene(scene_id, tuple(decoded), Seen(report, hashed, diagnosed), stack)
+    scene = DecodedScene(scene_id, tuple(decoded), Seen(report, hashed, diagnosed), stack)
+    if not scene.is_held:  # what is decoded again for the hash is not while others decode
+        scene.seen.wait()
+    return scene
 
 
 def _stacked(decoded: list[DecodedView]) -> np.ndarray | None:
@@ -186,7 +198,7 @@ def begin_scene(
     """Give a scene's views to the backbone, and return what hands over the result.
 
     The last views may still be on their way through it. What is returned holds no decoded pixels
-    but theirs, and is to be called in the thread that began. See `encode_scene`.
+    but theirs. See `encode_scene`.
     """
     check_view_ids(scene.view_ids, len(scene.decoded))
     known = {} if known is None else known

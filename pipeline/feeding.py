@@ -7,6 +7,7 @@ looking at geometry, placing tokens, previews, noise, and a store with 1,536 cha
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -171,5 +172,8 @@ def write_captures(
         for path in (root / f"scene{scene % 2:04d}").rglob("*.*"):
             place = root / f"scene{scene:04d}" / path.parent.name / path.name
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, place)
+            try:
+                os.link(path, place)
+            except OSError:  # not every file system has links
+                shutil.copyfile(path, place)
     return root

@@ -2,7 +2,8 @@
 
 glibc gives the pages of large arrays back whenever one is freed, and the kernel clears others for
 the next, 2 MiB at a time: a fifth of what a core does for a ScanNet-sized view beside a GPU. This
-holds for a whole process from then on: all arrays come from one heap, and 512 MiB at its end stay.
+holds for a whole process from then on: all arrays come from one heap, and 512 MiB at its end stay,
+as does what lies below something that lives: a process keeps about what it once needed.
 """
 
 import ctypes

@@ -35,7 +35,7 @@ _DATA_ERRORS = (ValueError, ArithmeticError, LookupError, EOFError, OSError, Rec
 (AttributeError, TypeError, AssertionError) are bugs, and stop the run."""
 
 AHEAD_BYTES = 1 << 28
-"""Decoded pixels of several scenes that are ahead; one scene may have more."""
+"""Decoded pixels of several scenes that are ahead; one more, or one alone, may have any size."""
 
 _MOST_AHEAD = 4
 _POLL_S = 1.0
@@ -90,12 +90,12 @@ class ReadAhead:
         Raises:
             TransientError: A disk, mount or server does not answer, or not within the limit.
         """
-        was_through = False
+        is_told = False
         try:
             for scene_id in self._scene_ids:
                 scene = self._reading.take(scene_id, self._limit_s)
-                if not was_through and self._reading.is_through(len(self._scene_ids)):
-                    was_through = True
+                if not is_told and self._reading.is_little_left(len(self._scene_ids)):
+                    is_told = True
                     then()
                 yield scene
         finally:
@@ -144,7 +144,7 @@ class _Ahead(Generic[T]):
     ) -> None:
         self._items, self._pulse, self._size = items, pulse, size
         self._made: deque[tuple[float, Callable[[], T]]] = deque()
-        """What takes each, and its size."""
+        """Size of each, and what gives it."""
         self._changed = threading.Condition()
         self._count, self._stopped = 0, False
         # A daemon: a thread that waits for a dead mount must not keep the process from ending.
@@ -165,8 +165,8 @@ class _Ahead(Generic[T]):
         self._pulse.alive()
         return made()
 
-    def is_through(self, count: int) -> bool:
-        """Say whether so many items were made, and those that nobody took yet are small."""
+    def is_little_left(self, count: int) -> bool:
+        """Say whether all of so many items were made, and those that nobody took yet are small."""
         with self._changed:
             return self._count >= count and self._ahead_bytes() <= AHEAD_BYTES
 
@@ -250,8 +250,7 @@ class _Reader:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
             return ReadScene(failure, time.monotonic() - start, detail(error), looked)
-        is_held = decoded.stack is not None  # parts are there already
-        ahead = iter if is_held else partial(self._parts_ahead, scene_id)
+        ahead = iter if decoded.is_held else partial(self._parts_ahead, scene_id)
         return ReadScene(decoded, time.monotonic() - start, source=looked, ahead=ahead)
 
     def _parts_ahead(self, scene_id: str, parts: Iterator[Part]) -> Iterator[Part]:

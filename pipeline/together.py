@@ -187,7 +187,7 @@ class TogetherWriter:
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
-        from vega3d.pipeline.features import Known
+        from vega3d.pipeline.features import DecodedScene, Known
 
         parts = self._parts(unit)
         reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
@@ -206,6 +206,8 @@ class TogetherWriter:
                         except Exception as error:
                             part.error = _told(out, unit, error)
                     beat()
+            if isinstance(read.scene, DecodedScene):
+                read.scene.seen.wait()  # a bug there is no encoder's: it stops the run
         return parts
 
     def read(

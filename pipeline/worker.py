@@ -74,11 +74,11 @@ class UnitWriter:
         The last one may still be in the encoder: the next unit can be begun, and `commit` waits.
 
         Args:
-            unit: The scenes of its `todo` are decoded one ahead.
+            unit: The scenes of its `todo` are decoded ahead.
             beat: Called from the first byte that is read, as a sign of life.
             computing: Held while the backbone works, and not while decoding.
             limit_s: A scene of which no view can be read for so long is given up.
-            ahead: Has the unit's first scene read already, and begins with the next unit's.
+            ahead: Has the unit's first scenes read already, and begins with the next unit's.
 
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
@@ -87,12 +87,16 @@ class UnitWriter:
             return ComputedUnit(committed=found)  # another job was faster
         computed = ComputedUnit()
         reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
-        for read in reading.scenes(ahead.begin if ahead else _nothing):
-            with computing:
+        try:
+            for read in reading.scenes(ahead.begin if ahead else _nothing):
+                with computing:
+                    beat()
+                    before, computed.last = computed.last, self._begin(read, computed)
+                    before()  # a GPU works at this scene while the one before is taken from it
                 beat()
-                before, computed.last = computed.last, self._begin(read, computed)
-                before()  # a GPU works at this scene while the one before is taken from it
-            beat()
+        except BaseException:
+            computed.last = _nothing  # see `commit`
+            raise
         return computed
 
     def read(
@@ -121,15 +125,18 @@ class UnitWriter:
         self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None" = None
     ) -> Callable[[], None]:
         """Give a scene to the encoder, and return what puts it to the others of its unit."""
+        name, note = read.scene.scene_id, computed.noting(read)
         start = time.monotonic()
-        note, begun = computed.noting(read), self._begun(read, computed, geometry)
+        begun = self._begun(read, computed, geometry)
         computed.seconds["compute"] += time.monotonic() - start
 
         def finish() -> None:
             start = time.monotonic()
-            note()
+            self._guarded(name, computed, note)
+            noted = time.monotonic()
             computed.scenes.append(begun())
-            computed.seconds["compute"] += time.monotonic() - start
+            computed.seconds["decode"] += noted - start
+            computed.seconds["compute"] += time.monotonic() - noted
 
         return finish
 
@@ -137,8 +144,11 @@ class UnitWriter:
         """Write a computed unit's shards and its commit record."""
         if computed.committed:
             return unit_result(computed.committed, {}, ours=False)
-        computed.last()
-        computed.last = _nothing  # it holds the unit, which holds it
+        last, computed.last = computed.last, _nothing  # it holds the unit, which holds it
+        counted, is_alone = computed.seconds["compute"], not computed.scenes
+        last()
+        if not is_alone:  # who computes the next unit waits for the encoder too
+            computed.seconds["compute"] = counted
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless

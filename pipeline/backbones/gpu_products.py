@@ -1,7 +1,7 @@
 """Matrix products of a GPU's libraries that a compiler would take apart or not know.
 
 Each operator is opaque to torch.compile, and meant for bfloat16 on CUDA: elsewhere the plain
-functions of torch compute the same.
+functions of torch compute the same, but for `linear_gelu`'s exact gelu on a CPU.
 """
 
 import torch

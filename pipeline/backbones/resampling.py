@@ -51,9 +51,10 @@ def resize(
         return np.asarray(image.resize(size[::-1], kind, box=box))
     across_of = (filter_name, rgb.shape[1], size[1], box[0], box[2])
     down_of = (filter_name, rgb.shape[0], size[0], box[1], box[3])
-    wide, high = _areas(*across_of), _areas(*down_of)
-    if wide and high:
-        return box_means(np.ascontiguousarray(rgb), wide, high, BITS)
+    if filter_name == "box":
+        wide, high = _areas(*across_of), _areas(*down_of)
+        if wide and high:
+            return box_means(np.ascontiguousarray(rgb), wide, high, BITS)
     cols, rows = _weights(*across_of), _weights(*down_of)
     out = np.empty((*size, 3), dtype=np.uint8)
     _resize(np.ascontiguousarray(rgb), *cols, *rows, out)
@@ -125,9 +126,7 @@ def _weights(
 
 @lru_cache(maxsize=64)
 def _areas(filter_name: Filter, size: int, out_size: int, start: float, end: float) -> Areas | None:
-    """Return what a box filter takes the means of; None where it is not so simple."""
-    if filter_name != "box":
-        return None
+    """Return what a filter takes the means of; None where it is not so simple."""
     return areas(kernel_weights(filter_name, size, out_size, start, end))
 
 

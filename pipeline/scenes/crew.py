@@ -69,3 +69,5 @@ def _settle(future: "Future[Made]", function: Callable[[], Made]) -> None:
         future.set_exception(error)
     else:
         future.set_result(made)
+    finally:
+        del future, function  # an error holds this frame, and the future the error

@@ -46,6 +46,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _begin_to_store(handle: int, start: int, length: int) -> None:
-    """Have the disk begin with bytes that were written, while others are: fsync then waits less."""
+    """Have the disk begin with bytes that were written, while others are: fsync then waits less.
+
+    What it has stored by then leaves the system's cache: nobody reads it soon.
+    """
     with suppress(AttributeError, OSError):  # not every system has it; it is no more than advice
         os.posix_fadvise(handle, start, length, os.POSIX_FADV_DONTNEED)

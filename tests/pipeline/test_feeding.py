@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vega3d.pipeline import read_scenes
+from vega3d.pipeline import features, read_scenes
 from vega3d.pipeline.backbones.backbone import Pooled
 from vega3d.pipeline.backbones.controls import RandomConfig
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.config import ExtractConfig, RunConfig
+from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.features import DecodedScene, Part
 from vega3d.pipeline.feeding import Waiting, extract_with, feed, write_captures
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.rooms.film import Film
-from vega3d.pipeline.scenes.scene import Scene, SceneEntry
+from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.store.scene_arrays import SceneArrays
 from vega3d.pipeline.worker import UnitWriter, run_inline
 
@@ -157,3 +157,114 @@ def test_a_drawn_room_goes_with_its_last_view() -> None:
         assert [one for one in gc.get_objects() if type(one) is Film] == []
     finally:
         gc.enable()
+
+
+@dataclass
+class Shy:
+    """A scene of one view whose depth is asked for several times, and is another the next time."""
+
+    again: Callable[[], np.ndarray]
+    asked: int = 0
+
+    def entries(self) -> list[SceneEntry]:
+        return [SceneEntry(scene_id="s", num_views=1, size_bytes=9)]
+
+    def read(self, scene_id: str) -> Scene:
+        def depth_m() -> np.ndarray:
+            self.asked += 1
+            return np.full((8, 8), 2.0, np.float32) if self.asked == 1 else self.again()
+
+        K = np.array([[8.0, 0, 4], [0, 8, 4], [0, 0, 1]])
+        grey = np.full((8, 8, 3), 90, np.uint8)
+        view = View(
+            view_id="0", read_rgb=lambda: grey, read_depth_m=depth_m, K_color=K, K_depth=K,
+            world_from_camera=np.eye(4),
+        )  # fmt: skip
+        return Scene("s", (view,))
+
+
+def _fails() -> np.ndarray:
+    raise SceneError("s/view 0: depth is damaged now")
+
+
+@pytest.mark.parametrize("held_bytes", [0, 8 * 8 * 3])
+def test_what_is_not_held_fails_where_it_is_read_again(
+    tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the colours are held and depth is not."""
+    monkeypatch.setattr(features, "HELD_BYTES", held_bytes)
+    writer, plan = writer_of(Shy(_fails), tmp_path / "store")
+    (result,) = run_inline(writer, plan.units)
+    assert result.failures == {"s": "s/view 0: depth is damaged now"}
+
+
+@pytest.mark.parametrize("held_bytes", [0, 8 * 8 * 3])
+def test_what_is_not_held_is_waited_for_no_longer_than_the_limit(
+    tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "HELD_BYTES", held_bytes)
+    left, source = threading.Event(), Shy(lambda: np.full((8, 8), 2.0, np.float32))
+
+    def hang() -> np.ndarray:
+        if source.asked > 2:  # after it was hashed
+            left.wait(PATIENCE_S)
+        return np.full((8, 8), 2.0, np.float32)
+
+    source.again = hang
+    writer, plan = writer_of(source, tmp_path / "store")
+    (result,) = run_inline(writer, plan.units, RunConfig(attempts=1, unit_timeout_s=0.3))
+    left.set()
+    assert "gave no sign of life" in result.postponed
+
+
+def test_a_bug_in_what_is_worked_out_beside_names_its_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(features, "diagnose_views", broken)
+    captures = write_captures(tmp_path / "captures", 2, (48, 64))
+    writer, plan = writer_of(read_scenes(str(captures)), tmp_path / "store")
+    with pytest.raises(ZeroDivisionError) as raised:
+        list(run_inline(writer, plan.units))
+    assert raised.value.__notes__ == ["while computing scene scene0000"]
+
+
+def test_a_unit_that_fails_waits_for_no_collector_either(tmp_path: Path) -> None:
+    captures = write_captures(tmp_path / "captures", 2, (48, 64), 3)
+
+    class Away(Waiting):
+        def begin_pooled(
+            self, rgb: np.ndarray, grid: tuple[int, int], *, scene_id: str, view_ids: Sequence[str]
+        ) -> Callable[[], Pooled]:
+            if scene_id == "scene0002":
+                raise TransientError("the mount is away")
+            return super().begin_pooled(rgb, grid, scene_id=scene_id, view_ids=view_ids)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError):  # nothing was done: a share of no views
+            extract_with(Away(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 3)
+        kinds = {DecodedScene, Part, SceneArrays}
+        assert [one for one in gc.get_objects() if type(one) in kinds] == []
+    finally:
+        gc.enable()
+
+
+def test_waiting_for_hash_and_geometry_is_no_computing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diagnose = features.diagnose_views
+
+    def slowly(*views: object, **settings: object) -> object:
+        threading.Event().wait(0.3)
+        return diagnose(*views, **settings)
+
+    monkeypatch.setattr(features, "diagnose_views", slowly)
+    captures = write_captures(tmp_path / "captures", 2, (48, 64))
+    writer, plan = writer_of(read_scenes(str(captures)), tmp_path / "store")
+    results = list(run_inline(writer, plan.units))
+    assert sum(result.seconds["compute"] for result in results) < 0.3
+    assert sum(result.seconds["decode"] for result in results) > 0.3

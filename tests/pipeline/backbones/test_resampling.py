@@ -60,7 +60,9 @@ def test_means_of_areas_are_the_bytes_of_the_general_way() -> None:
 def test_areas_are_left_to_the_general_way_where_they_are_no_plain_means() -> None:
     assert areas(kernel_weights("bicubic", 100, 20, 0.0, 100.0)) is None
     assert areas(kernel_weights("box", 1000, 2, 0.0, 1000.0)) is None  # sums over 16 bits
-    assert areas(kernel_weights("box", 7, 7, 0.0, 7.0)) is not None
+    alone = areas(kernel_weights("box", 7, 7, 0.0, 7.0))
+    assert alone is not None
+    assert [values.tolist() for values in alone] == [list(range(7)), [1] * 7, [1 << BITS] * 7]
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
