@@ -145,10 +145,10 @@ class UnitWriter:
         if computed.committed:
             return unit_result(computed.committed, {}, ours=False)
         last, computed.last = computed.last, _nothing  # it holds the unit, which holds it
-        counted, is_alone = computed.seconds["compute"], not computed.scenes
+        counted, is_alone = dict(computed.seconds), not computed.scenes
         last()
         if not is_alone:  # who computes the next unit waits for the encoder too
-            computed.seconds["compute"] = counted
+            computed.seconds |= counted
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
