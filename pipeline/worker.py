@@ -279,7 +279,7 @@ def run_inline(
 ) -> Iterator[UnitResult]:
     """Do the units one after the other in this process: the reference for every other runner.
 
-    A unit is stored, and the next one's first scene read, while one is computed. One whose cause
+    A unit is stored, and the next one's first scenes read, while one is computed. One whose cause
     may pass is tried again after the others, and is postponed in the end.
     """
     attempts = Attempts(config.attempts, config.unit_timeout_s)

@@ -122,7 +122,8 @@ def test_a_bug_stops_the_run_and_names_the_unit(tmp_path: Path, digest: str) -> 
         run(tmp_path / "s", config(workers=1), bug_on=(BAD,))
     assert any("unit 2" in note for note in caught.value.__notes__)
     redone = run(tmp_path / "s", config(workers=1))
-    assert redone in ([2, 3, 4], [1, 2, 3, 4], [0, 2, 3, 4])
+    assert {2, 4} <= set(redone)  # and 3, unless it was in hand beside 2
+    assert not {0, 1} <= set(redone)
     assert open_store(str(tmp_path / "s")).digest() == digest
 
 
