@@ -2,7 +2,8 @@
 
 import gc
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -127,6 +128,23 @@ class Refusing(Waiting):
         return super().begin_pooled(rgb, grid, scene_id=scene_id, view_ids=view_ids)
 
 
+@contextmanager
+def no_collector(*kinds: type) -> Iterator[Callable[[], list[object]]]:
+    """Keep circles from being collected; gives what tells the new objects of some classes."""
+
+    def alive() -> list[object]:
+        return [one for one in gc.get_objects() if type(one) in kinds]
+
+    gc.collect()
+    gc.disable()
+    before = alive()  # of other tests
+    known = set(map(id, before))
+    try:
+        yield lambda: [one for one in alive() if id(one) not in known]
+    finally:
+        gc.enable()
+
+
 def test_what_a_run_is_done_with_waits_for_no_collector(tmp_path: Path) -> None:
     """Python's collector of circles comes rarely: what it is left with adds up to gigabytes."""
     captures = write_captures(tmp_path / "captures", 2, (48, 64), 6)
@@ -134,29 +152,19 @@ def test_what_a_run_is_done_with_waits_for_no_collector(tmp_path: Path) -> None:
         path.unlink()  # linked to other scenes'
         path.write_bytes(b"damaged")
     extract_with(Waiting(0.0), captures, tmp_path / "first", 2, Numerics(threads=1), 2)
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector(DecodedScene, Part, SceneArrays) as left:
         fed = extract_with(Refusing(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 2)
-        kinds = {DecodedScene, Part, SceneArrays}
-        left = [one for one in gc.get_objects() if type(one) in kinds]
-    finally:
-        gc.enable()
-    assert fed.views == 8
-    assert left == []
+        assert fed.views == 8
+        assert left() == []
 
 
 def test_a_drawn_room_goes_with_its_last_view() -> None:
-    views = read_scenes("rooms:1?views=2&height=32&width=48").read("room0000").views
-    views[1].read_rgb()
-    gc.collect()
-    gc.disable()
-    try:
-        assert [one for one in gc.get_objects() if type(one) is Film]
+    with no_collector(Film) as left:
+        views = read_scenes("rooms:1?views=2&height=32&width=48").read("room0000").views
+        views[1].read_rgb()
+        assert len(left()) == 1
         del views
-        assert [one for one in gc.get_objects() if type(one) is Film] == []
-    finally:
-        gc.enable()
+        assert left() == []
 
 
 @dataclass
@@ -242,15 +250,10 @@ def test_a_unit_that_fails_waits_for_no_collector_either(tmp_path: Path) -> None
                 raise TransientError("the mount is away")
             return super().begin_pooled(rgb, grid, scene_id=scene_id, view_ids=view_ids)
 
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector(DecodedScene, Part, SceneArrays) as left:
         with pytest.raises(ZeroDivisionError):  # nothing was done: a share of no views
             extract_with(Away(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 3)
-        kinds = {DecodedScene, Part, SceneArrays}
-        assert [one for one in gc.get_objects() if type(one) in kinds] == []
-    finally:
-        gc.enable()
+        assert left() == []
 
 
 def test_waiting_for_hash_and_geometry_is_no_computing(
