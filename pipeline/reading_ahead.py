@@ -160,10 +160,10 @@ class _Ahead(Generic[T]):
                         f"{scene_id}: reading it gave no sign of life for {limit_s:.0f} s; look at "
                         "its files and the disk or mount that they lie on"
                     )
-            _, made = self._made.popleft()
+            made = [self._made.popleft()[1]]
             self._changed.notify()
         self._pulse.alive()
-        return made()
+        return made.pop()()  # an error holds this frame, which must not hold the error
 
     def is_little_left(self, count: int) -> bool:
         """Say whether all of so many items were made, and those that nobody took yet are small."""
@@ -206,21 +206,15 @@ class _Ahead(Generic[T]):
         try:
             item = next(self._items)
             return self._size(item), lambda: item, False
-        except StopIteration:
-            return 0.0, _end, True
-        except BaseException as error:  # raised again by who takes it
+        except BaseException as error:  # raised again by who takes it; the end, too
             return 0.0, partial(_raise, error), True
-
-
-def _end() -> NoReturn:
-    raise StopIteration
 
 
 def _raise(error: BaseException) -> NoReturn:
     try:
         raise error
     finally:
-        del error  # or its traceback, which holds this frame, would keep all that it saw
+        del error  # which holds this frame
 
 
 @dataclass

@@ -19,6 +19,7 @@ from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.features import DecodedScene, Part
 from vega3d.pipeline.feeding import Waiting, extract_with, feed, write_captures
+from vega3d.pipeline.reading_ahead import ReadAhead, ReadScene
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
@@ -253,6 +254,28 @@ def test_a_unit_that_fails_waits_for_no_collector_either(tmp_path: Path) -> None
     with no_collector(DecodedScene, Part, SceneArrays) as left:
         with pytest.raises(ZeroDivisionError):  # nothing was done: a share of no views
             extract_with(Away(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 3)
+        assert left() == []
+
+
+def test_a_reader_that_fails_waits_for_no_collector_either(tmp_path: Path) -> None:
+    captures = read_scenes(str(write_captures(tmp_path / "captures", 2, (48, 64), 3)))
+
+    class Gone:
+        entries = captures.entries
+
+        def read(self, scene_id: str) -> Scene:
+            if scene_id == "scene0002":
+                raise TransientError("the mount is away")
+            return captures.read(scene_id)
+
+    def read_all() -> None:
+        reading = ReadAhead(Gone(), ["scene0000", "scene0002"], ExtractConfig(num_views=2))
+        for read in reading.scenes():
+            read.scene.seen.wait()
+
+    with no_collector(ReadScene, DecodedScene) as left:
+        with pytest.raises(TransientError):
+            read_all()
         assert left() == []
 
 
