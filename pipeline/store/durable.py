@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from vega3d.pipeline.files import sync
+
 Parts = Sequence[bytes | memoryview]
 
 _PIECE_BYTES = 2**23
@@ -33,16 +35,7 @@ def make_folders(folder: Path) -> None:
         folder = folder.parent
     for new in reversed(missing):
         new.mkdir(exist_ok=True)
-        sync_folder(new.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(new.parent)
 
 
 def _begin_to_store(handle: int, start: int, length: int) -> None:

@@ -18,9 +18,10 @@ from io import BufferedReader
 from pathlib import Path
 
 from vega3d.pipeline.errors import StoreError, TransientError
+from vega3d.pipeline.files import sync
 from vega3d.pipeline.local_files import open_plain
 from vega3d.pipeline.store.durable import Parts as Parts
-from vega3d.pipeline.store.durable import make_folders, sync_folder, write_new
+from vega3d.pipeline.store.durable import make_folders, write_new
 from vega3d.pipeline.store.names import MAX_PUT_BYTES, check_key
 from vega3d.pipeline.transient import is_transient, retried
 
@@ -98,7 +99,7 @@ class FolderObjects:
         def ask() -> None:
             with _told(path, "write"), self._temporary(path, parts) as temporary:
                 os.replace(temporary, path)
-                sync_folder(path.parent)
+                sync(path.parent)
 
         retried(ask)
 
@@ -114,7 +115,7 @@ class FolderObjects:
         with _told(path, "write"):
             os.replace(temporary, path)
             temporary.unlink(missing_ok=True)  # renaming one of two names of a file does nothing
-            sync_folder(path.parent)
+            sync(path.parent)
 
     def same(self, key: str, other: str) -> bool:
         """Say whether two names are known to hold the same bytes: they are one file."""
@@ -230,7 +231,7 @@ class FolderObjects:
                 except OSError as error:
                     if error.errno not in _UNKNOWN or give_name is _claim:
                         raise
-            sync_folder(path.parent)
+            sync(path.parent)
         return True
 
     @contextmanager

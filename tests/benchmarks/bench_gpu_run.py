@@ -11,10 +11,8 @@ fsync. Then what needs a machine's cores and no GPU: how busy a stage of 10 ms a
 unit's write. Results are in DIR/gpu_run.json.
 """
 
-import argparse
 import copy
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -26,7 +24,7 @@ import bench_feeding
 import bench_unit_write
 import numpy as np
 import torch
-from bench_gpu import GRID, SIGMA, TIMESTEP, Bench, Results, Sizes, timed, wait
+from bench_gpu import GRID, SIGMA, TIMESTEP, Bench, Results, Sizes, run_script, timed, wait
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
@@ -191,11 +189,4 @@ def test_the_script_runs_on_tiny_sizes(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", ".")))
-    parser.add_argument("--limit", type=float, default=200.0)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    given = parser.parse_args()
-    torch.set_num_threads(min(8, os.cpu_count() or 1))
-    bench(given.out, tiny=given.tiny, device=given.device, limit_s=given.limit)
+    run_script(bench, 200.0)

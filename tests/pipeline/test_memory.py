@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vega3d.pipeline import features, read_scenes, reading_ahead
+from vega3d.pipeline import estimate, features, read_scenes, reading_ahead
 from vega3d.pipeline.backbones.controls import RandomConfig, RgbConfig
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
@@ -23,6 +23,7 @@ from vega3d.pipeline.errors import TransientError
 from vega3d.pipeline.extract import Summary, extract
 from vega3d.pipeline.features import Part, decode_scene
 from vega3d.pipeline.reading_ahead import read_ahead
+from vega3d.pipeline.scenes import pixels
 from vega3d.pipeline.scenes.checking import check_scene, diagnose_views
 from vega3d.pipeline.scenes.decoding import decode_views
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
@@ -277,3 +278,9 @@ def test_hashes_are_those_of_before(captures: Path) -> None:
             digest.update(f"{name}{(values.dtype.str, values.shape)}".encode() + values.tobytes())
     decoded = decode_scene(read_scenes(str(captures)), "plain", ExtractConfig(num_views=0))
     assert decoded.seen.content_sha256 == digest.hexdigest()
+
+
+def test_a_plan_counts_the_memory_that_a_run_takes() -> None:
+    """Planning imports neither reader nor encoder: it has these numbers of its own."""
+    assert estimate.HELD_BYTES == pixels.HELD_BYTES
+    assert estimate.AHEAD_BYTES == reading_ahead.AHEAD_BYTES
