@@ -23,6 +23,7 @@ from vega3d.pipeline.scenes.settings import ReadConfig
 from vega3d.pipeline.settings import Choice
 
 StoreDtype = Literal["float16", "float32", "int8"]
+JpegSize = Literal["whole", "scaled"]
 Sampling = Literal["uniform", "coverage"]
 
 
@@ -52,6 +53,10 @@ class ExtractConfig(ReadConfig):
 
     sampling: Sampling = "uniform"
     """How they are chosen: evenly by index, or greedily by the 0.1 m voxels they cover."""
+
+    jpeg: JpegSize = "whole"
+    """JPEGs decoded whole, or, where the encoder's input is no larger, at 1/2, 1/4 or 1/8 of their
+    sides: about half the CPU time a view, other pixels; the store's cameras are of that size."""
 
     scenes_per_shard: int = field(default=8, metadata={"usual": "8 on a GPU, 1 on a CPU"})
     """Scenes of one unit: one file per array, one commit, one retry."""
@@ -89,7 +94,7 @@ class ExtractConfig(ReadConfig):
         return cls(backbone=backbone, **{**common, "grid": tuple(stored["grid"])})
 
 
-_LATER = {"bad_views": "drop", "poses": "opencv", "depth_scale": 1.0}
+_LATER = {"bad_views": "drop", "poses": "opencv", "depth_scale": 1.0, "jpeg": "whole"}
 """Fields that stores of the first formats lack, and what they mean there."""
 
 

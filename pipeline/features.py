@@ -9,18 +9,21 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from vega3d.pipeline.backbones.backbone import check_view_ids
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.jpeg_sizes import jpeg_divisor
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
 from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.crew import begun
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
 from vega3d.pipeline.scenes.pixels import HELD_BYTES
+from vega3d.pipeline.scenes.reduced import reduced
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
@@ -134,8 +137,9 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     Raises:
         SceneError: It cannot be read, no view is left, too many are bad, or images differ in size.
     """
+    scene = as_meant(source.read(scene_id), poses=config.poses, depth_scale=config.depth_scale)
     decoded, report = decode_views(
-        as_meant(source.read(scene_id), poses=config.poses, depth_scale=config.depth_scale),
+        reduced(scene, partial(jpeg_divisor, config)) if config.jpeg == "scaled" else scene,
         num_views=config.num_views,
         sampling=config.sampling,
         policy=config.bad_views,
@@ -146,10 +150,10 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     stack = _stacked(decoded)
     hashed = begun(lambda: _content_sha256(decoded))
     diagnosed = begun(lambda: diagnose_views(decoded, asked=asked))
-    scene = DecodedScene(scene_id, tuple(decoded), Seen(report, hashed, diagnosed), stack)
-    if not scene.is_held:  # what is decoded again for the hash is not while others decode
-        scene.seen.wait()
-    return scene
+    found = DecodedScene(scene_id, tuple(decoded), Seen(report, hashed, diagnosed), stack)
+    if not found.is_held:  # what is decoded again for the hash is not while others decode
+        found.seen.wait()
+    return found
 
 
 def _stacked(decoded: list[DecodedView]) -> np.ndarray | None:

@@ -21,7 +21,7 @@ from vega3d.pipeline.backbones.controls import RandomConfig
 from vega3d.pipeline.backbones.grid import TokenMap, plan_placement
 from vega3d.pipeline.backbones.noise import view_noise
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.config import ExtractConfig, JpegSize
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
 from vega3d.pipeline.scenes.reading import read_scenes
@@ -84,7 +84,12 @@ class Waiting:
 
 
 def feed(
-    captures: Path, out: Path, views: int, seconds_per_view: float = 0.0, scenes_per_unit: int = 1
+    captures: Path,
+    out: Path,
+    views: int,
+    seconds_per_view: float = 0.0,
+    scenes_per_unit: int = 1,
+    jpeg: JpegSize = "whole",
 ) -> Fed:
     """Extract all scenes of a folder with the stand-in.
 
@@ -94,9 +99,10 @@ def feed(
         views: Of a scene.
         seconds_per_view: That the stand-in is held.
         scenes_per_unit: Scenes that are committed together.
+        jpeg: At what size photographs are decoded.
     """
     stage = Waiting(seconds_per_view)
-    return extract_with(stage, captures, out, views, Numerics(threads=1), scenes_per_unit)
+    return extract_with(stage, captures, out, views, Numerics(threads=1), scenes_per_unit, jpeg)
 
 
 def extract_with(
@@ -106,13 +112,15 @@ def extract_with(
     views: int,
     numerics: Numerics,
     scenes_per_unit: int = 1,
+    jpeg: JpegSize = "whole",
 ) -> Fed:
     """Extract all scenes of a folder with a backbone that is there already; see `feed`.
 
     The store says nothing true of where its features come from: it is made to be measured.
     """
     source = read_scenes(str(captures))
-    config = ExtractConfig(backbone=RandomConfig(), num_views=views)
+    size = RandomConfig(resolution=_CANVAS)
+    config = ExtractConfig(backbone=size, num_views=views, jpeg=jpeg)
     model = prepare_model(config)
     told = {"taps": list(stage.taps), "channels": stage.channels}
     model = replace(model, identity={**model.identity, **told})

@@ -281,10 +281,11 @@ class _Watched:
         return replace(scene, views=tuple(views), bad_views=tuple(bad))
 
     def _watched(self, view: View, where: str) -> View:
-        depth = view.read_depth_m
+        depth, rgb_at = view.read_depth_m, view.read_rgb_at
         return replace(
             view,
             read_rgb=lambda: self._ours(view.read_rgb, where),
+            read_rgb_at=rgb_at and (lambda divisor: self._ours(partial(rgb_at, divisor), where)),
             read_depth_m=None if depth is None else lambda: self._ours(depth, where),
         )
 

@@ -46,7 +46,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_READ_BY = ("num_views", "sampling", "bad_views", "poses", "depth_scale", "scenes_per_shard")
+_READ_BY = (
+    "num_views",
+    "sampling",
+    "bad_views",
+    "poses",
+    "depth_scale",
+    "jpeg",
+    "scenes_per_shard",
+)
 """Settings that decide what is read of a scene, and which scenes make a unit."""
 
 
@@ -120,6 +128,11 @@ def check_alike(configs: Sequence[ExtractConfig]) -> None:
                 f"stores of one pass must read alike, but {name} is {sorted(map(str, found))}; "
                 "run them one after the other"
             )
+    if len(configs) > 1 and configs[0].jpeg == "scaled":
+        raise UsageError(
+            "stores of one pass must read alike, but --jpeg scaled is by what each encoder takes; "
+            "run them one after the other"
+        )
 
 
 def _shared(rows: Plan, todo: Iterable[Mapping[int, Unit]]) -> list[Unit]:

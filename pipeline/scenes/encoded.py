@@ -6,6 +6,7 @@ into a scene whose pixels are decoded and checked when asked for.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -106,6 +107,7 @@ def decoded_view(encoded: EncodedView) -> View:
         world_from_camera=encoded.world_from_camera,
         # A file whose pixels are not those that the intrinsics describe is not passed on.
         read_color_bytes=None if encoded.lens else encoded.load_color,
+        read_rgb_at=None if encoded.lens else partial(_read_rgb, encoded),
         read_turns=lambda: _read_turns(encoded),
         is_independent=True,  # a loader opens its file anew, or holds its bytes
     )
@@ -186,15 +188,16 @@ def _color_size_of(view: EncodedView) -> tuple[int, int]:
     return image_size(view.load_color(), view.where, "colour")
 
 
-def _read_rgb(encoded: EncodedView) -> UInt8[np.ndarray, "H W 3"]:
+def _read_rgb(encoded: EncodedView, divisor: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     data = _load(encoded.load_color, encoded.where, "colour")
-    rgb = decode_rgb(data, encoded.where)
+    rgb = decode_rgb(data, encoded.where, divisor)
     if _is_of_upright(encoded, data):
         rgb = np.ascontiguousarray(np.rot90(rgb, -read_turns(data, encoded.where)))
     if encoded.K_color is None:
         return rgb
     where = f"{encoded.where}: colour"
-    check_fits(encoded.K_color, rgb.shape[0], rgb.shape[1], where, encoded.K_color_size)
+    height, width = rgb.shape[0] * divisor, rgb.shape[1] * divisor
+    check_fits(encoded.K_color, height, width, where, encoded.K_color_size)
     return undistort_rgb(rgb, encoded.K_color, encoded.lens) if encoded.lens else rgb
 
 

@@ -45,27 +45,44 @@ _TURNS = {1: 0, 6: 1, 3: 2, 8: 3}
 """Quarter turns clockwise that show an image upright, by EXIF orientation (CIPA DC-008, 4.6.5)."""
 
 
-def decode_rgb(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
+def decode_rgb(data: bytes, where: str, divisor: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     """Decode a JPEG, PNG or HEIC; grey, palette and CMYK become RGB, and alpha is dropped.
 
     16 bits a channel become 8 over the whole range; values that all lie below 256 are taken as the
     8 bits that they are.
+
+    Args:
+        data: The file.
+        where: Names the view in messages.
+        divisor: 2, 4 or 8: H and W are so many times less, rounded up. A JPEG leaves out the
+            frequencies that this cannot show before it makes pixels, of others means are taken.
 
     Raises:
         SceneError: Truncated or damaged, another format, over MAX_PIXELS, or 16 bits of which only
             the lower twelve are used, so that nobody knows what white is.
     """
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return _decode_heic(data, where)
+        return _means(_decode_heic(data, where), divisor)
     image = open_image(data, where, "colour", ("JPEG", "PNG"))
     if data.startswith(JPEG_SIGNATURE):
         check_jpeg(data, f"{where}: colour image")
-        if (pixels := _decode_fast(data, image)) is not None:
+        if (pixels := _decode_fast(data, image, divisor)) is not None:
             return pixels
-    else:
-        check_png(data, f"{where}: colour image")
-        if data[24] == 16:
-            return _eight_bits(_decode_sixteen(data, image, where), data, where)
+        if divisor > 1:  # it takes the largest part of its sides that is no less than what is asked
+            image.draft(None, (image.width // divisor, image.height // divisor))
+        return _decode_by_pillow(image, where)
+    check_png(data, f"{where}: colour image")
+    if data[24] == 16:
+        return _means(_eight_bits(_decode_sixteen(data, image, where), data, where), divisor)
+    return _means(_decode_by_pillow(image, where), divisor)
+
+
+def _means(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the mean of each square of so many pixels a side, fewer at the last row and column."""
+    return pixels if side == 1 else np.asarray(Image.fromarray(pixels).reduce(side))
+
+
+def _decode_by_pillow(image: Image.Image, where: str) -> UInt8[np.ndarray, "H W 3"]:
     if image.mode not in _COLOR_MODES:
         raise SceneError(f"{where}: colour image has Pillow mode {image.mode!r}; make it RGB")
     try:
@@ -128,7 +145,9 @@ def open_image(data: bytes, where: str, what: str, formats: tuple[str, ...]) -> 
     return image
 
 
-def _decode_fast(data: bytes, image: Image.Image) -> UInt8[np.ndarray, "H W 3"] | None:
+def _decode_fast(
+    data: bytes, image: Image.Image, divisor: int
+) -> UInt8[np.ndarray, "H W 3"] | None:
     """Return a JPEG's pixels by libjpeg-turbo itself, which Pillow has too; None leaves it to that.
 
     Pillow copies them three times. What this decoder only warns of, Pillow judges, in its words.
@@ -136,11 +155,12 @@ def _decode_fast(data: bytes, image: Image.Image) -> UInt8[np.ndarray, "H W 3"] 
     decode = _decoder()
     if decode is None or image.mode != "RGB":
         return None
+    height, width = -(-image.height // divisor), -(-image.width // divisor)
     try:
-        pixels: np.ndarray = decode(data, "RGB")
+        pixels: np.ndarray = decode(data, "RGB", min_height=height, min_width=width)
     except (ValueError, MemoryError):
         return None
-    return pixels if pixels.shape[:2] == (image.height, image.width) else None
+    return pixels if pixels.shape[:2] == (height, width) else None
 
 
 @cache
