@@ -60,6 +60,12 @@ def decode_depth_m(
         )
     is_float = readings.dtype.kind == "f"
     unit_m = (1.0 if is_float else 1e-3) if unit_m is None else unit_m
+    if unit_m == 1e-3 and readings.dtype == np.uint16:
+        from vega3d.pipeline.scenes.scanlines import metres_of_millimetres  # numba's
+
+        depth_m = np.empty(readings.shape, dtype=np.float32)
+        metres_of_millimetres(np.ascontiguousarray(readings), _SATURATED, depth_m)
+        return depth_m
     has_reading = readings > 0
     if is_float:
         has_reading &= np.isfinite(readings)

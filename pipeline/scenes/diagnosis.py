@@ -7,7 +7,7 @@ test_checking.py and the procedural rooms: as they are, readings differ by 0.2 t
 and no misreading fits better than by 3 %; misread, the right reading fits 1.9 to 80 times better.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
-from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement, grid_of
+from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement, thinned
 from vega3d.pipeline.scenes.settings import POSES, Poses
 
 if TYPE_CHECKING:
@@ -158,13 +158,14 @@ def diagnose(
     medians = [median(d) for view in views if (d := _some_readings(view)).size]
     median_depth_m = float(np.median(medians)) if medians else None
     pairs = [*_spread(near), *_spread(wide)]
-    given = _shares(pairs, [Reading()])[0]
+    understood = {id(view): _by_convention(view) for pair in pairs for view in pair}
+    given = _shares(pairs, understood, [Reading()])[0]
     meant, share = Reading(), given
     for readings in (_single_readings, _double_readings, _any_axes):
         if share <= (SMALL_SHARE if readings is _any_axes else LEAST_GAIN):
             break  # below LEAST_GAIN nothing can be clearly better
         tried_now = list(readings())
-        shares = _shares(pairs, tried_now, below=share)
+        shares = _shares(pairs, understood, tried_now, below=share)
         best = int(np.argmin(shares))
         # What changes more must explain clearly more.
         if _is_clearly_better(shares[best], share):
@@ -189,7 +190,7 @@ def diagnose(
 
 def _some_readings(view: PosedDepth) -> Float32[np.ndarray, " n"]:
     """Return depth readings spread over a view, which have its median to a per mille or so."""
-    spread = view.depth_m[np.ix_(*grid_of(view.depth_m.shape, _READINGS_OF_A_MEDIAN))]
+    spread = thinned(view.depth_m, _READINGS_OF_A_MEDIAN)
     readings: np.ndarray = spread[spread > 0]
     return readings
 
@@ -217,8 +218,14 @@ def _any_axes() -> Iterator[Reading]:
         yield Reading(poses=poses, axes=(x, y, z))
 
 
+def _by_convention(view: PosedDepth) -> Float64[np.ndarray, "P 4 4"]:
+    """Return what a view's pose is under each of `POSES`."""
+    return np.stack([world_from_opencv(view.world_from_camera, one) for one in POSES])
+
+
 def _shares(
     pairs: Sequence[tuple[PosedDepth, PosedDepth]],
+    understood: Mapping[int, Float64[np.ndarray, "P 4 4"]],
     readings: Sequence[Reading],
     below: float = np.inf,
 ) -> list[float]:
@@ -230,14 +237,21 @@ def _shares(
 
     if not pairs:
         return [np.inf] * len(readings)
-    errors, met = tried(pairs, _Cameras(readings), most_readings=_READINGS_TRIED, below=below)
+    cameras = _Cameras(readings, understood)
+    errors, met = tried(pairs, cameras, most_readings=_READINGS_TRIED, below=below)
     return [float(one) for one in np.where(met >= LEAST_MET, errors, np.inf)]
 
 
 class _Cameras:
     """What `Reading.of` makes of a view's camera, for several readings at once."""
 
-    def __init__(self, readings: Sequence[Reading]) -> None:
+    def __init__(
+        self,
+        readings: Sequence[Reading],
+        understood: Mapping[int, Float64[np.ndarray, "P 4 4"]],
+    ) -> None:
+        """Prepare to read views whose poses under each convention are known by their id()."""
+        self._understood = understood
         self._poses = [POSES.index(one.poses) for one in readings]
         self._scales = np.array([one.depth_scale for one in readings])
         self._turns = np.stack([_turn(one.axes) for one in readings])
@@ -250,8 +264,8 @@ class _Cameras:
         K = np.asarray(view.K, np.float64)
         exchanged = K[[1, 0, 2]][:, [1, 0, 2]]
         intrinsics = np.where(self._is_portrait[:, None, None], exchanged, K) * self._focals
-        poses = np.stack([world_from_opencv(view.world_from_camera, one) for one in POSES])
-        poses = self._turns @ poses[self._poses] @ self._turns.transpose(0, 2, 1)
+        poses = self._understood[id(view)][self._poses]
+        poses = self._turns @ poses @ self._turns.transpose(0, 2, 1)
         poses[:, :3, 3] /= self._scales[:, None]
         return intrinsics, poses
 

@@ -67,7 +67,7 @@ def meet(first: PosedDepth, second: PosedDepth, *, most_readings: int = _MOST_RE
         most_readings: See `first`.
     """
     rows, cols = grid_of(first.depth_m.shape, most_readings)
-    z = first.depth_m[np.ix_(rows, cols)].astype(np.float64)
+    z = thinned(first.depth_m, most_readings).astype(np.float64)
     x = z * ((cols + 0.5 - first.K[0, 2]) / first.K[0, 0])
     y = z * ((rows + 0.5 - first.K[1, 2]) / first.K[1, 1])[:, None]
     is_reading = (z > 0) & np.isfinite(z)
@@ -107,5 +107,15 @@ def agreement(
 
 def grid_of(shape: tuple[int, ...], most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return evenly spaced rows and columns whose crossings are at most about `most`."""
-    step = max(1, int(np.ceil(np.sqrt(shape[0] * shape[1] / most))))
+    step = _step(shape, most)
     return np.arange(step // 2, shape[0], step), np.arange(step // 2, shape[1], step)
+
+
+def thinned(depth_m: Float32[np.ndarray, "h w"], most: int) -> Float32[np.ndarray, "rows cols"]:
+    """Return what is read at the crossings of `grid_of`."""
+    step = _step(depth_m.shape, most)
+    return depth_m[step // 2 :: step, step // 2 :: step]
+
+
+def _step(shape: tuple[int, ...], most: int) -> int:
+    return max(1, int(np.ceil(np.sqrt(shape[0] * shape[1] / most))))

@@ -1,12 +1,14 @@
 """A PNG's inflated scanlines to pixels, compiled: checking a file has inflated them already.
 
-Letters: H rows, n bytes a row.
+Letters: H rows, n bytes a row, h w a depth image.
 """
 
-import numpy as np
-from jaxtyping import UInt8
+from typing import Any
 
-from vega3d.pipeline.compiled import compiled
+import numpy as np
+from jaxtyping import Float32, UInt8, UInt16
+
+from vega3d.pipeline.compiled import compiled, inlined
 
 
 def unfiltered(
@@ -34,43 +36,69 @@ def _unfilter(
     for y in range(out.shape[0]):
         kind, line, row = lines[y, 0], lines[y, 1:], out[y]
         if kind == 0:
-            row[:] = line
-        elif kind == 1:
-            row[:bytes_a_pixel] = line[:bytes_a_pixel]
-            for x in range(bytes_a_pixel, row.size):
-                row[x] = line[x] + row[x - bytes_a_pixel]
+            for x in range(row.size):
+                row[x] = line[x]
         elif kind == 2:
             for x in range(row.size):
                 row[x] = line[x] + above[x]
+        elif kind == 1:
+            _add(line, above, _left, bytes_a_pixel, row)
         elif kind == 3:
-            for x in range(bytes_a_pixel):
-                row[x] = line[x] + (above[x] >> 1)
-            for x in range(bytes_a_pixel, row.size):
-                row[x] = line[x] + ((np.int32(row[x - bytes_a_pixel]) + np.int32(above[x])) >> 1)
+            _add(line, above, _mean, bytes_a_pixel, row)
         elif kind == 4:
-            for x in range(bytes_a_pixel):
-                row[x] = line[x] + above[x]
-            _add_paeth(line, above, bytes_a_pixel, row)
+            _add(line, above, _nearest, bytes_a_pixel, row)
         else:
             return False
         above = row
     return True
 
 
-@compiled
-def _add_paeth(
+@inlined
+def _add(
     line: UInt8[np.ndarray, " n"],
     above: UInt8[np.ndarray, " n"],
+    told: Any,  # noqa: ANN401 - compiled
     step: int,
     row: UInt8[np.ndarray, " n"],
 ) -> None:
-    """Add the neighbour to the left, above or above it, that is nearest to a + b - c."""
-    for first in range(step):
-        a, c = np.int32(row[first]), np.int32(above[first])
-        for x in range(first + step, row.size, step):
-            b = np.int32(above[x])
-            to_a, to_b, to_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
-            near = a if to_a <= to_b and to_a <= to_c else (b if to_b <= to_c else c)
-            a = (np.int32(line[x]) + near) & 255
-            row[x] = a
-            c = b
+    """Add to each byte what its neighbours tell: to the left, above, and above that to the left.
+
+    Each waits for the one to its left, so that two bytes of a pixel go on side by side.
+    """
+    for first in range(0, step, 2):
+        second = min(first + 1, step - 1)  # the same twice where they are odd
+        a = c = d = f = np.int32(0)
+        for x in range(0, row.size, step):
+            b, e = np.int32(above[x + first]), np.int32(above[x + second])
+            a = (np.int32(line[x + first]) + told(a, b, c)) & 255
+            d = (np.int32(line[x + second]) + told(d, e, f)) & 255
+            row[x + first], row[x + second] = a, d
+            c, f = b, e
+
+
+@inlined
+def _left(a: np.int32, b: np.int32, c: np.int32) -> np.int32:
+    return a
+
+
+@inlined
+def _mean(a: np.int32, b: np.int32, c: np.int32) -> np.int32:
+    return (a + b) >> 1
+
+
+@inlined
+def _nearest(a: np.int32, b: np.int32, c: np.int32) -> np.int32:
+    """Return the one that is nearest to a + b - c."""
+    to_a, to_b, to_c = abs(b - c), abs(a - c), abs(a + b - 2 * c)
+    return a if to_a <= to_b and to_a <= to_c else (b if to_b <= to_c else c)
+
+
+@compiled
+def metres_of_millimetres(
+    readings: UInt16[np.ndarray, "h w"], none: int, out: Float32[np.ndarray, "h w"]
+) -> None:
+    """Write readings as metres, each the float32 next to it, and 0 for the one that means none."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            reading = np.float32(readings[y, x])
+            out[y, x] = np.float32(0) if readings[y, x] == none else reading / np.float32(1000)

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from vega3d.pipeline.compiled import compiled
 from vega3d.pipeline.scenes.medians import select
-from vega3d.pipeline.scenes.reprojection import PosedDepth, grid_of
+from vega3d.pipeline.scenes.reprojection import PosedDepth, grid_of, thinned
 
 Cameras = tuple[Float64[np.ndarray, "R 3 3"], Float64[np.ndarray, "R 4 4"]]
 """Intrinsics and poses of a view, one a reading."""
@@ -38,10 +38,7 @@ def tried(
     inverse = {key: np.linalg.inv(poses) for key, (_, poses) in known.items()}
     grids = [grid_of(first.depth_m.shape, most_readings) for first, _ in pairs]
     num_readings = len(next(iter(known.values()))[0])
-    depths = [
-        np.ascontiguousarray(first.depth_m[np.ix_(rows, cols)])
-        for (first, _), (rows, cols) in zip(pairs, grids, strict=True)
-    ]
+    depths = [np.ascontiguousarray(thinned(first.depth_m, most_readings)) for first, _ in pairs]
     carried = sum(int(((z > 0) & np.isfinite(z)).sum()) for z in depths)
     shares = np.empty((num_readings, sum(z.size for z in depths)))
     counts, apart = np.zeros((2, num_readings), dtype=np.int64)
@@ -78,7 +75,7 @@ def _carry(
     `apart` counts those that are not below a bound; see `reprojection.meet`.
     """
     height, width = there_m.shape
-    across = np.empty(cols.shape[0])
+    across, fars, there_cols, there_rows = np.empty((4, cols.shape[0]))
     for reading in left:
         K, L, M = K_first[reading], K_second[reading], second_from_first[reading]
         count = counts[reading]
@@ -86,18 +83,20 @@ def _carry(
             across[j] = (cols[j] + 0.5 - K[0, 2]) / K[0, 0]
         for i in range(rows.shape[0]):
             below_center = (rows[i] + 0.5 - K[1, 2]) / K[1, 1]
-            for j in range(cols.shape[0]):
+            for j in range(cols.shape[0]):  # without a branch: several at once
                 z = np.float64(depth_m[i, j])
-                if not (z > 0 and z < np.inf):
-                    continue
                 x = z * across[j]
                 y = z * below_center
                 far = M[2, 0] * x + M[2, 1] * y + M[2, 2] * z + M[2, 3]
-                if not far > 0:
-                    continue
                 right = M[0, 0] * x + M[0, 1] * y + M[0, 2] * z + M[0, 3]
                 down = M[1, 0] * x + M[1, 1] * y + M[1, 2] * z + M[1, 3]
-                col, row = right / far * L[0, 0] + L[0, 2], down / far * L[1, 1] + L[1, 2]
+                fars[j] = far
+                there_cols[j] = right / far * L[0, 0] + L[0, 2]
+                there_rows[j] = down / far * L[1, 1] + L[1, 2]
+            for j in range(cols.shape[0]):
+                far, col, row = fars[j], there_cols[j], there_rows[j]
+                if not (depth_m[i, j] > 0 and depth_m[i, j] < np.inf and far > 0):
+                    continue
                 if col >= 0 and col < width and row >= 0 and row < height:
                     there = np.float64(there_m[int(row), int(col)])
                     if there > 0 and there < np.inf:

@@ -11,7 +11,13 @@ from PIL import Image
 
 from vega3d.pipeline.scenes import images
 from vega3d.pipeline.scenes.depth_images import decode_depth_m
-from vega3d.pipeline.scenes.diagnosis import _any_axes, _Cameras, _double_readings
+from vega3d.pipeline.scenes.diagnosis import (
+    Reading,
+    _any_axes,
+    _by_convention,
+    _Cameras,
+    _double_readings,
+)
 from vega3d.pipeline.scenes.geometry import token_positions
 from vega3d.pipeline.scenes.images import decode_rgb
 from vega3d.pipeline.scenes.medians import median
@@ -28,6 +34,10 @@ def posed(seed: int) -> np.ndarray:
     pose[:3, :3] = np.linalg.qr(np.eye(3) + 0.1 * rng.standard_normal((3, 3)))[0]
     pose[:3, 3] = 0.1 * rng.standard_normal(3)
     return pose
+
+
+def cameras_of(readings: list[Reading], views: list[PosedDepth]) -> _Cameras:
+    return _Cameras(readings, {id(view): _by_convention(view) for view in views})
 
 
 def numpy_medians(depth_m: np.ndarray, pose: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -89,7 +99,7 @@ def test_many_readings_at_once() -> None:
              for i in range(3)]  # fmt: skip
     pairs = [(views[0], views[1]), (views[1], views[2])]
     readings = [*list(_double_readings())[::7], *list(_any_axes())[::11]]
-    shares, met = tried(pairs, _Cameras(readings), most_readings=400)
+    shares, met = tried(pairs, cameras_of(readings, views), most_readings=400)
     for index, reading in enumerate(readings):
         taken = [(reading.of(first), reading.of(second)) for first, second in pairs]
         plain = agreement(taken, most_readings=400)
@@ -101,7 +111,7 @@ def test_readings_that_are_no_better_are_let_go_and_the_others_are_the_same() ->
     views = [PosedDepth(RNG.uniform(1, 3, (48, 64)).astype(np.float32), K, posed(i))
              for i in range(4)]  # fmt: skip
     pairs = list(pairwise(views))
-    cameras = _Cameras([*_double_readings(), *_any_axes()])
+    cameras = cameras_of([*_double_readings(), *_any_axes()], views)
     shares, met = tried(pairs, cameras, most_readings=400)
     (bound,) = np.quantile(shares[np.isfinite(shares)], [0.2])
     found, found_met = tried(pairs, cameras, most_readings=400, below=bound)
