@@ -154,7 +154,7 @@ def test_the_faster_decoder_gives_the_pixels_of_pillow(options: dict[str, object
         buffer = io.BytesIO()
         coarse.resize(size).save(buffer, "JPEG", **options)
         data = buffer.getvalue()
-        fast = images._decode_fast(data, Image.open(buffer))
+        fast = images._decode_fast(data, Image.open(buffer), 1)
         assert fast is not None
         np.testing.assert_array_equal(fast, np.array(Image.open(buffer).convert("RGB")))
         assert decode_rgb(data, "a view").tobytes() == fast.tobytes()
@@ -164,6 +164,6 @@ def test_other_jpegs_are_left_to_pillow() -> None:
     for mode in ("L", "CMYK"):
         buffer = io.BytesIO()
         Image.new(mode, (20, 10), 77).save(buffer, "JPEG")
-        assert images._decode_fast(buffer.getvalue(), Image.open(buffer)) is None
+        assert images._decode_fast(buffer.getvalue(), Image.open(buffer), 1) is None
         expected = np.array(Image.open(buffer).convert("RGB"))
         np.testing.assert_array_equal(decode_rgb(buffer.getvalue(), "a view"), expected)
