@@ -9,11 +9,13 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.bucket_load import bucket_load
 from vega3d.pipeline.config import ExtractConfig, Rates
+from vega3d.pipeline.jpeg_sizes import jpeg_divisor
 from vega3d.pipeline.machines import (
-    BESIDE_S,
     COMPILE_S,
-    DECODE_S,
+    HALF,
     STORE_S,
+    WHOLE,
+    ViewCost,
     cpu_cores,
     gpu_memory_bytes,
     pace,
@@ -29,6 +31,7 @@ AHEAD_BYTES = 1 << 28
 
 _LOAD_BYTES_PER_S = 1e9
 _SEARCHED_AT_MOST = 16
+_SCANNET_SIZE = (968, 1296)
 _SCANNET_VIEW_BYTES = 1296 * 968 * 3 + 640 * 480 * 4
 _PROCESS_BYTES = 1_500_000_000
 """Of Python, torch and their libraries."""
@@ -88,17 +91,23 @@ def estimate(
         "bucket": bucket_load(layout, took["wall_s"]),
         "price": paid_hours * rates.price_per_worker_hour,
         "break_even": break_even(paid_hours, stored, rates),
-        "assumed": _assumed(rates, image_size),
+        "assumed": _assumed(rates, image_size, _view_cost(config, facts)),
     }
 
 
-def _assumed(rates: Rates, image_size: tuple[int, int]) -> dict[str, Any]:
+def _view_cost(config: ExtractConfig, facts: ModelFacts) -> ViewCost:
+    """Return what is stated of a ScanNet view, whole or as this encoder takes it."""
+    divisor = jpeg_divisor(config, *_SCANNET_SIZE, facts)
+    return WHOLE if divisor == 1 else HALF
+
+
+def _assumed(rates: Rates, image_size: tuple[int, int], view: ViewCost) -> dict[str, Any]:
     """Return what an estimate goes by, beside the model's own numbers."""
     return {
         **asdict(rates),
         "image": f"{image_size[1]}x{image_size[0]}",
-        "decode_s_a_view": DECODE_S,
-        "beside_s_a_view": BESIDE_S,
+        "decode_s_a_view": view.decode_s,
+        "beside_s_a_view": view.beside_s,
         "store_s_a_602_kb": STORE_S,
         "load_bytes_per_s": _LOAD_BYTES_PER_S,
     }
@@ -117,7 +126,8 @@ def _took(
     views = sum(scene.num_views for scene in plan.scenes)
     a_view = stored_bytes / max(views, 1)
     on_cpu = rates.gpu == "cpu"
-    paced = pace(view_flops(config, facts, image_size), rates.tflops_per_worker, a_view, on_cpu)
+    flops, view = view_flops(config, facts, image_size), _view_cost(config, facts)
+    paced = pace(flops, rates.tflops_per_worker, a_view, on_cpu, view)
     busy = max(1, min(rates.workers, len(plan.units)))
     # A unit is one worker's: the last ones leave the others idle.
     a_unit_s = paced.seconds_per_view * views / max(len(plan.units), 1)
@@ -145,7 +155,7 @@ def _took(
         "workers_busy": busy,
         "cores_per_worker": float(numerics.threads)
         if on_cpu
-        else cpu_cores(a_view, 1 / paced.seconds_per_view),
+        else cpu_cores(a_view, 1 / paced.seconds_per_view, view),
         "gpu_memory_bytes": 0 if on_cpu else gpu_bytes,
         "host_memory_bytes": held + (gpu_bytes if on_cpu else 0),
     }

@@ -31,20 +31,36 @@ MEASURED_ON_H200: Mapping[str, float] = {
 CPU_TFLOPS_PER_CORE: Mapping[str, float] = {"float32": 0.085, "bfloat16": 0.14}
 """Of one core of an AMD EPYC with AVX-512; both stages ran at 0.082 to 0.088 in float32."""
 
-DECODE_S, BESIDE_S, STORE_S = 0.0085, 0.0057, 0.0041
-"""CPU seconds of a ScanNet view (1296x968 JPEG, 640x480 PNG) on one such core: read, decoded and
-hashed; where its tokens are, preview and noise; writing 602 kB of features. Measured on 2026-11-22,
-and divided by how many times faster each step has become, which was measured side by side on
-another machine (tests/benchmarks/README.md)."""
 
-HASH_S = 0.0028
-"""Of DECODE_S: sha256 of a scene's content, which one thread takes; others decode."""
+@dataclass(frozen=True, slots=True)
+class ViewCost:
+    """CPU seconds of a ScanNet view (1296x968 JPEG, 640x480 PNG) on one such core."""
+
+    decode_s: float
+    """Reading, decoding and hashing it."""
+
+    hash_s: float
+    """Of these: sha256 of a scene's content, which one thread takes; others decode."""
+
+    beside_s: float
+    """Where its tokens are, preview and noise."""
+
+    resize_and_pool_s: float
+    """... and what a GPU would do: bringing it to the canvas, pooling its tokens."""
+
+
+WHOLE = ViewCost(decode_s=0.0085, hash_s=0.0028, beside_s=0.0057, resize_and_pool_s=0.0062)
+"""Measured on 2026-11-22, and divided by how many times faster each step has become, which was
+measured side by side on another machine (tests/benchmarks/README.md)."""
+
+HALF = ViewCost(decode_s=0.0056, hash_s=0.0012, beside_s=0.0041, resize_and_pool_s=0.0028)
+"""Its JPEG decoded at half of its sides: the share of each step that is left, measured side by side
+on 2026-11-27."""
+
+STORE_S = 0.0041
+"""Writing 602 kB of features."""
 
 DECODE_THREADS = 4
-
-RESIZE_AND_POOL_S = 0.0062
-"""... and what a GPU would do: bringing it to the canvas, pooling its tokens."""
-
 BESIDE_THREADS = 4
 STORED_BYTES = 14 * 14 * 1536 * 2
 
@@ -92,7 +108,13 @@ def stated_tflops(machine: str, dtype: str, cores: int) -> float:
     return peaks[dtype] * share
 
 
-def pace(flops_per_view: float, tflops: float, stored_bytes_per_view: float, cpu: bool) -> Pace:
+def pace(
+    flops_per_view: float,
+    tflops: float,
+    stored_bytes_per_view: float,
+    cpu: bool,
+    view: ViewCost = WHOLE,
+) -> Pace:
     """Return what a view keeps each stage of one worker busy for.
 
     Args:
@@ -100,24 +122,25 @@ def pace(flops_per_view: float, tflops: float, stored_bytes_per_view: float, cpu
         tflops: What the worker keeps up.
         stored_bytes_per_view: Of features.
         cpu: The model runs on the cores that also read and write: nothing overlaps there.
+        view: What a view takes beside the model.
     """
     model_s = flops_per_view / (tflops * 1e12)
     store_s = STORE_S * stored_bytes_per_view / STORED_BYTES
     if not cpu:
         return Pace(
             model_s=model_s,
-            decode_s=HASH_S + (DECODE_S - HASH_S) / DECODE_THREADS,
-            beside_s=BESIDE_S / BESIDE_THREADS,
+            decode_s=view.hash_s + (view.decode_s - view.hash_s) / DECODE_THREADS,
+            beside_s=view.beside_s / BESIDE_THREADS,
             store_s=store_s,
         )
-    shared_s = model_s + DECODE_S + BESIDE_S + RESIZE_AND_POOL_S + store_s
-    return Pace(model_s=shared_s, decode_s=DECODE_S, beside_s=BESIDE_S, store_s=store_s)
+    shared_s = model_s + view.decode_s + view.beside_s + view.resize_and_pool_s + store_s
+    return Pace(model_s=shared_s, decode_s=view.decode_s, beside_s=view.beside_s, store_s=store_s)
 
 
-def cpu_cores(stored_bytes_per_view: float, views_per_s: float) -> float:
+def cpu_cores(stored_bytes_per_view: float, views_per_s: float, view: ViewCost = WHOLE) -> float:
     """Return how many cores a GPU keeps busy at so many views a second."""
     store_s = STORE_S * stored_bytes_per_view / STORED_BYTES
-    return views_per_s * (DECODE_S + BESIDE_S + store_s)
+    return views_per_s * (view.decode_s + view.beside_s + store_s)
 
 
 def gpu_memory_bytes(parameters: int, dtype: str, batch_size: int, canvas_px: int) -> int:

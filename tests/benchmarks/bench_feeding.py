@@ -1,9 +1,10 @@
 """Whether a model is kept busy: captures of ScanNet's sizes through a stage that waits.
 
-    python tests/benchmarks/bench_feeding.py [scenes] [views a scene] [ms a view]
+    python tests/benchmarks/bench_feeding.py [scenes] [views a scene] [ms a view] [whole | scaled]
 
 See `pipeline/feeding.py` for the stage. Without a third argument it is as slow as these cores can
-feed, 1.05 times what a view takes them; the cores that 10 ms a view would ask for are told.
+feed, 1.05 times what a view takes them; the cores that 10 ms a view would ask for are told. The
+last one is `--jpeg`.
 """
 
 import json
@@ -12,21 +13,26 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
+from vega3d.pipeline.config import JpegSize
 from vega3d.pipeline.feeding import feed, write_captures
 
 GPU_S = 0.010
 
 
-def bench(folder: Path, scenes: int, views: int, stage_s: float) -> dict[str, object]:
+def bench(
+    folder: Path, scenes: int, views: int, stage_s: float, jpeg: JpegSize
+) -> dict[str, object]:
     """Measure what a view takes, then how busy a stage is kept; 0 s: one that can be fed."""
     few = write_captures(folder / "few", views, scenes=max(2, scenes // 10))
-    feed(few, folder / "warm", views)  # compiles
-    free = feed(few, folder / "free", views)
+    feed(few, folder / "warm", views, jpeg=jpeg)  # compiles
+    free = feed(few, folder / "free", views, jpeg=jpeg)
     stage_s = stage_s or free.wall_s / free.views * 1.05
     captures = write_captures(folder / "all", views, scenes=scenes)
-    found = feed(captures, folder / "out", views, stage_s, scenes_per_unit=4)
+    found = feed(captures, folder / "out", views, stage_s, scenes_per_unit=4, jpeg=jpeg)
     return {
+        "jpeg": jpeg,
         "cores_here": len(os.sched_getaffinity(0)),
         "without_a_stage": asdict(free),
         "stage_s_per_view": stage_s,
@@ -47,6 +53,8 @@ def test_a_stage_is_kept_busy_across_scenes_and_units(tmp_path: Path) -> None:
 
 if __name__ == "__main__":
     words = sys.argv[1:]
-    scenes, views, ms = (float(word) for word in (*words, *("200", "8", "0")[len(words) :]))
+    *numbers, size = (*words, *("200", "8", "0", "whole")[len(words) :])
+    scenes, views, ms = (float(number) for number in numbers)
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(bench(Path(name), int(scenes), int(views), ms / 1000), indent=1))
+        measured = bench(Path(name), int(scenes), int(views), ms / 1000, cast("JpegSize", size))
+    print(json.dumps(measured, indent=1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vega3d.pipeline.backbones.checkpoints import planned_facts
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig, Rates
@@ -48,6 +49,21 @@ def test_the_slowest_stage_decides_and_on_a_cpu_all_of_them_add_up() -> None:
     assert (slow.slowest, slow.seconds_per_view) == ("model", 2.5)
     alone = pace(1e12, 0.1, 602112, cpu=True)
     assert alone.seconds_per_view > 10 + fast.decode_s + fast.store_s
+
+
+def test_scaled_jpegs_take_fewer_cores_where_the_encoder_takes_them() -> None:
+    plan = plan_units(
+        [SceneEntry(scene_id="s", num_views=32, size_bytes=0)], num_views=32, scenes_per_shard=1
+    )
+    cores = []
+    for resolution in ((480, 832), (1088, 1440)):  # ScanNet's 1296x968 is halved for the first
+        for jpeg in ("whole", "scaled"):
+            backbone = WanConfig(resolution=resolution)
+            config = ExtractConfig(backbone=backbone, jpeg=jpeg)
+            found = estimate(plan, config, planned_facts(backbone), Rates(gpu="H200"))
+            cores.append(found["cores_per_worker"] * found["stages_s"]["model"])
+    assert 0.5 < cores[1] / cores[0] < 0.85
+    assert cores[2] == cores[3]
 
 
 def test_the_memory_of_a_gpu_is_what_one_took() -> None:
