@@ -16,6 +16,8 @@ from vega3d.pipeline.transient import retried_io
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file starts that Git LFS left unfetched. Source: git-lfs, docs/spec.md."""
 
+_PIECE_BYTES = 1 << 16
+
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read as a whole. An image over the limit of pixels is smaller."""
 
@@ -39,12 +41,19 @@ def read_plain(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
     """
 
     def read() -> bytes:
-        with _open_plain(path) as file:
-            size_bytes = os.fstat(file.fileno()).st_size
+        handle = _plain_handle(path)
+        try:
+            size_bytes = os.fstat(handle).st_size
             if size_bytes > limit_bytes:
                 told = f"holds {size_bytes} bytes, more than the limit of {limit_bytes}"
                 raise OSError(errno.EFBIG, told, path)
-            return file.read()
+            # Python's file objects ask five things more, and let other threads go first each time.
+            pieces = [os.read(handle, size_bytes + 1)]
+            while pieces[-1]:
+                pieces.append(os.read(handle, _PIECE_BYTES))
+            return pieces[0] if len(pieces) <= 2 else b"".join(pieces)
+        finally:
+            os.close(handle)
 
     return retried_io(path, read)
 
@@ -81,6 +90,16 @@ def check_plain(path: str) -> None:
 
 
 def _open_plain(path: str) -> BufferedReader:
+    handle = _plain_handle(path)
+    try:
+        os.set_blocking(handle, True)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _plain_handle(path: str) -> int:
     # Opening a FIFO waits for its writer, and some devices act when they are opened: look first,
     # do not wait, and look at what was opened.
     try:
@@ -90,11 +109,10 @@ def _open_plain(path: str) -> BufferedReader:
         raise OSError(errno.EINVAL, str(error), path) from error
     try:
         _check(os.fstat(handle), path)
-        os.set_blocking(handle, True)
-        return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
         raise
+    return handle
 
 
 def _check(found: os.stat_result, path: str) -> None:

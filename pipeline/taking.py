@@ -14,13 +14,15 @@ import numpy as np
 from vega3d.pipeline.backbones.backbone import Pooled
 from vega3d.pipeline.backbones.grid import TokenMap, grid_cells
 from vega3d.pipeline.backbones.resampling import resize
+from vega3d.pipeline.cores import usable_cores
 from vega3d.pipeline.scenes.geometry import TokenGeometry, token_positions
 from vega3d.pipeline.scenes.scene import View
 from vega3d.pipeline.store.layout import PREVIEW_PX
 from vega3d.pipeline.store.scene_arrays import SceneArrays
 
-_BESIDE = 4
-"""Threads for what needs no model: pooling on a CPU, where tokens are, previews."""
+_BESIDE = max(1, min(4, usable_cores() // 2))
+"""Threads for what needs no model: pooling on a CPU, where tokens are, previews. As many cores are
+left to those who decode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,8 @@ class Taking:
         ids = [view.view_id for view in part.views]
         place = partial(_placed, image_size=self._image_size, cells=self._cells)
         preview = _beside().submit(_previews, part.rgb, self._grid)
-        placed = [
-            _beside().submit(place, view, depth)
-            for view, depth in zip(part.views, part.depth_m, strict=True)
-            if self._placing
-        ]
+        seen = zip(part.views, part.depth_m, strict=True) if self._placing else ()
+        placed = _beside().submit(lambda: [place(view, depth) for view, depth in seen])
         pooled = self._encoder.begin_pooled(
             part.rgb, self._grid, scene_id=self._bare.scene_id, view_ids=ids
         )
@@ -144,7 +143,7 @@ class Taking:
         if begun is None:
             return
         self._coverage = begun.kept.result()
-        self._geometry += [one.result() for one in begun.placed]
+        self._geometry += begun.placed.result()
         self._previews.append(begun.preview.result())
         self._done += begun.count
 
@@ -162,7 +161,7 @@ class _Begun:
 
     count: int
     kept: Future[np.ndarray]
-    placed: list[Future[TokenGeometry]]
+    placed: Future[list[TokenGeometry]]
     preview: Future[np.ndarray]
 
 

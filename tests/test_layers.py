@@ -120,6 +120,7 @@ SHARED = {
     f"vega3d.pipeline.{name}"
     for name in (
         "compiled",
+        "cores",
         "errors",
         "files",
         "lazy",

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
 
+from vega3d.pipeline.cores import usable_cores
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.crew import in_order
@@ -19,8 +20,9 @@ from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
 from vega3d.pipeline.scenes.settings import BadViews
 
-DECODERS = 4
-"""Threads that decode a scene's views; its decoders and checksums run without Python's lock."""
+DECODERS = min(4, usable_cores())
+"""Threads that decode a scene's views; its decoders and checksums run without Python's lock. More
+than there are cores only take it from one another."""
 
 AHEAD_BYTES = 1 << 28
 """Memory that decoding several views at once may take; one view is decoded whatever it takes."""

@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -140,8 +141,18 @@ def no_collector(*kinds: type) -> Iterator[Callable[[], list[object]]]:
     gc.disable()
     before = alive()  # of other tests
     known = set(map(id, before))
+
+    def left() -> list[object]:
+        end_s = time.monotonic() + 5.0  # a thread beside may be at work for what failed
+        while found := [one for one in alive() if id(one) not in known]:
+            if time.monotonic() > end_s:
+                return found
+            del found
+            time.sleep(0.01)
+        return []
+
     try:
-        yield lambda: [one for one in alive() if id(one) not in known]
+        yield left
     finally:
         gc.enable()
 
