@@ -30,7 +30,7 @@ from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
 from vega3d.pipeline.backbones.wan_naive import Naive
 from vega3d.pipeline.config import ExtractConfig, JpegSize
 from vega3d.pipeline.extract import open_for
-from vega3d.pipeline.feeding import IMAGE, feed, write_captures
+from vega3d.pipeline.feeding import IMAGE, fed_config, feed, write_captures
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.scenes.reading import read_scenes
@@ -73,9 +73,9 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         flops = config.backbone.flops_per_view(facts, measured.canvas, views)
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         captures = write_captures(place / "many", _FED_VIEWS, scenes=_FED_SCENES)
-        feed(captures, place / "warm", _FED_VIEWS)  # compiles, and meets new memory
+        feed(captures, place / "warm", fed_config(_FED_VIEWS))  # compiles, and meets new memory
         fed, scaled = (
-            feed(captures, place / jpeg, _FED_VIEWS, scenes_per_unit=4, jpeg=jpeg).cpu_s_per_view
+            feed(captures, place / jpeg, fed_config(_FED_VIEWS, 4, jpeg)).cpu_s_per_view
             for jpeg in get_args(JpegSize)
         )
     model_s = parts["stages_s"]["model"]

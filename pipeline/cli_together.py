@@ -37,6 +37,9 @@ def run_together(stores: Mapping[str, Given]) -> None:
     Args:
         stores: What `run` would be given for each of them, by the store's name.
     """
+    from vega3d.pipeline.together import check_alike
+
+    check_alike([one["config"] for one in stores.values()])
     first = next(iter(stores.values()))
     if first["dry_run"]:
         found = {
@@ -68,6 +71,9 @@ def plan_together(stores: Mapping[str, Given]) -> None:
     Args:
         stores: What `plan` would be given for each of them, by the store's name.
     """
+    from vega3d.pipeline.together import check_alike
+
+    check_alike([one["config"] for one in stores.values()])
     found = {}
     for name, one in stores.items():
         found[name] = estimated(one["scenes"], one["config"], one["rates"], one["numerics"])

@@ -56,7 +56,8 @@ class ExtractConfig(ReadConfig):
 
     jpeg: JpegSize = "whole"
     """JPEGs decoded whole, or, where the encoder's input is no larger, at 1/2, 1/4 or 1/8 of their
-    sides: about half the CPU time a view, other pixels; the store's cameras are of that size."""
+    sides: three quarters of the CPU time a view, other pixels; the store's cameras are of that
+    size."""
 
     scenes_per_shard: int = field(default=8, metadata={"usual": "8 on a GPU, 1 on a CPU"})
     """Scenes of one unit: one file per array, one commit, one retry."""

@@ -23,7 +23,6 @@ from vega3d.pipeline.scenes.crew import begun
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
 from vega3d.pipeline.scenes.pixels import HELD_BYTES
-from vega3d.pipeline.scenes.reduced import reduced
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
@@ -139,11 +138,12 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     """
     scene = as_meant(source.read(scene_id), poses=config.poses, depth_scale=config.depth_scale)
     decoded, report = decode_views(
-        reduced(scene, partial(jpeg_divisor, config)) if config.jpeg == "scaled" else scene,
+        scene,
         num_views=config.num_views,
         sampling=config.sampling,
         policy=config.bad_views,
         held_bytes=HELD_BYTES,
+        divisor_of=partial(jpeg_divisor, config) if config.jpeg == "scaled" else None,
     )
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)

@@ -83,48 +83,50 @@ class Waiting:
         return take
 
 
-def feed(
-    captures: Path,
-    out: Path,
-    views: int,
-    seconds_per_view: float = 0.0,
-    scenes_per_unit: int = 1,
-    jpeg: JpegSize = "whole",
-) -> Fed:
+def fed_config(views: int, scenes_per_unit: int = 1, jpeg: JpegSize = "whole") -> ExtractConfig:
+    """Return what is read of scenes, for an encoder of the stand-in's size.
+
+    Args:
+        views: Of a scene.
+        scenes_per_unit: Scenes that are committed together.
+        jpeg: At what size photographs are decoded.
+    """
+    backbone = RandomConfig(resolution=_CANVAS)
+    return ExtractConfig(
+        backbone=backbone, num_views=views, scenes_per_shard=scenes_per_unit, jpeg=jpeg
+    )
+
+
+def feed(captures: Path, out: Path, config: ExtractConfig, seconds_per_view: float = 0.0) -> Fed:
     """Extract all scenes of a folder with the stand-in.
 
     Args:
         captures: In any layout that is read.
         out: Where the store goes.
-        views: Of a scene.
+        config: From `fed_config`.
         seconds_per_view: That the stand-in is held.
-        scenes_per_unit: Scenes that are committed together.
-        jpeg: At what size photographs are decoded.
     """
-    stage = Waiting(seconds_per_view)
-    return extract_with(stage, captures, out, views, Numerics(threads=1), scenes_per_unit, jpeg)
+    return extract_with(Waiting(seconds_per_view), captures, out, config, Numerics(threads=1))
 
 
 def extract_with(
     stage: Waiting | Backbone,
     captures: Path,
     out: Path,
-    views: int,
+    config: ExtractConfig,
     numerics: Numerics,
-    scenes_per_unit: int = 1,
-    jpeg: JpegSize = "whole",
 ) -> Fed:
     """Extract all scenes of a folder with a backbone that is there already; see `feed`.
 
     The store says nothing true of where its features come from: it is made to be measured.
     """
     source = read_scenes(str(captures))
-    size = RandomConfig(resolution=_CANVAS)
-    config = ExtractConfig(backbone=size, num_views=views, jpeg=jpeg)
     model = prepare_model(config)
     told = {"taps": list(stage.taps), "channels": stage.channels}
     model = replace(model, identity={**model.identity, **told})
-    plan = plan_units(source.entries(), num_views=views, scenes_per_shard=scenes_per_unit)
+    plan = plan_units(
+        source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
+    )
     store = create_or_resume(str(out), plan, model.identity, numerics.stored())
     writer = UnitWriter(source, model, store)
     writer.__dict__["backbone"] = stage  # where the property keeps what it has loaded

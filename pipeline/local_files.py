@@ -16,7 +16,7 @@ from vega3d.pipeline.transient import retried_io
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file starts that Git LFS left unfetched. Source: git-lfs, docs/spec.md."""
 
-_PIECE_BYTES = 1 << 16
+_PIECE_BYTES = 1 << 20
 
 MAX_FILE_BYTES = 1 << 30
 """Largest file that is read as a whole. An image over the limit of pixels is smaller."""
@@ -44,12 +44,11 @@ def read_plain(path: str, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
         handle = _plain_handle(path)
         try:
             size_bytes = os.fstat(handle).st_size
-            if size_bytes > limit_bytes:
-                told = f"holds {size_bytes} bytes, more than the limit of {limit_bytes}"
-                raise OSError(errno.EFBIG, told, path)
+            _check_size(size_bytes, limit_bytes, path)
             # Python's file objects ask five things more, and let other threads go first each time.
             pieces = [os.read(handle, size_bytes + 1)]
-            while pieces[-1]:
+            while pieces[-1]:  # more where it grows
+                _check_size(sum(map(len, pieces)), limit_bytes, path)
                 pieces.append(os.read(handle, _PIECE_BYTES))
             return pieces[0] if len(pieces) <= 2 else b"".join(pieces)
         finally:
@@ -92,7 +91,6 @@ def check_plain(path: str) -> None:
 def _open_plain(path: str) -> BufferedReader:
     handle = _plain_handle(path)
     try:
-        os.set_blocking(handle, True)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -109,10 +107,17 @@ def _plain_handle(path: str) -> int:
         raise OSError(errno.EINVAL, str(error), path) from error
     try:
         _check(os.fstat(handle), path)
+        os.set_blocking(handle, True)
     except BaseException:
         os.close(handle)
         raise
     return handle
+
+
+def _check_size(size_bytes: int, limit_bytes: int, path: str) -> None:
+    if size_bytes > limit_bytes:
+        told = f"holds {size_bytes} bytes, more than the limit of {limit_bytes}"
+        raise OSError(errno.EFBIG, told, path)
 
 
 def _check(found: os.stat_result, path: str) -> None:

@@ -281,12 +281,13 @@ class _Watched:
         return replace(scene, views=tuple(views), bad_views=tuple(bad))
 
     def _watched(self, view: View, where: str) -> View:
-        depth, rgb_at = view.read_depth_m, view.read_rgb_at
+        depth, rgb_at, data = view.read_depth_m, view.read_rgb_at, view.read_color_bytes
         return replace(
             view,
             read_rgb=lambda: self._ours(view.read_rgb, where),
             read_rgb_at=rgb_at and (lambda divisor: self._ours(partial(rgb_at, divisor), where)),
             read_depth_m=None if depth is None else lambda: self._ours(depth, where),
+            read_color_bytes=data and (lambda: self._ours(data, where)),
         )
 
     def _ours(self, read: Callable[[], T], where: str) -> T:

@@ -121,7 +121,7 @@ def extract_together(
 
 
 def check_alike(configs: Sequence[ExtractConfig]) -> None:
-    """Refuse configs that would read other views, or put other scenes into a unit."""
+    """Refuse configs that would read other views or pixels, or put other scenes into a unit."""
     for name in _READ_BY:
         if len(found := {getattr(config, name) for config in configs}) > 1:
             raise UsageError(

@@ -4,7 +4,7 @@ Memory is bounded: see `pixels`. Letters: H W a colour image, h w a depth image.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.pixels import HELD_BYTES, Glance, Pixels, digest_of, glance_pixels
+from vega3d.pipeline.scenes.reduced import reduced
 from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
 from vega3d.pipeline.scenes.settings import BadViews
@@ -113,6 +114,7 @@ def decode_views(
     sampling: Literal["uniform", "coverage"],
     policy: BadViews = "drop",
     held_bytes: int = HELD_BYTES,
+    divisor_of: Callable[[int, int], int] | None = None,
 ) -> tuple[list[DecodedView], SceneReport]:
     """Drop views without a pose, choose views, decode them and turn them upright.
 
@@ -125,6 +127,7 @@ def decode_views(
         sampling: See `sample_views`.
         policy: What becomes of views that cannot be used: see `check_bad_views`.
         held_bytes: Decoded pixels that are held; what is more is decoded again when asked for.
+        divisor_of: See `reduced`.
 
     Raises:
         SceneError: No view is left, or too many are bad.
@@ -136,7 +139,8 @@ def decode_views(
         raise SceneError(f"{scene.scene_id}: no view has a finite pose ({lost} dropped)")
     sampled = sample_views(posed, num_views, sampling)
     check_bad_views(scene.scene_id, sampled.bad_views, num_listed, policy)
-    decoded, turns, bad, repeated = _decode_all(sampled.views, held_bytes)
+    views, divisor = reduced(sampled.views, divisor_of)
+    decoded, turns, bad, repeated = _decode_all(views, held_bytes, divisor)
     check_bad_views(scene.scene_id, bad, len(sampled.views), policy)
     decoded, turned = _upright(decoded, turns)
     return decoded, SceneReport(
@@ -179,7 +183,7 @@ def turn(one: DecodedView, turns: int) -> DecodedView:
 
 
 def _decode_all(
-    views: Sequence[View], held_bytes: int
+    views: Sequence[View], held_bytes: int, divisor: int
 ) -> tuple[list[DecodedView], list[int], list[BadView], list[str]]:
     """Return the views that can be used, their turns, those that are bad, and who repeats one."""
     decoded: list[DecodedView] = []
@@ -188,7 +192,7 @@ def _decode_all(
     repeated: list[str] = []
     seen: set[tuple[bytes, bytes]] = set()
     room_bytes, most_pixels = held_bytes, glance_pixels(len(views), held_bytes)
-    for view, read in zip(views, _read_all(views), strict=True):
+    for view, read in zip(views, _read_all(views, divisor), strict=True):
         if isinstance(read, SceneError):
             bad.append(BadView(view.view_id, str(read)))
             continue
@@ -219,15 +223,18 @@ class _Read:
         return self.rgb.nbytes + (0 if self.depth_m is None else self.depth_m.nbytes)
 
 
-def _read_all(views: Sequence[View]) -> Iterator[_Read | SceneError]:
-    """Yield each view's images, or why there are none; several are decoded at once."""
+def _read_all(views: Sequence[View], divisor: int) -> Iterator[_Read | SceneError]:
+    """Yield each view's images, or why there are none; several are decoded at once.
+
+    A progressive JPEG takes memory for its whole size, by whatever its sides are divided.
+    """
     if not views:
         return
     first = _read(views[0])
     size = 0 if isinstance(first, SceneError) else first.num_bytes
     yield first
     del first
-    fitting = AHEAD_BYTES // max(size * _DECODING_BYTES_A_BYTE, 1)
+    fitting = AHEAD_BYTES // max(size * divisor**2 * _DECODING_BYTES_A_BYTE, 1)
     threads = min(DECODERS, fitting) if all(view.is_independent for view in views) else 1
     yield from in_order(_read, views[1:], threads)
 

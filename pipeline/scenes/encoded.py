@@ -4,7 +4,6 @@ A reader gives one `EncodedView` a view, or the reason why there is none; `build
 into a scene whose pixels are decoded and checked when asked for.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -190,7 +189,7 @@ def _color_size_of(view: EncodedView) -> tuple[int, int]:
 
 
 def _read_rgb(encoded: EncodedView, divisor: int = 1) -> UInt8[np.ndarray, "H W 3"]:
-    data = _turned.take(encoded) or _load(encoded.load_color, encoded.where, "colour")
+    data = _load(encoded.load_color, encoded.where, "colour")
     rgb = decode_rgb(data, encoded.where, divisor)
     if _is_of_upright(encoded, data):
         rgb = np.ascontiguousarray(np.rot90(rgb, -read_turns(data, encoded.where)))
@@ -206,26 +205,7 @@ def _read_turns(encoded: EncodedView) -> int:
     if encoded.turns is not None:
         return encoded.turns
     data = _load(encoded.load_color, encoded.where, "colour")
-    _turned.put(encoded, data)
     return 0 if _is_of_upright(encoded, data) else read_turns(data, encoded.where)
-
-
-class _Turned(threading.local):
-    """The file whose turns a thread looked at last, for who then decodes it: it is read once."""
-
-    def __init__(self) -> None:
-        self._held: tuple[EncodedView, bytes] | None = None
-
-    def put(self, encoded: EncodedView, data: bytes) -> None:
-        self._held = encoded, data
-
-    def take(self, encoded: EncodedView) -> bytes:
-        """Return a view's file and forget it; b"" where it is not held."""
-        held, self._held = self._held, None
-        return held[1] if held and held[0] is encoded else b""
-
-
-_turned = _Turned()
 
 
 def _is_of_upright(encoded: EncodedView, data: bytes) -> bool:

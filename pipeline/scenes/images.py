@@ -54,18 +54,20 @@ def decode_rgb(data: bytes, where: str, divisor: int = 1) -> UInt8[np.ndarray, "
     Args:
         data: The file.
         where: Names the view in messages.
-        divisor: 2, 4 or 8: H and W are so many times less, rounded up. A JPEG leaves out the
-            frequencies that this cannot show before it makes pixels, of others means are taken.
+        divisor: 2, 4 or 8: H and W are so many times less. A JPEG leaves out the frequencies that
+            this cannot show before it makes pixels, of others means are taken.
 
     Raises:
         SceneError: Truncated or damaged, another format, over MAX_PIXELS, or 16 bits of which only
-            the lower twelve are used, so that nobody knows what white is.
+            the lower twelve are used, so that nobody knows what white is; or the divisor leaves a
+            rest.
     """
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return _means(_decode_heic(data, where), divisor)
+        return _means(_decode_heic(data, where), divisor, where)
     image = open_image(data, where, "colour", ("JPEG", "PNG"))
     if data.startswith(JPEG_SIGNATURE):
         check_jpeg(data, f"{where}: colour image")
+        _check_divides((image.height, image.width), divisor, where)
         if (pixels := _decode_fast(data, image, divisor)) is not None:
             return pixels
         if divisor > 1:  # it takes the largest part of its sides that is no less than what is asked
@@ -73,13 +75,25 @@ def decode_rgb(data: bytes, where: str, divisor: int = 1) -> UInt8[np.ndarray, "
         return _decode_by_pillow(image, where)
     check_png(data, f"{where}: colour image")
     if data[24] == 16:
-        return _means(_eight_bits(_decode_sixteen(data, image, where), data, where), divisor)
-    return _means(_decode_by_pillow(image, where), divisor)
+        pixels = _eight_bits(_decode_sixteen(data, image, where), data, where)
+        return _means(pixels, divisor, where)
+    return _means(_decode_by_pillow(image, where), divisor, where)
 
 
-def _means(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Return the mean of each square of so many pixels a side, fewer at the last row and column."""
-    return pixels if side == 1 else np.asarray(Image.fromarray(pixels).reduce(side))
+def _means(pixels: UInt8[np.ndarray, "H W 3"], side: int, where: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the mean of each square of so many pixels a side."""
+    if side == 1:
+        return pixels
+    _check_divides(pixels.shape[:2], side, where)
+    return np.asarray(Image.fromarray(pixels).reduce(side))
+
+
+def _check_divides(size: tuple[int, ...], divisor: int, where: str) -> None:
+    if size[0] % divisor or size[1] % divisor:
+        raise SceneError(
+            f"{where}: colour image is {size[0]}x{size[1]}, and the scene's first can be divided "
+            f"by {divisor}: they differ in size; resize them, or make a scene of each size"
+        )
 
 
 def _decode_by_pillow(image: Image.Image, where: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -155,7 +169,7 @@ def _decode_fast(
     decode = _decoder()
     if decode is None or image.mode != "RGB":
         return None
-    height, width = -(-image.height // divisor), -(-image.width // divisor)
+    height, width = image.height // divisor, image.width // divisor
     try:
         pixels: np.ndarray = decode(data, "RGB", min_height=height, min_width=width)
     except (ValueError, MemoryError):

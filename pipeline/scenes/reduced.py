@@ -1,10 +1,10 @@
-"""Scenes whose JPEGs are decoded at 1/2, 1/4 or 1/8 of their sides, which takes less time.
+"""Views whose JPEGs are decoded at 1/2, 1/4 or 1/8 of their sides, which takes less time.
 
 Such a JPEG leaves out the frequencies that its pixels cannot show before it makes any (libjpeg's
 scaled inverse DCT); all that follows has a quarter of the pixels or less.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -12,36 +12,41 @@ import numpy as np
 
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.images import image_size
-from vega3d.pipeline.scenes.integrity import JPEG_SIGNATURE
-from vega3d.pipeline.scenes.scene import Scene, View
+from vega3d.pipeline.scenes.integrity import JPEG_SIGNATURE, PNG_SIGNATURE
+from vega3d.pipeline.scenes.scene import View
 
 
-def reduced(scene: Scene, divisor_of: Callable[[int, int], int]) -> Scene:
-    """Return a scene with images and their cameras at a part of their sides, or as it is.
+def reduced(
+    views: Sequence[View], divisor_of: Callable[[int, int], int] | None
+) -> tuple[Sequence[View], int]:
+    """Return a scene's views, their images and cameras at a part of their sides or as they are.
 
-    All images of a scene have one size: its first JPEG decides, and among JPEGs an image of another
-    format is brought to theirs by means. A scene whose images do not come as files (a video) or are
-    undistorted stays as it is.
+    All images of a scene have one size. The first that can be read decides: where it is a JPEG, an
+    image of another format among them is brought to their size by means. Views whose images do not
+    come as files (a video), or are undistorted, stay as they are.
 
     Args:
-        scene: As a source gives it.
+        views: Those that will be decoded.
         divisor_of: Says by what the sides (rows, columns) of an image are to be divided: 1, 2, 4
-            or 8.
+            or 8. None: by 1.
+
+    Returns:
+        The views, and by what their sides were divided.
     """
-    if any(view.read_rgb_at is None for view in scene.views):
-        return scene
-    divisor = _divisor(scene, divisor_of)
-    if divisor == 1:
-        return scene
-    return replace(scene, views=tuple(_reduced(view, divisor) for view in scene.views))
+    if divisor_of is None or any(view.read_rgb_at is None for view in views):
+        return views, 1
+    divisor = _divisor(views, divisor_of)
+    return (views if divisor == 1 else [_reduced(view, divisor) for view in views]), divisor
 
 
-def _divisor(scene: Scene, divisor_of: Callable[[int, int], int]) -> int:
-    for view in scene.views:
+def _divisor(views: Sequence[View], divisor_of: Callable[[int, int], int]) -> int:
+    for view in views:
         try:
             data = view.read_color_bytes() if view.read_color_bytes else b""
-            if not data.startswith(JPEG_SIGNATURE):
+            if data.startswith(PNG_SIGNATURE) or data[4:8] == b"ftyp":
                 return 1
+            if not data.startswith(JPEG_SIGNATURE):
+                continue
             height, width = image_size(data, view.view_id, "colour")
         except (SceneError, OSError):
             continue  # decoding this view says so
@@ -59,6 +64,6 @@ def _reduced(view: View, divisor: int) -> View:
         read_rgb=partial(view.read_rgb_at, divisor),
         read_rgb_at=None,
         K_color=None if view.K_color is None else part @ view.K_color,
-        K_color_size=None if size is None else (-(-size[0] // divisor), -(-size[1] // divisor)),
+        K_color_size=None if size is None else (size[0] // divisor, size[1] // divisor),
         read_color_bytes=None,  # not these pixels
     )

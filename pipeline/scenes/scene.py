@@ -44,8 +44,8 @@ class View:
     """Return the JPEG or PNG that the source holds; None where it holds none."""
 
     read_rgb_at: Callable[[int], UInt8[np.ndarray, "H/d W/d 3"]] | None = None
-    """Decode the colour image with its sides divided by 2, 4 or 8, and rounded up; None where it
-    comes in one size alone."""
+    """Decode the colour image with its sides divided by 2, 4 or 8, which must leave no rest; None
+    where it comes in one size alone."""
 
     read_turns: Callable[[], int] | None = None
     """Return how many quarter turns clockwise show it upright (EXIF, or what the source says);

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from vega3d.pipeline.config import JpegSize
-from vega3d.pipeline.feeding import feed, write_captures
+from vega3d.pipeline.feeding import fed_config, feed, write_captures
 
 GPU_S = 0.010
 
@@ -26,11 +26,11 @@ def bench(
 ) -> dict[str, object]:
     """Measure what a view takes, then how busy a stage is kept; 0 s: one that can be fed."""
     few = write_captures(folder / "few", views, scenes=max(2, scenes // 10))
-    feed(few, folder / "warm", views, jpeg=jpeg)  # compiles
-    free = feed(few, folder / "free", views, jpeg=jpeg)
+    feed(few, folder / "warm", fed_config(views, 1, jpeg))  # compiles
+    free = feed(few, folder / "free", fed_config(views, 1, jpeg))
     stage_s = stage_s or free.wall_s / free.views * 1.05
     captures = write_captures(folder / "all", views, scenes=scenes)
-    found = feed(captures, folder / "out", views, stage_s, scenes_per_unit=4, jpeg=jpeg)
+    found = feed(captures, folder / "out", fed_config(views, 4, jpeg), stage_s)
     return {
         "jpeg": jpeg,
         "cores_here": len(os.sched_getaffinity(0)),
@@ -44,10 +44,11 @@ def bench(
 def test_a_stage_is_kept_busy_across_scenes_and_units(tmp_path: Path) -> None:
     """Units of one scene each: reading goes on while the stage is held, or it would wait."""
     captures = write_captures(tmp_path / "captures", 2, (96, 128), 6)
-    feed(captures, tmp_path / "warm", 2)
-    alone = feed(captures, tmp_path / "alone", 2)
+    feed(captures, tmp_path / "warm", config := fed_config(2))
+    alone = feed(captures, tmp_path / "alone", config)
     stage_s = alone.wall_s / alone.views  # as long as all the rest: one after the other is half
-    found = max(feed(captures, tmp_path / f"out{i}", 2, 2 * stage_s).efficiency for i in range(2))
+    held_s = 2 * stage_s
+    found = max(feed(captures, tmp_path / f"out{i}", config, held_s).efficiency for i in range(2))
     assert found > 0.72
 
 

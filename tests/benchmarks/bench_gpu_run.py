@@ -16,9 +16,9 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import bench_feeding
 import bench_unit_write
@@ -29,7 +29,8 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.feeding import extract_with, write_captures
+from vega3d.pipeline.config import ExtractConfig, JpegSize
+from vega3d.pipeline.feeding import Fed, extract_with, fed_config, write_captures
 
 GREY = (127, 127, 127)
 
@@ -120,21 +121,25 @@ class Runs:
             repeats,
         )
 
-        def run(captures: Path, scenes_per_unit: int) -> Any:  # noqa: ANN401
+        def run(captures: Path, config: ExtractConfig) -> Fed:
             self.turn += 1
             out = self.folder / f"store{self.turn}"
-            return extract_with(backbone, captures, out, sizes.views, numerics, scenes_per_unit)
+            return extract_with(backbone, captures, out, config, numerics)
 
-        run(self.few, 1)
-        runs = [run(self.many, 4) for _ in range(repeats)]
+        run(self.few, fed_config(sizes.views))
+        model_ms = model["ms"] / sizes.views
+        found: dict[str, Any] = {"canvas": canvas, "batch": batch, "model_ms_per_view": model_ms}
+        for jpeg in get_args(JpegSize):
+            config = fed_config(sizes.views, 4, jpeg)
+            found[jpeg] = self._told([run(self.many, config) for _ in range(repeats)], model_ms)
+        return found
+
+    def _told(self, runs: Sequence[Fed], model_ms: float) -> dict[str, Any]:
+        """Return what whole runs took, beside the model alone and the naive way."""
         wall_ms = [1e3 * each.wall_s / each.views for each in runs]
         median = statistics.median(wall_ms)
-        model_ms = model["ms"] / sizes.views
         return {
-            "canvas": list(canvas),
-            "batch": batch,
             "views": runs[0].views,
-            "model_ms_per_view": model_ms,
             "run_ms_per_view": sorted(wall_ms),
             "views_per_s": 1e3 / median,
             "model_share_of_run": model_ms / median,
@@ -146,7 +151,10 @@ class Runs:
 
     def busy(self, scenes: int, views: int, stage_s: float) -> dict[str, Any]:
         """Tell how busy a stage is kept that is not the GPU's."""
-        return bench_feeding.bench(self.folder / "busy", scenes, views, stage_s)
+        return {
+            jpeg: bench_feeding.bench(self.folder / jpeg, scenes, views, stage_s, jpeg)
+            for jpeg in get_args(JpegSize)
+        }
 
     def unit(self, scenes: int, channels: int, repeats: int) -> dict[str, Any]:
         """Time a unit's write."""
@@ -185,7 +193,7 @@ def test_the_script_runs_on_tiny_sizes(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     found = bench(tmp_path, tiny=True, device="cpu", limit_s=60)
     assert not [name for name, part in found.items() if "error" in str(part)[:200]]
-    assert found["run_whole"]["views_per_s"] > 0
+    assert found["run_whole"]["scaled"]["views_per_s"] > 0
 
 
 if __name__ == "__main__":

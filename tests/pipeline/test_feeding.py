@@ -19,7 +19,7 @@ from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.features import DecodedScene, Part
-from vega3d.pipeline.feeding import Waiting, extract_with, feed, write_captures
+from vega3d.pipeline.feeding import Waiting, extract_with, fed_config, feed, write_captures
 from vega3d.pipeline.reading_ahead import ReadAhead, ReadScene
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.rooms.film import Film
@@ -96,7 +96,7 @@ def test_views_read_at_once_give_the_same_store(tmp_path: Path) -> None:
 
 def test_a_fed_run_says_what_views_cost(tmp_path: Path) -> None:
     write_captures(tmp_path / "captures", 2, (48, 64))
-    fed = feed(tmp_path / "captures", tmp_path / "store", 2, 0.01)
+    fed = feed(tmp_path / "captures", tmp_path / "store", fed_config(2), 0.01)
     assert fed.views == 4
     assert fed.cpu_s_per_view > 0
     assert 0.04 / fed.wall_s <= fed.efficiency < 1
@@ -163,9 +163,11 @@ def test_what_a_run_is_done_with_waits_for_no_collector(tmp_path: Path) -> None:
     for path in (captures / "scene0003" / "color").iterdir():
         path.unlink()  # linked to other scenes'
         path.write_bytes(b"damaged")
-    extract_with(Waiting(0.0), captures, tmp_path / "first", 2, Numerics(threads=1), 2)
+    extract_with(Waiting(0.0), captures, tmp_path / "first", fed_config(2, 2), Numerics(threads=1))
     with no_collector(DecodedScene, Part, SceneArrays) as left:
-        fed = extract_with(Refusing(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 2)
+        fed = extract_with(
+            Refusing(0.0), captures, tmp_path / "store", fed_config(2, 2), Numerics(threads=1)
+        )
         assert fed.views == 8
         assert left() == []
 
@@ -264,7 +266,9 @@ def test_a_unit_that_fails_waits_for_no_collector_either(tmp_path: Path) -> None
 
     with no_collector(DecodedScene, Part, SceneArrays) as left:
         with pytest.raises(ZeroDivisionError):  # nothing was done: a share of no views
-            extract_with(Away(0.0), captures, tmp_path / "store", 2, Numerics(threads=1), 3)
+            extract_with(
+                Away(0.0), captures, tmp_path / "store", fed_config(2, 3), Numerics(threads=1)
+            )
         assert left() == []
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -21,13 +22,14 @@ from vega3d.pipeline.backbones.qwen_vision import QwenVisionConfig
 from vega3d.pipeline.backbones.siglip import SiglipConfig
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.errors import StoreError, UsageError
+from vega3d.pipeline.errors import SceneError, StoreError, UsageError
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.features import decode_scene
 from vega3d.pipeline.feeding import write_captures
 from vega3d.pipeline.jpeg_sizes import jpeg_divisor
 from vega3d.pipeline.recompute import verify_deep
-from vega3d.pipeline.scenes import images
+from vega3d.pipeline.scenes import decoding, images
+from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.images import decode_rgb
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.together import check_alike
@@ -64,7 +66,7 @@ def store_of(captures: Path, out: Path, config: ExtractConfig) -> Store:
 
 @pytest.mark.parametrize(
     ("size", "mode", "subsampling", "progressive"),
-    [*product([(96, 128), (97, 131)], ["RGB", "L", "CMYK"], [0, 2], [False, True])],
+    [*product([(96, 128), (24, 56)], ["RGB", "L", "CMYK"], [0, 2], [False, True])],
 )
 def test_a_jpeg_is_what_pillow_drafts(
     size: tuple[int, int],
@@ -80,7 +82,7 @@ def test_a_jpeg_is_what_pillow_drafts(
         image = Image.open(io.BytesIO(data))
         image.draft(None, (size[1] // divisor, size[0] // divisor))
         theirs = np.asarray(image.convert("RGB"))
-        assert theirs.shape[:2] == (-(-size[0] // divisor), -(-size[1] // divisor))
+        assert theirs.shape[:2] == (size[0] // divisor, size[1] // divisor)
         np.testing.assert_array_equal(decode_rgb(data, "a view", divisor), theirs)
         with monkeypatch.context() as patch:
             patch.setattr(images, "_decoder", lambda: None)  # where simplejpeg has no wheel
@@ -92,6 +94,15 @@ def test_other_formats_are_means() -> None:
     means = np.asarray(image, np.float64).reshape(24, 4, 32, 4, 3).mean(axis=(1, 3))
     found = decode_rgb(encoded(image, "PNG"), "a view", 4)
     assert np.abs(found - means).max() <= 0.5
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(5, 5), (95, 128), (96, 127)])
+def test_sides_that_leave_a_rest_are_refused_by_their_true_size(
+    size: tuple[int, int], form: str
+) -> None:
+    with pytest.raises(SceneError, match=f"is {size[0]}x{size[1]}, and .* divided by 8"):
+        decode_rgb(encoded(picture(*size), form), "a view", 8)
 
 
 def test_a_scaled_photograph_looks_like_a_small_one() -> None:
@@ -186,9 +197,19 @@ def test_a_png_among_jpegs_comes_at_their_size(tmp_path: Path) -> None:
     assert (found.view_ids, found.image_size) == (("0", "1", "2"), (48, 64))
 
 
-def test_a_damaged_first_view_changes_nothing(tmp_path: Path) -> None:
+DAMAGED = {
+    "cut": b"\xff\xd8 not at all",
+    "empty": b"",
+    "page": b"<html>not found</html>",
+    "pointer": b"version https://git-lfs.github.com/spec/v1\n",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_first_view_changes_nothing(tmp_path: Path, kind: str) -> None:
     folder = write_captures(tmp_path, 3, SIZE)
-    (folder / "scene0000" / "color" / "0.jpg").write_bytes(b"\xff\xd8 not at all")
+    (folder / "scene0000" / "color" / "0.jpg").unlink()
+    (folder / "scene0000" / "color" / "0.jpg").write_bytes(DAMAGED[kind])
     found = decode_scene(read_scenes(str(folder)), "scene0000", SCALED)
     assert (found.view_ids, found.image_size) == (("1", "2"), (48, 64))
 
@@ -207,6 +228,53 @@ def test_photographs_that_lie_on_their_side_are_turned(tmp_path: Path) -> None:
     for ours, theirs in zip(scaled.decoded, whole.decoded, strict=True):
         np.testing.assert_array_equal(ours.view.world_from_camera, theirs.view.world_from_camera)
         np.testing.assert_allclose(ours.view.K_color[:2] * 2, theirs.view.K_color[:2])
+
+
+def test_a_view_that_is_not_chosen_decides_nothing(tmp_path: Path) -> None:
+    """Its tracking was lost, and it is larger than the others."""
+    folder = write_captures(tmp_path, 3, SIZE)
+    scene = folder / "scene0000"
+    (scene / "color" / "0.jpg").write_bytes(encoded(picture(192, 256)))
+    (scene / "pose" / "0.txt").write_text("inf " * 16)
+    found = decode_scene(read_scenes(str(folder)), "scene0000", SCALED)
+    assert (found.view_ids, found.image_size) == (("1", "2"), (48, 64))
+
+
+@pytest.mark.parametrize("size", [(95, 127), (97, 129), (88, 128)])
+def test_images_that_differ_in_size_are_named_as_when_they_are_whole(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    folder = write_captures(tmp_path, 3, SIZE)
+    (folder / "scene0000" / "color" / "1.jpg").write_bytes(encoded(picture(*size)))
+    config = replace(SCALED, bad_views="fail")
+    for jpeg in ("whole", "scaled"):
+        with pytest.raises(SceneError, match="differ in size"):
+            decode_scene(read_scenes(str(folder)), "scene0000", replace(config, jpeg=jpeg))
+
+
+def test_a_progressive_jpeg_is_counted_at_its_whole_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Libjpeg holds all of its coefficients: how many are decoded at once goes by that."""
+    folder = write_captures(tmp_path, 4, (192, 256))
+    config = replace(SCALED, num_views=0, backbone=RgbConfig(resolution=(16, 32)))
+    asked = []
+
+    def noting(function: object, items: Sequence[object], threads: int) -> Iterator[object]:
+        asked.append(threads)
+        return in_order(function, items, threads)
+
+    monkeypatch.setattr(decoding, "in_order", noting)
+    monkeypatch.setattr(decoding, "DECODERS", 9)
+    depth_bytes = 4 * 96 * 128
+    for jpeg, divisor in (("whole", 1), ("scaled", 8)):
+        found = decode_scene(read_scenes(str(folder)), "scene0000", replace(config, jpeg=jpeg))
+        assert found.image_size == (192 // divisor, 256 // divisor)
+    whole, scaled = asked
+    assert whole == scaled == 9
+    monkeypatch.setattr(decoding, "AHEAD_BYTES", 3 * 4 * (192 * 256 * 3 + 64 * depth_bytes))
+    decode_scene(read_scenes(str(folder)), "scene0000", config)
+    assert asked[-1] == 3
 
 
 def test_several_stores_have_no_scaled_pixels_in_common() -> None:

@@ -117,6 +117,20 @@ def test_plain_files_and_links_to_them_are_read(tmp_path: Path) -> None:
         read_plain(str(tmp_path / "a"), 2)
 
 
+def test_a_file_that_grows_or_comes_in_pieces_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(5000)
+    (tmp_path / "a").write_bytes(data)
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda handle, size: read(handle, min(size, 999)))
+    assert read_plain(str(tmp_path / "a")) == data
+    monkeypatch.setattr(os, "fstat", lambda handle: os.stat("/proc/self/status"))  # 0 bytes
+    assert read_plain(str(tmp_path / "a")) == data
+    with pytest.raises(OSError, match="more than the limit of 1500"):
+        read_plain(str(tmp_path / "a"), 1500)
+
+
 LAYOUTS = {
     "color": "s/color/0.jpg",
     "depth": "s/depth/0.png",

@@ -68,6 +68,16 @@ def test_a_file_lists_stores_and_what_it_says_of_one_wins(
         "random", "64x48", "stretch", 3]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [("plan",), ("run", "--dry-run", "--out", "o")])
+def test_scaled_jpegs_of_several_are_refused_before_anything_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: tuple[str, ...]
+) -> None:
+    args = ("--backbone", "rgb", "--backbone", "random", "--jpeg", "scaled")
+    code, out, told = command(capsys, monkeypatch, name[0], ROOMS, *name[1:], *args)
+    assert (code, out) == (2, "")
+    assert "one after the other" in told
+
+
 def test_a_plan_of_several_counts_each(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
