@@ -50,11 +50,12 @@ class InTime:
     def _bounded(self, view: View, where: str) -> View:
         reads = {one.name: getattr(view, one.name) for one in fields(view)}
         bounded: dict[str, Any] = {
-            name: partial(_within, where, read, self.limit_s)
-            for name, read in reads.items()
-            if callable(read)
+            name: partial(self._read, where, read) for name, read in reads.items() if callable(read)
         }
         return replace(view, **bounded)
+
+    def _read(self, where: str, read: Callable[..., T], *given: object) -> T:
+        return _within(where, partial(read, *given), self.limit_s)
 
 
 def check_answers(location: str, limit_s: float = SILENCE_S) -> None:

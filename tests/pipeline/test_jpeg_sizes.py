@@ -26,6 +26,7 @@ from vega3d.pipeline.errors import SceneError, StoreError, UsageError
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.features import decode_scene
 from vega3d.pipeline.feeding import write_captures
+from vega3d.pipeline.in_time import InTime
 from vega3d.pipeline.jpeg_sizes import jpeg_divisor
 from vega3d.pipeline.recompute import verify_deep
 from vega3d.pipeline.scenes import decoding, images
@@ -167,8 +168,9 @@ def test_a_scaled_store_is_recomputed_and_found_unchanged(
     captures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = store_of(captures, tmp_path / "scaled", SCALED)
-    found = list(verify_deep(store.url, read_scenes(str(captures)), sample=2))
-    assert [(one.same_content, one.passed) for one in found] == [(True, True)] * 2
+    for source in (read_scenes(str(captures)), InTime(read_scenes(str(captures)))):
+        found = list(verify_deep(store.url, source, sample=2))
+        assert [(one.same_content, one.passed) for one in found] == [(True, True)] * 2
     for path in captures.rglob("*.jpg"):
         path.touch()  # looks changed: content is compared
     with caplog.at_level(logging.WARNING):
