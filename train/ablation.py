@@ -239,10 +239,11 @@ def _verdict(rows: list[Row]) -> str:
     above = [row.variant for row in rows if row.means["score"] > blind.means["score"]]
     if not above:
         return (
-            " None of the others has a higher mean than it here: on the scored scenes these "
-            "features show nothing that position does not."
+            " None of the others has a higher mean score than it here: by the score, after so "
+            "many steps, these features show nothing that position does not. Where another column "
+            "says otherwise, train for longer before it is believed."
         )
-    return f" {len(above)} of the {len(rows) - 1} others have a higher mean than it."
+    return f" {len(above)} of the {len(rows) - 1} others have a higher mean score than it."
 
 
 def _table(rows: list[Row], baseline: str) -> list[list[str]]:

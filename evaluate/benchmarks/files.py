@@ -79,6 +79,24 @@ def read_records(path: str | Path) -> tuple[Record, ...]:
     )
 
 
+def check_has_boxes(path: str | Path, records: Sequence[Record], released: str) -> None:
+    """Refuse a benchmark's own file, which names objects and leaves their boxes to ScanNet.
+
+    Args:
+        path: Of the annotations.
+        records: What they hold.
+        released: Name of the file that has the boxes.
+
+    Raises:
+        UsageError: It is one; the message names the other file.
+    """
+    if records and records[0].has("ann_id") and not records[0].has("id", "sample_id"):
+        raise UsageError(
+            f"{path} names objects without their boxes; --annotations takes {released}, whose "
+            "records have them"
+        )
+
+
 def by_id(records: Sequence[Record], *names: str) -> dict[str, Record]:
     """Return records by the text of their id field; raises UsageError where one occurs twice."""
     found: dict[str, Record] = {}

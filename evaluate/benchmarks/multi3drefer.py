@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from vega3d.evaluate.benchmarks.boxes import Box, Overlap, check_box, iou_matrix
-from vega3d.evaluate.benchmarks.files import Record, by_id, matched, read_records
+from vega3d.evaluate.benchmarks.files import Record, by_id, check_has_boxes, matched, read_records
 from vega3d.evaluate.benchmarks.measures import Query, Score, mean_measures
 from vega3d.evaluate.benchmarks.scanrefer import THRESHOLDS, kind_of, question_of, scene_of
 from vega3d.pipeline.errors import UsageError
@@ -41,7 +41,9 @@ def score(annotations: str | Path, predictions: str | Path, protocol: str = "rel
     Source: Zhang et al., Multi3DRefer, ICCV 2023; 3dlg-hcvc/M3DRef-CLIP,
     multi3drefer_evaluator.py; H-EmbodVis/VEGA-3D @ 9c96924, llava/eval/eval_multi3drefer.py.
     """
-    truths = by_id(read_records(annotations), "id", "sample_id")
+    records = read_records(annotations)
+    check_has_boxes(annotations, records, "multi3drefer_val_llava_style.json")
+    truths = by_id(records, "id", "sample_id")
     answers = by_id(read_records(predictions), "id", "sample_id")
     missing = matched(truths, answers, predictions)
     overlap: Overlap = "m3dref" if protocol == "m3dref" else "released"

@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 
 from vega3d.evaluate.benchmarks.boxes import Overlap, check_box, iou
-from vega3d.evaluate.benchmarks.files import Record, by_id, matched, read_records
+from vega3d.evaluate.benchmarks.files import Record, by_id, check_has_boxes, matched, read_records
 from vega3d.evaluate.benchmarks.measures import Query, Score, mean_measures
 from vega3d.pipeline.errors import UsageError
 
@@ -36,7 +36,9 @@ def score(annotations: str | Path, predictions: str | Path, protocol: str = "rel
 
     Source: Chen et al., ScanRefer, ECCV 2020; daveredrum/ScanRefer, benchmark/eval.py.
     """
-    truths = by_id(read_records(annotations), "id", "sample_id")
+    records = read_records(annotations)
+    check_has_boxes(annotations, records, "scanrefer_vg_val_llava_style.json")
+    truths = by_id(records, "id", "sample_id")
     answers = by_id(read_records(predictions), "id", "sample_id")
     missing = matched(truths, answers, predictions)
     kinds = [_kind(truth) for truth in truths.values()]

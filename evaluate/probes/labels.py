@@ -1,6 +1,6 @@
 """The class of each token: from a label store, or from procedural rooms, which know it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,42 @@ def open_labels(location: str) -> Labels:
             f"none); it has taps {list(store.taps)}"
         )
     return lambda scene_id, views, grid: _of_store(store, scene_id, views, grid)
+
+
+def check_same_rooms(location: str, url: str, views: Mapping[str, Sequence[str]]) -> None:
+    """Refuse rooms whose cameras are not those of a store: their classes would be other rooms'.
+
+    Args:
+        location: Of the labels; nothing is asked of a label store.
+        url: Of the store that is probed.
+        views: Scene -> views that are asked of it.
+
+    Raises:
+        UsageError: A scene's first view was taken from elsewhere, or by another camera.
+    """
+    if not location.startswith("rooms:"):
+        return
+    source, store = read_scenes(location), open_store(url)
+    known = {entry.scene_id for entry in source.entries()}
+    for scene_id in sorted(views.keys() & known & set(store.scene_ids)):
+        place = {view_id: row for row, view_id in enumerate(store.view_ids(scene_id))}
+        drawn = source.read(scene_id).views[0]
+        row = place.get(drawn.view_id)
+        if row is None:
+            continue
+        for name, theirs, ours in (
+            ("poses", drawn.world_from_camera, store.world_from_camera(scene_id)[row]),
+            ("field of view", drawn.K_color, store.intrinsics(scene_id)[row]),
+        ):
+            if theirs is None or not np.isfinite(ours).all():
+                continue
+            if name != "poses":  # sizes may differ: what was decoded small is the same room
+                theirs, ours = theirs / theirs[0, 2], ours / ours[0, 2]
+            if not np.allclose(theirs, ours, atol=1e-4):
+                raise UsageError(
+                    f"--labels {location}: {scene_id} has other {name} than in {url}; ask for the "
+                    "rooms that the store was made of, with their seed, views, height and width"
+                )
 
 
 def labels_digest(location: str) -> str:

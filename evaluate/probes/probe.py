@@ -24,7 +24,7 @@ from vega3d.evaluate.probes.crossfit import (
     read_linearly,
     split_scenes,
 )
-from vega3d.evaluate.probes.labels import Labels, labels_digest, open_labels
+from vega3d.evaluate.probes.labels import Labels, check_same_rooms, labels_digest, open_labels
 from vega3d.evaluate.probes.parts import Part, SceneSums, in_two_folds
 from vega3d.evaluate.probes.reading import SourceQuestions, TapReading, ask, pair_views, read_tap
 from vega3d.evaluate.probes.summary import ProbeRow, ProbeSummary, row_of
@@ -58,6 +58,9 @@ def probe(
     comparison = plan_comparison(sources)
     if len(comparison.views) < 2:
         raise UsageError("probes are fitted on some scenes and scored on others: 2 at least")
+    for source in comparison.sources:
+        for url in source.urls:
+            check_same_rooms(labels, url, comparison.views)
     known = open_labels(labels) if labels else None
     asked = Asking(comparison=comparison, labels=known, named=labels_digest(labels), config=config)
     rows: list[ProbeRow] = []

@@ -76,9 +76,10 @@ def fetch(model: str, parts: Sequence[str], *, weights: bool = True, reads: str 
             patterns, ignore = _patterns(parts, _kinds(model, parts, reads))
         folder = Path(snapshot_download(model, allow_patterns=patterns, ignore_patterns=ignore))
     except (HFValidationError, HfHubHTTPError, OSError) as error:
+        told = " ".join(str(error).split()).rstrip(".")  # the hub's words fill several lines
         raise CheckpointError(
             f"{model!r} is no folder here, and the Hugging Face hub and its local cache did not "
-            f"give {', '.join(patterns)}: {type(error).__name__}: {error}. Check the id and the "
+            f"give {', '.join(patterns)}: {type(error).__name__}: {told}. Check the id and the "
             f"network, or give a folder that holds the model"
         ) from error
     return _shown(folder, reads) if reads and weights else folder

@@ -16,6 +16,9 @@ def naming_the_encoder(config: BackboneConfig) -> Iterator[None]:
     try:
         yield
     except CheckpointError as error:
+        own = family(config.name)()
+        if model_name(config) in (model_name(own), *own.published):
+            raise  # it is this encoder's own
         if _reads(config, model_name(config)):
             raise  # what is wrong is not which encoder the model is for
         if others := _readers(model_name(config), besides=config.name):

@@ -46,13 +46,15 @@ def pack(
         were left out, what was not read).
 
     Raises:
-        ValueError: `out` holds an index already, or cannot be written to.
+        ValueError: `out` holds an index already, is a store, or cannot be written to.
     """
     folder = Path(out)
     if scenes_per_tar < 1:
         raise ValueError(f"scenes_per_tar must be >= 1, got {scenes_per_tar}")
     if (folder / INDEX_NAME).exists():
         raise ValueError(f"{folder / INDEX_NAME} exists; pack into an empty folder")
+    if (folder / "zarr.json").exists():
+        raise ValueError(f"{folder} is a store; pack into an empty folder")
     entries = source.entries()
     tars: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

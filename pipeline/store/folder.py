@@ -246,7 +246,12 @@ class FolderObjects:
                 temporary.unlink()
 
     def _write_temporary(self, temporary: Path, parts: Parts) -> None:
-        make_folders(temporary.parent)
+        try:
+            make_folders(temporary.parent)
+        except (FileNotFoundError, NotADirectoryError) as error:  # /proc, a file in the way
+            raise StoreError(
+                f"{self.url}: a folder cannot be made there: {error.strerror}; choose another place"
+            ) from error
         write_new(temporary, parts)
 
 

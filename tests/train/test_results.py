@@ -66,11 +66,13 @@ def test_table_by_hand() -> None:
 
 def test_a_table_that_blind_wins_says_that_the_features_show_nothing() -> None:
     runs = {"semantic": [summary(0.5, a=0.5)], "blind": [summary(0.6, a=0.6)]}
-    assert "None of the others has a higher mean than it here" in _verdict(
+    assert "None of the others has a higher mean score than it here" in _verdict(
         compare(runs, "semantic")
     )
     runs["adaptive"] = [summary(0.7, a=0.7)]
-    assert _verdict(compare(runs, "semantic")) == (" 1 of the 2 others have a higher mean than it.")
+    assert _verdict(compare(runs, "semantic")) == (
+        " 1 of the 2 others have a higher mean score than it."
+    )
 
 
 def test_p_is_scipys() -> None:

@@ -195,3 +195,12 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         score("scanref", tmp_path, tmp_path)
     with pytest.raises(UsageError, match="--protocol of scanrefer must be one of released"):
         score("scanrefer", tmp_path, tmp_path, "official")
+
+
+@pytest.mark.parametrize("name", ["scanrefer", "multi3drefer"])
+def test_a_file_without_boxes_names_the_one_that_has_them(write: Write, name: str) -> None:
+    """The benchmark's own: boxes are ScanNet's."""
+    own = [{"scene_id": "s", "object_id": "3", "ann_id": "0", "description": "the chair"}]
+    answers = write("answers.jsonl", [{"id": "0", "box": UNIT}])
+    with pytest.raises(UsageError, match=f"takes {name}_vg_val|takes {name}_val_llava_style"):
+        score(name, write("own.json", own), answers)

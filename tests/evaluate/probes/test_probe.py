@@ -23,8 +23,14 @@ from vega3d.evaluate.probes.questions import (
     surface_normals,
 )
 from vega3d.evaluate.probes.summary import ProbeRow
+from vega3d.pipeline import read_scenes
+from vega3d.pipeline.backbones.controls import RgbConfig
+from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.extract import extract
 from vega3d.pipeline.imports import SceneArrays, import_arrays
+from vega3d.pipeline.worker import run_inline
 
 GRID, VIEWS, SCENES = (6, 6), 6, 6
 CONFIG = ProbeConfig(
@@ -310,3 +316,14 @@ def test_tokens_are_drawn_among_those_with_a_position() -> None:
     asked = scene_questions(xyz, deep, poses, None, 2, np.random.default_rng(0))
     assert len(asked.picked) == 2
     assert set(asked.picked) <= set(np.flatnonzero(deep))
+
+
+def test_labels_of_other_rooms_are_refused(tmp_path: Path) -> None:
+    rooms = "rooms:2?views=2&height=48&width=64"
+    config = ExtractConfig(backbone=RgbConfig(resolution=(48, 64)), num_views=2, grid=(4, 4))
+    out = str(tmp_path / "store")
+    extract(read_scenes(rooms), out, config, numerics=Numerics(threads=1), run=run_inline)
+    assert probe([out], CONFIG, labels=rooms).rows
+    for other, told in ((f"{rooms}&seed=1", "poses"), ("rooms:2?views=2", "field of view")):
+        with pytest.raises(UsageError, match=f"room0000 has other {told} than in"):
+            probe([out], CONFIG, labels=other)

@@ -14,6 +14,7 @@ from vega3d.pipeline.backbones.hashing import model_sha256, weights_sha256
 from vega3d.pipeline.backbones.readers import naming_the_encoder
 from vega3d.pipeline.backbones.siglip import SiglipConfig
 from vega3d.pipeline.backbones.tiny import write_tiny_siglip
+from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.errors import CheckpointError
 
 PARTS = ("transformer", "vae")
@@ -172,3 +173,18 @@ def test_weights_that_were_never_fetched_say_how(
     with pytest.raises(CheckpointError) as caught, naming_the_encoder(config):
         model_sha256(config)
     assert str(caught.value) == f"{tmp_path}/model/model.safetensors: {told}"
+
+
+def test_an_encoder_s_own_model_is_not_said_to_be_another_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two families read the default Wan: without a network neither is to blame."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointError) as caught, naming_the_encoder(WanConfig()):
+        model_sha256(WanConfig())
+    told = str(caught.value)
+    assert "Check the id and the network" in told
+    assert "not for" not in told
+    assert "\n" not in told
+    assert ".." not in told

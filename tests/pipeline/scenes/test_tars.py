@@ -195,6 +195,11 @@ def test_a_scene_that_fails_is_listed_and_the_rest_is_packed(tmp_path: Path) -> 
 def test_packing_refuses_a_folder_in_use_and_one_it_cannot_write(shards: Path) -> None:
     with pytest.raises(ValueError, match=r"index.json exists; pack into an empty folder"):
         pack(Made(), str(shards))
+    (store := shards / "store").mkdir()
+    (store / "zarr.json").write_text("{}")
+    with pytest.raises(ValueError, match="store is a store; pack into an empty folder"):
+        pack(Made(), str(store))
+    assert [*store.iterdir()] == [store / "zarr.json"]
     with pytest.raises(ValueError, match="cannot be written"):
         pack(Made(), str(shards / "index.json" / "x"))
     with pytest.raises(ValueError, match="scenes_per_tar must be >= 1"):

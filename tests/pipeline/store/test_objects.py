@@ -173,3 +173,9 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(StoreError, match="cannot list: Permission denied"):
         list(objects.keys(""))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no place that refuses folders")
+def test_a_place_where_no_folder_can_be_made_is_named() -> None:
+    with pytest.raises(StoreError, match="/proc/x.zarr: a folder cannot be made there"):
+        open_objects("/proc/x.zarr").create("a/b", [b"c"])
