@@ -16,9 +16,10 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache, partial
-from typing import Any, Literal, TypeVar, cast, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from vega3d.pipeline.spelling import parse, shape, spell, text_in_file, toml_value, wanted
+from vega3d.pipeline.texts import meant
 
 T = TypeVar("T")
 
@@ -88,7 +89,8 @@ class Setting:
                 return parse(text.strip(), self.kind)
             return text if isinstance(text, bool) else tuple(text)
         except ValueError:
-            raise ValueError(f"takes {wanted(self.kind)}, got {text!r}") from None
+            known = get_args(self.kind) if get_origin(self.kind) is Literal else ()
+            raise ValueError(f"takes {wanted(self.kind)}, got {meant(text, known)}") from None
 
     def spelled(self, value: object) -> str | list[str]:
         """Return a value from a file as the command line has it; raises ValueError for a table."""

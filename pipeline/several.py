@@ -19,6 +19,7 @@ from typing import Any
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.settings import Choice, Setting, settings
+from vega3d.pipeline.texts import meant
 
 TABLES = "stores"
 
@@ -75,8 +76,10 @@ def asked_for(item: Setting, args: Sequence[str], tables: Mapping[str, Any] | No
         )
     for store in found:
         if store.choice not in item.choice.names():
-            known = ", ".join(item.choice.names())
-            raise UsageError(f"{item.flag} must be one of {known}, got {store.choice!r}")
+            known = item.choice.names()
+            raise UsageError(
+                f"{item.flag} must be one of {', '.join(known)}, got {meant(store.choice, known)}"
+            )
         check_store_name(store.name)
     return found
 

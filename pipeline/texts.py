@@ -22,6 +22,14 @@ _TOOK = re.compile(r"\b\d+(?:\.\d+)?\s?(?:ns|us|\u00b5s|\u03bcs|ms|s)\b")
 _PLACE = re.compile(r"(?<![\w./~-])(?:~|[A-Za-z]:)?(?:/[^\s/:;,'\"()<>]+)+/([^\s/:;,'\"()<>]+)")
 
 
+def meant(name: object, known: Iterable[str]) -> str:
+    """Return what follows a name that is none of those known: the one that is like it, if any."""
+    from difflib import get_close_matches
+
+    alike = get_close_matches(str(name), list(known), n=1)
+    return f"{name!r}; did you mean {alike[0]!r}?" if alike else repr(name)
+
+
 def shown_url(url: str) -> str:
     """Return a URL without user, password, query and fragment; other text as it is."""
     return without_secrets(url) if "://" in url else url

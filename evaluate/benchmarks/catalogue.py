@@ -9,6 +9,7 @@ from vega3d.evaluate.benchmarks.config import BENCHMARKS
 from vega3d.evaluate.benchmarks.measures import Score
 from vega3d.evaluate.benchmarks.needs import with_needs
 from vega3d.pipeline.errors import UsageError
+from vega3d.pipeline.texts import meant
 
 
 class Benchmark(Protocol):
@@ -36,7 +37,8 @@ def score(name: str, annotations: str | Path, predictions: str | Path, protocol:
         UsageError: No such benchmark or protocol, or a malformed file.
     """
     if name not in BENCHMARKS:
-        raise UsageError(f"benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}")
+        told = f"{', '.join(BENCHMARKS)}, got {meant(name, BENCHMARKS)}"
+        raise UsageError(f"benchmark must be one of {told}")
     module = cast("Benchmark", import_module(f"vega3d.evaluate.benchmarks.{name}"))
     if module.ANNOTATED and not annotations:
         raise UsageError(f"{name} needs --annotations, the benchmark's own file")

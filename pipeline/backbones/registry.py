@@ -13,6 +13,7 @@ from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.settings import DESK
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.plugins import BACKBONES, installed
+from vega3d.pipeline.texts import meant
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -82,7 +83,8 @@ def family(name: str) -> type[BackboneConfig]:
     elif name in _installed():
         found = _installed()[name].load()
     else:
-        raise UsageError(f"backbone must be one of {', '.join(backbone_names())}, got {name!r}")
+        known = backbone_names()
+        raise UsageError(f"backbone must be one of {', '.join(known)}, got {meant(name, known)}")
     if not (isinstance(found, type) and issubclass(found, BackboneConfig)):
         raise UsageError(f"backbone {name!r}: {found!r} does not derive from BackboneConfig")
     return found

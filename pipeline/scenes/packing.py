@@ -51,10 +51,9 @@ def pack(
     folder = Path(out)
     if scenes_per_tar < 1:
         raise ValueError(f"scenes_per_tar must be >= 1, got {scenes_per_tar}")
-    if (folder / INDEX_NAME).exists():
-        raise ValueError(f"{folder / INDEX_NAME} exists; pack into an empty folder")
-    if (folder / "zarr.json").exists():
-        raise ValueError(f"{folder} is a store; pack into an empty folder")
+    for name in (INDEX_NAME, "zarr.json"):  # packed before, or a store
+        if (folder / name).exists():
+            raise ValueError(f"{folder / name} exists; pack into an empty folder")
     entries = source.entries()
     tars: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []

@@ -61,6 +61,8 @@ class Verification:
     def told(self) -> Iterator[str]:
         """Yield what a person should read, a line each."""
         restored = set(self.restored)
+        if not self.faults:
+            yield "every object is as it was written"
         for key, reason in self.faults.items():
             yield f"{key!r}: {reason}" + (" (restored)" if key in restored else "")
         for unit, reason in self.taken_back.items():
@@ -71,6 +73,8 @@ class Verification:
                 "those of before, every array, shard name and digest is as it was; the history "
                 "keeps two records more of each such unit, and the index copies the last"
             )
+        elif self.faults.keys() - restored:
+            yield "`verify --repair` writes again what has a copy, and takes back what has none"
         if self.unprotected:
             yield self.unprotected
 

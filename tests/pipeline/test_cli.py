@@ -91,7 +91,8 @@ def test_status_verify_and_pictures(
     assert found["complete"]
     assert found["digest"] == summary["digest"]
     assert "2 committed, 0 failed, 0 pending of 2 scenes" in told
-    found, _ = command("verify", out, "--deep", "--scenes", ROOMS, "--sample", 1)
+    found, told = command("verify", out, "--deep", "--scenes", ROOMS, "--sample", 1)
+    assert "every object is as it was written" in told
     assert found["damaged"] == {}
     assert [check["passed"] for check in found["deep"]] == [True]
     assert found["deep"][0]["same_bytes"]
@@ -114,6 +115,7 @@ def test_verify_reports_damage_with_exit_code_3(
     shard.write_bytes(shard.read_bytes()[:-9])
     _, told = command("verify", copy, code=3)
     assert "'k300_b20/c.1.0.0.0.0': has " in told
+    assert "`verify --repair` writes again" in told
     command("verify", copy, "--repair", "--yes", code=3)
     summary, _ = command("run", ROOMS, "--out", copy, "--model", tiny_wan, *SMALL)
     assert summary["units_this_run"] == 1
@@ -185,6 +187,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("import", "none.safetensors", "--out", "s", "--source", "x"), "none.safetensors"),
         (("status", "nowhere"), "nowhere: there is no vega3d store here"),
         (("verify", "nowhere"), "there is no vega3d store here"),
+        (("run", ROOMS, "--out", "o", "--backbone", "siglop"), "did you mean 'siglip'?"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_a_remedy(
