@@ -51,9 +51,8 @@ def pack(
     folder = Path(out)
     if scenes_per_tar < 1:
         raise ValueError(f"scenes_per_tar must be >= 1, got {scenes_per_tar}")
-    for name in (INDEX_NAME, "zarr.json"):  # packed before, or a store
-        if (folder / name).exists():
-            raise ValueError(f"{folder / name} exists; pack into an empty folder")
+    if used := [name for name in (INDEX_NAME, "zarr.json") if (folder / name).exists()]:
+        raise ValueError(f"{folder / used[0]} exists; pack into an empty folder")
     entries = source.entries()
     tars: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
