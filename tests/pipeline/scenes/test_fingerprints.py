@@ -23,13 +23,13 @@ def test_a_change_of_any_file_that_is_read_shows(
     written = WRITERS[layout](tmp_path, PlaneScene(num_views=3))
     source = read_scenes(str(written.location))
     opened = set()
-    open_plain = local_files._open_plain
+    plain_handle = local_files._plain_handle
 
-    def recording(path: str) -> object:
+    def recording(path: str) -> int:
         opened.add(os.path.abspath(path))
-        return open_plain(path)
+        return plain_handle(path)
 
-    monkeypatch.setattr(local_files, "_open_plain", recording)
+    monkeypatch.setattr(local_files, "_plain_handle", recording)
     scene = source.read(written.scene_id)
     for view in scene.views:
         view.read_rgb()
