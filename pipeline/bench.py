@@ -73,7 +73,7 @@ def bench(config: ExtractConfig, numerics: Numerics, *, full: bool, repeats: int
         flops = config.backbone.flops_per_view(facts, measured.canvas, views)
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         captures = write_captures(place / "many", _FED_VIEWS, scenes=_FED_SCENES)
-        feed(captures, place / "warm", fed_config(_FED_VIEWS))  # compiles, and meets new memory
+        feed(captures, place / "warm", fed_config(_FED_VIEWS, 4))  # compiles, and meets new memory
         fed, scaled = (
             feed(captures, place / jpeg, fed_config(_FED_VIEWS, 4, jpeg)).cpu_s_per_view
             for jpeg in get_args(JpegSize)
