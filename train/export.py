@@ -38,7 +38,9 @@ def export_fusion(run_dir: str | Path, out: str | Path, *, weights: str = LAST) 
     fusion = copy.deepcopy(model.fusion).eval()
     _fold(model.standardize_gen, fusion.project_gen)
     _fold(model.standardize_sem, fusion.project_sem)
-    fusion.save_pretrained(Path(out))
+    built: dict[str, Any] = dict(fusion._hub_mixin_config or {})  # type: ignore[arg-type]
+    settings = ", ".join(f"{name}={value!r}" for name, value in built.items())
+    fusion.save_pretrained(Path(out), model_card_kwargs={"settings": settings})
     return fusion
 
 

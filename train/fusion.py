@@ -29,12 +29,31 @@ _SHARE_INIT = 0.2  # r of token_gated_residual, branch spatial-reasoning
 Fused = tuple[Float[Tensor, "*batch M D"], Float[Tensor, "*batch N G"] | None]
 
 
+_CARD = """---
+{{ card_data }}
+---
+
+# A fusion of generative and semantic tokens, trained with vega3d
+
+{% if settings %}Built with `{{ settings }}`; it takes tokens as the stores hold them: their
+standardisation is folded in. {% endif %}Load it with the package that made it:
+
+```python
+from vega3d.train import GatedFusion
+
+fusion = GatedFusion.from_pretrained("...")  # this folder, or its name on the hub
+fused, gate = fusion(generative, semantic)  # [..., tokens, channels] each
+```
+"""
+
+
 class GatedFusion(
     nn.Module,
     PyTorchModelHubMixin,
     library_name="vega3d",
     tags=["vega3d", "feature-fusion"],
     license="apache-2.0",
+    model_card_template=_CARD,
 ):
     """Project both streams (Eq. 6) and mix them into one token each (Eq. 7-8)."""
 

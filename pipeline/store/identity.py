@@ -41,7 +41,7 @@ def differing_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list
     """Return `field: theirs -> ours` for every leaf that differs, in order of names."""
     left, right = _leaves(_without_name(ours)), _leaves(_without_name(theirs))
     return [
-        f"{name}: {right.get(name, 'absent')} -> {left.get(name, 'absent')}"
+        f"{name}: {right.get(name, 'not set')} -> {left.get(name, 'not set')}"
         for name in sorted(left.keys() | right.keys())
         if left.get(name) != right.get(name)
     ]

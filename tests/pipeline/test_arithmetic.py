@@ -31,7 +31,7 @@ def test_a_bfloat16_store_of_another_arithmetic_is_not_gone_on_with(
     with monkeypatch.context() as before:
         before.setattr(WanConfig, "arithmetic", property(lambda _: 0))
         assert "arithmetic_version" not in begin(tmp_path / "s", asked)
-    with pytest.raises(StoreError, match=r"another way \(arithmetic_version: absent -> 1\)"):
+    with pytest.raises(StoreError, match=r"another way \(arithmetic_version: not set -> 1\)"):
         begin(tmp_path / "s", asked)
     assert begin(tmp_path / "new", asked)["arithmetic_version"] == 1
     begin(tmp_path / "new", asked)  # its own is gone on with

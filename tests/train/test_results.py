@@ -259,6 +259,9 @@ def test_exported_fusion_takes_features_as_stored(
 ) -> None:
     export_fusion(run_dir, tmp_path / "fusion")
     fusion = GatedFusion.from_pretrained(tmp_path / "fusion")
+    card = (tmp_path / "fusion" / "README.md").read_text()
+    assert "variant='adaptive'" in card
+    assert "pushed" not in card
     record = read_record(run_dir)
     model = recorded_model(record)
     from vega3d.train.checkpoint import load_weights
