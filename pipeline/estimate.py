@@ -91,14 +91,13 @@ def estimate(
         "bucket": bucket_load(layout, took["wall_s"]),
         "price": paid_hours * rates.price_per_worker_hour,
         "break_even": break_even(paid_hours, stored, rates),
-        "assumed": _assumed(rates, image_size, _view_cost(config, facts)),
+        "assumed": _assumed(rates, image_size, _view_cost(config)),
     }
 
 
-def _view_cost(config: ExtractConfig, facts: ModelFacts) -> ViewCost:
+def _view_cost(config: ExtractConfig) -> ViewCost:
     """Return what is stated of a ScanNet view, whole or as this encoder takes it."""
-    divisor = jpeg_divisor(config, *_SCANNET_SIZE, facts)
-    return WHOLE if divisor == 1 else HALF
+    return WHOLE if jpeg_divisor(config, *_SCANNET_SIZE) == 1 else HALF
 
 
 def _assumed(rates: Rates, image_size: tuple[int, int], view: ViewCost) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def _took(
     views = sum(scene.num_views for scene in plan.scenes)
     a_view = stored_bytes / max(views, 1)
     on_cpu = rates.gpu == "cpu"
-    flops, view = view_flops(config, facts, image_size), _view_cost(config, facts)
+    flops, view = view_flops(config, facts, image_size), _view_cost(config)
     paced = pace(flops, rates.tflops_per_worker, a_view, on_cpu, view)
     busy = max(1, min(rates.workers, len(plan.units)))
     # A unit is one worker's: the last ones leave the others idle.

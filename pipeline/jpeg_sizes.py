@@ -10,9 +10,7 @@ from vega3d.pipeline.config import ExtractConfig
 _DIVISORS = (8, 4, 2)
 
 
-def jpeg_divisor(
-    config: ExtractConfig, height: int, width: int, facts: ModelFacts | None = None
-) -> int:
+def jpeg_divisor(config: ExtractConfig, height: int, width: int) -> int:
     """Return by what an image's sides can be divided so that the encoder's input is no larger.
 
     The result covers the same canvas at the same place, and both sides are divided without a rest:
@@ -22,14 +20,13 @@ def jpeg_divisor(
         config: Says whether, and of which encoder.
         height: Rows of the image, px.
         width: Columns of the image, px.
-        facts: Of the encoder's model, where they are known already.
 
     Returns:
         8, 4, 2 or 1.
     """
     if config.jpeg == "whole":
         return 1
-    backbone, facts = config.backbone, facts or _facts(config.backbone)
+    backbone, facts = config.backbone, _facts(config.backbone)
     whole = backbone.placement(facts, height, width)
     top, left, bottom, right = whole.target
     for divisor in _DIVISORS:

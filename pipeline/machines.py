@@ -55,7 +55,8 @@ measured side by side on another machine (tests/benchmarks/README.md)."""
 
 HALF = ViewCost(decode_s=0.0056, hash_s=0.0012, beside_s=0.0041, resize_and_pool_s=0.0028)
 """Its JPEG decoded at half of its sides: the share of each step that is left, measured side by side
-on 2026-11-27 (bench_jpeg_sizes.py). At 1/4 and 1/8 it is less; a plan takes this for them too."""
+on 2026-11-27 (tests/benchmarks/README.md). At 1/4 and 1/8 it is less; a plan takes this for them.
+"""
 
 STORE_S = 0.0041
 """Writing 602 kB of features."""

@@ -13,7 +13,6 @@ looks like, in both, is told in `spelling`, what a field may say of its option i
 Standard library and typer only: a command line's `--help` loads nothing else.
 """
 
-import difflib
 import inspect
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -30,7 +29,7 @@ from vega3d.pipeline.option_values import take_as_given
 from vega3d.pipeline.settings import settings
 from vega3d.pipeline.several import TABLES, Several, arguments, asked_for, idle_keys
 from vega3d.pipeline.spelling import read_toml
-from vega3d.pipeline.texts import tell
+from vega3d.pipeline.texts import nearest, tell
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
 
@@ -254,8 +253,8 @@ class _Command(TyperCommand):
     def _told_of_unknown(self, key: str) -> str:
         if told := self._told_of_other_choices(f"--{key.replace('_', '-')}"):
             return f"{key} {told}"
-        near = difflib.get_close_matches(key, _by_key(self), n=1)
-        return f"there is no setting {key!r}{f'; is it {near[0]}?' if near else ''}"
+        near = nearest(key, _by_key(self))
+        return f"there is no setting {key!r}{f'; is it {near}?' if near else ''}"
 
     def _told_of_other_choices(self, flag: str) -> str:
         """Say what would have an option, where it is not what was chosen."""

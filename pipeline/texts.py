@@ -4,6 +4,7 @@ Whatever goes to stdout, stderr, a log, a table or a page goes through `safe` or
 `tell` and `print_result` do it for commands, `start_logging` for logs.
 """
 
+import difflib
 import json
 import logging
 import re
@@ -22,12 +23,15 @@ _TOOK = re.compile(r"\b\d+(?:\.\d+)?\s?(?:ns|us|\u00b5s|\u03bcs|ms|s)\b")
 _PLACE = re.compile(r"(?<![\w./~-])(?:~|[A-Za-z]:)?(?:/[^\s/:;,'\"()<>]+)+/([^\s/:;,'\"()<>]+)")
 
 
-def meant(name: object, known: Iterable[str]) -> str:
-    """Return what follows a name that is none of those known: the one that is like it, if any."""
-    from difflib import get_close_matches
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Return the known name that is most like one, "" where none is."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1)), "")
 
-    alike = get_close_matches(str(name), list(known), n=1)
-    return f"{name!r}; did you mean {alike[0]!r}?" if alike else repr(name)
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """Return a name that is none of those known, with the one that is like it, if any."""
+    near = nearest(name, known)
+    return f"{name!r}; did you mean {near!r}?" if near else repr(name)
 
 
 def shown_url(url: str) -> str:

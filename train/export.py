@@ -20,7 +20,7 @@ from vega3d.train.chunks import bytes_of, open_chunks
 from vega3d.train.fusion import GatedFusion
 from vega3d.train.model import Standardize
 from vega3d.train.pairing import AnyStore, Pairing, parts
-from vega3d.train.rundir import LAST, read_record, recorded_model
+from vega3d.train.rundir import LAST, read_record, recorded_config, recorded_model
 
 
 def export_fusion(run_dir: str | Path, out: str | Path, *, weights: str = LAST) -> GatedFusion:
@@ -38,8 +38,11 @@ def export_fusion(run_dir: str | Path, out: str | Path, *, weights: str = LAST) 
     fusion = copy.deepcopy(model.fusion).eval()
     _fold(model.standardize_gen, fusion.project_gen)
     _fold(model.standardize_sem, fusion.project_sem)
-    built: dict[str, Any] = dict(fusion._hub_mixin_config or {})  # type: ignore[arg-type]
-    settings = ", ".join(f"{name}={value!r}" for name, value in built.items())
+    config, dims = recorded_config(record), record["dims"]
+    settings = (
+        f"variant={config.variant!r}, gen_dim={dims['gen']}, sem_dim={dims['sem']}, "
+        f"hidden_dim={config.hidden_dim}"
+    )
     fusion.save_pretrained(Path(out), model_card_kwargs={"settings": settings})
     return fusion
 

@@ -64,20 +64,16 @@ def check_same_rooms(location: str, url: str, views: Mapping[str, Sequence[str]]
     source, store = read_scenes(location), open_store(url)
     known = {entry.scene_id for entry in source.entries()}
     for scene_id in sorted(views.keys() & known & set(store.scene_ids)):
-        place = {view_id: row for row, view_id in enumerate(store.view_ids(scene_id))}
-        drawn = source.read(scene_id).views[0]
-        row = place.get(drawn.view_id)
-        if row is None:
+        drawn, ids = source.read(scene_id).views[0], store.view_ids(scene_id)
+        if drawn.view_id not in ids:
             continue
+        row = ids.index(drawn.view_id)
+        K, stored_K = np.asarray(drawn.K_color), store.intrinsics(scene_id)[row]
         for name, theirs, ours in (
-            ("poses", drawn.world_from_camera, store.world_from_camera(scene_id)[row]),
-            ("field of view", drawn.K_color, store.intrinsics(scene_id)[row]),
+            ("poses", np.asarray(drawn.world_from_camera), store.world_from_camera(scene_id)[row]),
+            ("field of view", K / K[0, 2], stored_K / stored_K[0, 2]),  # whatever its size
         ):
-            if theirs is None or not np.isfinite(ours).all():
-                continue
-            if name != "poses":  # sizes may differ: what was decoded small is the same room
-                theirs, ours = theirs / theirs[0, 2], ours / ours[0, 2]
-            if not np.allclose(theirs, ours, atol=1e-4):
+            if np.isfinite(ours).all() and not np.allclose(theirs, ours, atol=1e-4):
                 raise UsageError(
                     f"--labels {location}: {scene_id} has other {name} than in {url}; ask for the "
                     "rooms that the store was made of, with their seed, views, height and width"

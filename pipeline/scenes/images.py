@@ -62,22 +62,34 @@ def decode_rgb(data: bytes, where: str, divisor: int = 1) -> UInt8[np.ndarray, "
             the lower twelve are used, so that nobody knows what white is; or the divisor leaves a
             rest.
     """
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return _means(_decode_heic(data, where), divisor, where)
-    image = open_image(data, where, "colour", ("JPEG", "PNG"))
     if data.startswith(JPEG_SIGNATURE):
-        check_jpeg(data, f"{where}: colour image")
-        _check_divides((image.height, image.width), divisor, where)
-        if (pixels := _decode_fast(data, image, divisor)) is not None:
-            return pixels
-        if divisor > 1:  # it takes the largest part of its sides that is no less than what is asked
-            image.draft(None, (image.width // divisor, image.height // divisor))
-        return _decode_by_pillow(image, where)
+        return _decode_jpeg(data, where, divisor)
+    pixels = _decode_heic(data, where) if is_heic(data) else _decode_png(data, where)
+    return _means(pixels, divisor, where)
+
+
+def is_heic(data: bytes) -> bool:
+    """Say whether a file is HEIC, by how it starts."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
+
+
+def _decode_jpeg(data: bytes, where: str, divisor: int) -> UInt8[np.ndarray, "H W 3"]:
+    image = open_image(data, where, "colour", ("JPEG", "PNG"))
+    check_jpeg(data, f"{where}: colour image")
+    _check_divides((image.height, image.width), divisor, where)
+    if (pixels := _decode_fast(data, image, divisor)) is not None:
+        return pixels
+    if divisor > 1:  # it takes the largest part of its sides that is no less than what is asked
+        image.draft(None, (image.width // divisor, image.height // divisor))
+    return _decode_by_pillow(image, where)
+
+
+def _decode_png(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
+    image = open_image(data, where, "colour", ("JPEG", "PNG"))
     check_png(data, f"{where}: colour image")
     if data[24] == 16:
-        pixels = _eight_bits(_decode_sixteen(data, image, where), data, where)
-        return _means(pixels, divisor, where)
-    return _means(_decode_by_pillow(image, where), divisor, where)
+        return _eight_bits(_decode_sixteen(data, image, where), data, where)
+    return _decode_by_pillow(image, where)
 
 
 def _means(pixels: UInt8[np.ndarray, "H W 3"], side: int, where: str) -> UInt8[np.ndarray, "h w 3"]:

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from vega3d.pipeline.errors import SceneError
-from vega3d.pipeline.scenes.images import image_size
+from vega3d.pipeline.scenes.images import image_size, is_heic
 from vega3d.pipeline.scenes.integrity import JPEG_SIGNATURE, PNG_SIGNATURE
 from vega3d.pipeline.scenes.scene import View
 
@@ -43,7 +43,7 @@ def _divisor(views: Sequence[View], divisor_of: Callable[[int, int], int]) -> in
     for view in views:
         try:
             data = view.read_color_bytes() if view.read_color_bytes else b""
-            if data.startswith(PNG_SIGNATURE) or data[4:8] == b"ftyp":
+            if data.startswith(PNG_SIGNATURE) or is_heic(data):
                 return 1
             if not data.startswith(JPEG_SIGNATURE):
                 continue

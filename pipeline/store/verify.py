@@ -73,7 +73,7 @@ class Verification:
                 "those of before, every array, shard name and digest is as it was; the history "
                 "keeps two records more of each such unit, and the index copies the last"
             )
-        elif self.faults.keys() - restored:
+        elif self.damaged.keys() - restored:  # the others mend themselves as runs end
             yield "`verify --repair` writes again what has a copy, and takes back what has none"
         if self.unprotected:
             yield self.unprotected
