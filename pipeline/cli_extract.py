@@ -101,7 +101,7 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="All blocks of the 1.3B sizes (8 GB), not two, scaled.")
     ] = False,
-    repeats: Annotated[int, typer.Option(help="Measured passes after one warm-up.")] = 2,
+    repeats: Annotated[int, typer.Option(min=1, help="Measured passes after one warm-up.")] = 2,
 ) -> None:
     """Measure this machine, stage by stage, beside diffusers' own way; `plan` goes by the table."""
     from vega3d.pipeline.bench import bench as measure

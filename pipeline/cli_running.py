@@ -68,16 +68,15 @@ def by_machine(asked: Mapping[str, Any]) -> dict[str, Any]:
     found["gpu"] = gpu or here
     if "tflops" not in asked:
         dtype = found.get("dtype", asked.get("dtype", "float32"))
-        if gpu is None and (measured := _measured_tflops(asked, found["device"], dtype)):
-            return {**found, "tflops": measured}
         cores = asked.get("threads", Numerics().threads)
-        found["tflops"] = stated_tflops(found["gpu"], dtype, cores)
+        name = unchanged(asked.get("backbone", DEFAULT), asked).name
+        measured = _measured_tflops(name, found["device"], dtype) if gpu is None else 0.0
+        found["tflops"] = measured or stated_tflops(found["gpu"], dtype, cores)
     return found
 
 
-def _measured_tflops(asked: Mapping[str, Any], device: str, dtype: str) -> float:
+def _measured_tflops(name: str, device: str, dtype: str) -> float:
     """Return what `bench` has measured here of an encoder; 0 where it has not."""
-    name = unchanged(asked.get("backbone", DEFAULT), asked).name
     try:
         table = json.loads(bench_file(name, device, dtype).read_text())
         return float(table["tflops"])
@@ -89,10 +88,11 @@ def _measured_tflops(asked: Mapping[str, Any], device: str, dtype: str) -> float
 
 
 def rates_here(config: ExtractConfig, numerics: Numerics, workers: int) -> Rates:
-    """Return what a run's estimate goes by."""
+    """Return what a run's estimate goes by: what `plan` does where no GPU is named."""
     machine: Machine = "H100" if numerics.device == "cuda" else "cpu"
     dtype = getattr(config.backbone, "dtype", "float32")
-    tflops = stated_tflops(machine, dtype, numerics.threads)
+    measured = _measured_tflops(config.backbone.name, numerics.device, dtype)
+    tflops = measured or stated_tflops(machine, dtype, numerics.threads)
     return Rates(workers=workers, gpu=machine, tflops_per_worker=tflops)
 
 
@@ -192,13 +192,14 @@ def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
 
     if refused := found["refused_scenes"]:
         tell(f"{len(refused)} scenes will fail, such as {refused[:3]}: {found['refused_because']}")
-    stages = ", ".join(f"{name} {1000 * s:.3g} ms" for name, s in found["stages_s"].items())
+    stages = ", ".join(f"{name} {1000 * s:.3g}" for name, s in found["stages_s"].items())
+    overlap = "one after the other" if rates.gpu == "cpu" else "side by side"
     workers = f"{found['workers_busy']} of {rates.workers} workers ({rates.gpu})"
     tell(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{size_text(found['stored_bytes'])} in {found['files']} files\n"
-        f"{found['tflop']:.3g} TFLOP; a view keeps a worker at {rates.tflops_per_worker:.3g} "
-        f"TFLOP/s busy: {stages}; {found['bound_by']} decides\n"
+        f"{found['tflop']:.3g} TFLOP; ms a view of a worker that does {rates.tflops_per_worker:.3g} "
+        f"TFLOP/s, {overlap}: {stages}; most takes {found['bound_by']}\n"
         f"{span_text(found['wall_s'])} on {workers}, {span_text(found['load_s'])} of it before the "
         f"first view; {found['price']:.3g} {rates.currency} at {rates.price_per_worker_hour:g} "
         f"{rates.currency} an hour each (--tflops: `bench` measures yours)\n"

@@ -35,7 +35,7 @@ def status(
             "--watch", help="Look again until it is done; wait for a store that is not there yet."
         ),
     ] = False,
-    every_s: Annotated[float, typer.Option(help="Seconds between looks.")] = 5.0,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 5.0,
 ) -> None:
     """Say how far a store is, and which scenes failed for what reason."""
     from vega3d.pipeline.store.verify import status as read_status
@@ -113,11 +113,13 @@ def verify(
     model: Annotated[
         str | None, typer.Option(help="Where the model is now, for --deep, if it moved.")
     ] = None,
-    sample: Annotated[int, typer.Option(help="Scenes that --deep computes anew.")] = 2,
+    sample: Annotated[int, typer.Option(min=1, help="Scenes that --deep computes anew.")] = 2,
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Write again what is known, take back what is lost: a run redoes it."
+            "--repair",
+            help="Restore what has a copy, and mark units whose data is lost as not done: the same "
+            "`run` computes them again.",
         ),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before repairing.")] = False,
@@ -210,8 +212,8 @@ def pictures(
         list[str], typer.Argument(metavar="STORES", help="Stores of the same scenes.")
     ],
     out: Annotated[str, typer.Option(help="Folder for the PNGs.")],
-    num_views: Annotated[int, typer.Option(help="Views of a picture at most.")] = 6,
-    num_scenes: Annotated[int, typer.Option(help="Scenes at most; 0: all.")] = 16,
+    num_views: Annotated[int, typer.Option(min=1, help="Views of a picture at most.")] = 6,
+    num_scenes: Annotated[int, typer.Option(min=0, help="Scenes at most; 0: all.")] = 16,
     dry_run: DryRun = False,
 ) -> None:
     """Draw, for each scene, its views beside the joint PCA of their features."""
@@ -230,7 +232,7 @@ def pictures(
 def _ask_before_repair() -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("--repair asks first; say --yes where nobody can answer")
-    if not typer.confirm("Take back damaged units and remove what was never committed?"):
+    if not typer.confirm("Mark damaged units as not done, and delete files that no commit names?"):
         raise typer.Exit(USAGE)
 
 

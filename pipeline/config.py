@@ -123,10 +123,13 @@ class RunConfig:
     """Ray only: CPU cores an actor reserves; a fraction is allowed."""
 
     attempts: int = 3
-    """Tries of a unit whose worker dies or hangs before it is recorded as failed."""
+    """Tries of a unit. One whose worker keeps dying is recorded as failed; one whose disk or server
+    does not answer is left for the next run."""
 
     unit_timeout_s: float = 3600.0
-    """Ray only: a unit that shows no progress for so long is taken from its worker."""
+    """Longest silence, s: a scene that shows none for so long is given up, and after so long
+    without any success the rest is left for the next run. On Ray a unit is also taken from its
+    worker."""
 
     wait_s: float = 1800.0
     """Ray only: where no worker finds a place for so long, the run ends; meanwhile it says what it

@@ -106,7 +106,7 @@ def _assumed(rates: Rates, image_size: tuple[int, int], view: ViewCost) -> dict[
         **asdict(rates),
         "image": f"{image_size[1]}x{image_size[0]}",
         "decode_s_a_view": view.decode_s,
-        "beside_s_a_view": view.beside_s,
+        "geometry_s_a_view": view.geometry_s,
         "store_s_a_602_kb": STORE_S,
         "load_bytes_per_s": _LOAD_BYTES_PER_S,
     }

@@ -10,12 +10,12 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from vega3d.pipeline.errors import TransientError
-from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource, View
+from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource, with_readers
 
 T = TypeVar("T")
 
@@ -41,18 +41,14 @@ class InTime:
             TransientError: Nothing came for `limit_s`.
         """
         scene = _within(scene_id, partial(self.source.read, scene_id), self.limit_s)
-        views = [self._bounded(view, f"{scene_id}/view {view.view_id}") for view in scene.views]
+        views = [
+            with_readers(view, partial(partial, self._read, f"{scene_id}/view {view.view_id}"))
+            for view in scene.views
+        ]
         return replace(scene, views=tuple(views))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what else the source offers
         return getattr(self.source, name)
-
-    def _bounded(self, view: View, where: str) -> View:
-        reads = {one.name: getattr(view, one.name) for one in fields(view)}
-        bounded: dict[str, Any] = {
-            name: partial(self._read, where, read) for name, read in reads.items() if callable(read)
-        }
-        return replace(view, **bounded)
 
     def _read(self, where: str, read: Callable[..., T], *given: object) -> T:
         return _within(where, partial(read, *given), self.limit_s)

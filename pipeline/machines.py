@@ -42,18 +42,18 @@ class ViewCost:
     hash_s: float
     """Of these: sha256 of a scene's content, which one thread takes; others decode."""
 
-    beside_s: float
+    geometry_s: float
     """Where its tokens are, preview and noise."""
 
     resize_and_pool_s: float
     """... and what a GPU would do: bringing it to the canvas, pooling its tokens."""
 
 
-WHOLE = ViewCost(decode_s=0.0085, hash_s=0.0028, beside_s=0.0057, resize_and_pool_s=0.0062)
+WHOLE = ViewCost(decode_s=0.0085, hash_s=0.0028, geometry_s=0.0057, resize_and_pool_s=0.0062)
 """Measured on 2026-11-22, and divided by how many times faster each step has become, which was
 measured side by side on another machine (tests/benchmarks/README.md)."""
 
-HALF = ViewCost(decode_s=0.0056, hash_s=0.0012, beside_s=0.0041, resize_and_pool_s=0.0028)
+HALF = ViewCost(decode_s=0.0056, hash_s=0.0012, geometry_s=0.0041, resize_and_pool_s=0.0028)
 """Its JPEG decoded at half of its sides: the share of each step that is left, measured side by side
 on 2026-11-27 (tests/benchmarks/README.md). At 1/4 and 1/8 it is less; a plan takes this for them.
 """
@@ -64,7 +64,7 @@ STORE_S = 0.0041
 DECODE_THREADS = 4
 """`scenes/decoding.py`'s, where there are as many cores."""
 
-BESIDE_THREADS = 2
+GEOMETRY_THREADS = 2
 """Tokens are placed in one thread and previews made in another, of two parts at a time at most."""
 STORED_BYTES = 14 * 14 * 1536 * 2
 
@@ -74,12 +74,14 @@ COMPILE_S = 25.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pace:
-    """Seconds that one worker is busy with a view, by stage; the stages overlap."""
+    """Seconds that one worker is busy with a view, by stage."""
 
     model_s: float
     decode_s: float
-    beside_s: float
+    geometry_s: float
     store_s: float
+    overlaps: bool
+    """Whether the stages run side by side; on a CPU one set of cores does all of them."""
 
     @property
     def stages(self) -> dict[str, float]:
@@ -87,19 +89,19 @@ class Pace:
         return {
             "model": self.model_s,
             "decode": self.decode_s,
-            "beside": self.beside_s,
+            "geometry": self.geometry_s,
             "store": self.store_s,
         }
 
     @property
     def slowest(self) -> str:
-        """The stage that the others wait for."""
+        """The stage that the others wait for, or that takes most of the cores."""
         return max(self.stages, key=lambda name: self.stages[name])
 
     @property
     def seconds_per_view(self) -> float:
-        """Of a worker, when all stages run side by side."""
-        return self.stages[self.slowest]
+        """Of a worker."""
+        return self.stages[self.slowest] if self.overlaps else sum(self.stages.values())
 
 
 def stated_tflops(machine: str, dtype: str, cores: int) -> float:
@@ -130,21 +132,27 @@ def pace(
     """
     model_s = flops_per_view / (tflops * 1e12)
     store_s = STORE_S * stored_bytes_per_view / STORED_BYTES
-    if not cpu:
+    if cpu:
         return Pace(
             model_s=model_s,
-            decode_s=view.hash_s + (view.decode_s - view.hash_s) / DECODE_THREADS,
-            beside_s=view.beside_s / BESIDE_THREADS,
+            decode_s=view.decode_s,
+            geometry_s=view.geometry_s + view.resize_and_pool_s,
             store_s=store_s,
+            overlaps=False,
         )
-    shared_s = model_s + view.decode_s + view.beside_s + view.resize_and_pool_s + store_s
-    return Pace(model_s=shared_s, decode_s=view.decode_s, beside_s=view.beside_s, store_s=store_s)
+    return Pace(
+        model_s=model_s,
+        decode_s=view.hash_s + (view.decode_s - view.hash_s) / DECODE_THREADS,
+        geometry_s=view.geometry_s / GEOMETRY_THREADS,
+        store_s=store_s,
+        overlaps=True,
+    )
 
 
 def cpu_cores(stored_bytes_per_view: float, views_per_s: float, view: ViewCost = WHOLE) -> float:
     """Return how many cores a GPU keeps busy at so many views a second."""
     store_s = STORE_S * stored_bytes_per_view / STORED_BYTES
-    return views_per_s * (view.decode_s + view.beside_s + store_s)
+    return views_per_s * (view.decode_s + view.geometry_s + store_s)
 
 
 def gpu_memory_bytes(parameters: int, dtype: str, batch_size: int, canvas_px: int) -> int:

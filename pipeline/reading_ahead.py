@@ -22,7 +22,7 @@ from vega3d.pipeline.features import Ahead, DecodedScene, Part, decode_scene
 from vega3d.pipeline.freed_memory import keep_freed_memory
 from vega3d.pipeline.places import below
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
-from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, View
+from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, with_readers
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.texts import fixed_text, printable
 from vega3d.pipeline.transient import transient_cause
@@ -271,29 +271,20 @@ class _Watched:
         return self.source.entries()
 
     def read(self, scene_id: str) -> Scene:
-        scene = self._ours(lambda: self.source.read(scene_id), scene_id)
+        scene = self._ours(scene_id, self.source.read, scene_id)
         views, bad = [], list(scene.bad_views)
         for view in scene.views:
             if printable(view.view_id) != view.view_id:
                 bad.append(BadView(printable(view.view_id), "its name is no printable Unicode"))
                 continue
-            views.append(self._watched(view, f"{scene_id}/view {view.view_id}"))
+            where = f"{scene_id}/view {view.view_id}"
+            views.append(with_readers(view, partial(partial, self._ours, where)))
         return replace(scene, views=tuple(views), bad_views=tuple(bad))
 
-    def _watched(self, view: View, where: str) -> View:
-        depth, rgb_at, data = view.read_depth_m, view.read_rgb_at, view.read_color_bytes
-        return replace(
-            view,
-            read_rgb=lambda: self._ours(view.read_rgb, where),
-            read_rgb_at=rgb_at and (lambda divisor: self._ours(partial(rgb_at, divisor), where)),
-            read_depth_m=None if depth is None else lambda: self._ours(depth, where),
-            read_color_bytes=data and (lambda: self._ours(data, where)),
-        )
-
-    def _ours(self, read: Callable[[], T], where: str) -> T:
+    def _ours(self, where: str, read: Callable[..., T], *given: object) -> T:
         self.alive()
         try:
-            return read()
+            return read(*given)
         except SceneError as error:
             _raise_if_transient(error, where)
             raise

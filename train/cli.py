@@ -143,8 +143,12 @@ def export(
     if what == "webdataset":
         if not stores.prior or not stores.semantic:
             raise typer.BadParameter("export webdataset needs --prior and --semantic")
+        if weights != "last":
+            raise typer.BadParameter("--weights are a run's; export webdataset writes features")
         _export_webdataset(_paired(stores, run), out, views_per_tar, dry_run)
     else:
+        if any(asdict(stores).values()) or run.allow_partial:
+            raise typer.BadParameter("a run is exported without stores; they go with webdataset")
         _export_fusion(Path(what), out, f"{weights}.safetensors", dry_run)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -42,9 +42,13 @@ class Pairing:
     """What robots did in the scenes."""
     policy: Mapping[str, Any] | None = None
     """What a run's record keeps of its cameras and bounds, where it goes on or is scored."""
-    _tables: dict[float, GeometryTable] = field(default_factory=dict, repr=False)
-    _question_tables: list[QuestionTable] = field(default_factory=list, repr=False)
-    _action_tables: list[ActionTable] = field(default_factory=list, repr=False)
+    _tables: dict[float, GeometryTable] = field(default_factory=dict, init=False, repr=False)
+    _question_tables: dict[TrainConfig, QuestionTable] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    _action_tables: dict[TrainConfig, ActionTable] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -71,7 +75,8 @@ class Pairing:
         return self._tables[min_depth_share]
 
     def question_table(self, config: TrainConfig) -> QuestionTable | None:
-        """Return what a config's tasks ask, the same table for all who ask; None without tasks.
+        """Return what a config's tasks ask, one table for all fusions and seeds; None
+        without tasks.
 
         Raises:
             UsageError: A task asks questions and there are none.
@@ -83,12 +88,14 @@ class Pairing:
             raise UsageError(
                 f"{', '.join(asking)} ask what annotation files ask: pass --questions FILE"
             )
-        if not self._question_tables:
-            self._question_tables.append(QuestionTable(self.questions, config))
-        return self._question_tables[0]
+        key = _without_model(config)
+        if key not in self._question_tables:
+            self._question_tables[key] = QuestionTable(self.questions, config)
+        return self._question_tables[key]
 
     def action_table(self, config: TrainConfig) -> ActionTable | None:
-        """Return what a config's tasks ask of frames, the same table for all; None without tasks.
+        """Return what a config's tasks ask of frames, one table for all fusions and seeds; None
+        without tasks.
 
         Raises:
             UsageError: A task asks of frames and there are no demonstrations.
@@ -97,16 +104,22 @@ class Pairing:
             return None
         if self.demonstrations is None:
             raise UsageError("action asks what demonstrations did: pass --actions LOCATION")
-        if not self._action_tables:
+        key = _without_model(config)
+        if key not in self._action_tables:
             view_ids = {name: self.prior.view_ids(name) for name in self.scene_ids}
-            self._action_tables.append(
-                ActionTable(self.demonstrations, view_ids, config, policy=self.policy)
+            self._action_tables[key] = ActionTable(
+                self.demonstrations, view_ids, config, policy=self.policy
             )
-        return self._action_tables[0]
+        return self._action_tables[key]
 
     def asks(self, config: TrainConfig) -> QuestionTable | ActionTable | None:
         """Return what batches hold beside tokens and geometry."""
         return self.action_table(config) or self.question_table(config)
+
+
+def _without_model(config: TrainConfig) -> TrainConfig:
+    """Return a config but for what an ablation varies, which no table depends on."""
+    return replace(config, variant="semantic", seed=0)
 
 
 def pair_stores(

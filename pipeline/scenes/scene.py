@@ -7,8 +7,8 @@ Pixel coordinates are continuous: the first pixel's centre is (0.5, 0.5).
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -53,6 +53,15 @@ class View:
 
     is_independent: bool = False
     """Several threads may read it and the scene's other views at the same time."""
+
+
+def with_readers(view: View, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> View:
+    """Return a view each of whose readers is wrapped: pixels, depth, bytes and turns alike."""
+    given = {one.name: getattr(view, one.name) for one in fields(view)}
+    readers: dict[str, Any] = {
+        name: wrapped(read) for name, read in given.items() if callable(read)
+    }
+    return replace(view, **readers)
 
 
 @dataclass(frozen=True, slots=True)

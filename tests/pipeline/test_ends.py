@@ -145,6 +145,29 @@ def test_a_disk_that_does_not_answer_is_nobodys_failure(code: int) -> None:
             read_all(Source({"s": raising(error)}))
 
 
+@dataclass
+class OneBad(Source):
+    """Three views, of which one has a reader that fails, as a reader of somebody else's may."""
+
+    reader: str = ""
+
+    def read(self, scene_id: str) -> Scene:
+        views = [View(view_id=name, read_rgb=lambda k=k: GREY + k) for k, name in enumerate("abc")]
+        views[2] = replace(views[2], **{self.reader: self.faults[scene_id]})
+        return Scene(scene_id, tuple(views))
+
+
+@pytest.mark.parametrize("reader", ["read_rgb", "read_depth_m", "read_turns"])
+def test_each_reader_of_a_view_may_fail_and_costs_that_view(reader: str) -> None:
+    source = OneBad({"room": raising(ValueError("not a number"))}, reader=reader)
+    found = read_all(source)["room"].scene
+    assert not isinstance(found, SceneFailure)
+    assert [view.view.view_id for view in found.decoded] == ["a", "b"]
+    source = OneBad({"room": raising(OSError(errno.EIO, "gone"))}, reader=reader)
+    with pytest.raises(TransientError, match="room/view c"):
+        read_all(source)
+
+
 def test_a_scene_that_hangs_while_it_is_read_is_given_up_in_time() -> None:
     held = threading.Event()
 

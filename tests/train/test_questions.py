@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,19 @@ def test_questions_are_drawn_for_training_and_all_asked_when_scored(
     assert set(table.tasks["qa"].bank) == train
     right = asked["grounding"].right
     assert (right.sum(dim=-1) >= 1).all()  # the candidates are the rooms' own boxes
+
+
+def test_a_table_is_shared_by_fusions_and_by_no_other_settings(
+    planted: tuple[Stores, Path],
+) -> None:
+    stores, questions = planted
+    pairing = pair_stores(stores.prior, stores.semantic, questions=[str(questions)])
+    table = pairing.question_table(CONFIG)
+    assert pairing.question_table(replace(CONFIG, variant="add", seed=7)) is table
+    more = pairing.question_table(replace(CONFIG, questions_per_sample=3))
+    assert more is not None
+    assert more.per_sample == 3
+    assert not replace(pairing, notes=("a copy",))._question_tables
 
 
 def test_what_a_question_speaks_of_stands_beside_it_in_its_order(
