@@ -11,18 +11,18 @@ from vega3d.pipeline.compiled import compiled
 
 
 @compiled
-def _bin_of(cosine: float, margin: float, bins: int) -> np.int64:
+def bin_of(cosine: float, margin: float, bins: int) -> np.int64:
+    """Return the histogram bin of a cosine, rising: equal bins of the distance on the sphere.
+
+    Those are finer near 1, where the cosines of features with a common offset crowd.
+
+    Args:
+        cosine: Of two tokens.
+        margin: Cosines so far below 1 are taken for 1.
+        bins: How many there are.
+    """
     chord = np.sqrt(max(2.0 * (1.0 - margin - cosine), 0.0))
     return max(np.int64(bins - 1) - np.int64(chord * (bins / 2)), np.int64(0))
-
-
-@compiled
-def bins_of(cosine: Float64[np.ndarray, " N"], margin: float, bins: int) -> Int[np.ndarray, " N"]:
-    """Return the histogram bin of each cosine: equal bins of the distance on the sphere."""
-    found = np.empty(len(cosine), np.int64)
-    for n in range(len(cosine)):
-        found[n] = _bin_of(cosine[n], margin, bins)
-    return found
 
 
 @compiled
@@ -81,7 +81,7 @@ def add_to_histograms(
             value = 0.0
             for k in range(second[1][b], second[1][b + 1]):
                 value += row[second[0][k]]
-            place[b] = _bin_of(value * scales[1][b], margin, bins)
+            place[b] = bin_of(value * scales[1][b], margin, bins)
         for b in range(len(second[2])):
             every[place[b]] += 1
         while other < len(second[2]) and second[2][other] < first[2][a]:

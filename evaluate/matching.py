@@ -299,13 +299,3 @@ def bin_edges(bins: int) -> Float[np.ndarray, " edges"]:
     chord = np.linspace(2.0, 0.0, bins + 1)
     edges: np.ndarray = np.clip(1.0 - chord**2 / 2.0, -1.0, 1.0)
     return edges
-
-
-def _bin(cosine: Float[np.ndarray, "N K"], bins: int) -> Int[np.ndarray, "N K"]:
-    """Return the histogram bin of each cosine, rising: equal bins of the distance on the sphere.
-
-    Those are finer near 1, where the cosines of features with a common offset crowd.
-    """
-    flat = fused_pairs.bins_of(cosine.ravel().astype(np.float64), ONE_BIN, bins)
-    found: np.ndarray = flat.reshape(cosine.shape)
-    return found

@@ -160,7 +160,7 @@ def consistency(
     Raises:
         SceneError: A valid token is not finite, or the positions cannot be metres (a ValueError).
 
-    Source: VEGA-3D, arXiv 2603.19235v2, Eq. 3; the controls are ours (DESIGN.md, section 10).
+    Source: VEGA-3D, arXiv 2603.19235v2, Eq. 3; the controls are ours.
     """
     config = config or ScoreConfig()
     all_summed = config.pairs == "all" and config.treatments == ("raw",)

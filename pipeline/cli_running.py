@@ -20,6 +20,7 @@ from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.machines import Machine, stated_tflops
 from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.settings import as_toml, settings
+from vega3d.pipeline.texts import tell_some
 from vega3d.pipeline.units_of_measure import size_text, span_text
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -162,8 +163,7 @@ def estimated(
 
 def tell_summary(summary: dict[str, Any]) -> None:
     """Tell a person how it went."""
-    for scene_id, reason in list(summary["failures"].items())[:20]:
-        tell(f"failed {scene_id}: {reason}")
+    tell_some([f"failed {name}: {reason}" for name, reason in summary["failures"].items()])
     if summary["failures"]:
         tell("when they are mended, run with --retry-failed")
     if summary["changed"]:
@@ -171,8 +171,8 @@ def tell_summary(summary: dict[str, Any]) -> None:
     if (error_m := summary["reprojection_m"]) is not None:
         wrong = f"; {len(summary['misread'])} scenes are read wrongly" if summary["misread"] else ""
         tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm{wrong}")
-    for scene_id, reason in list(summary["postponed"].items())[:20]:
-        tell(f"left for the next run {scene_id}: {reason}")
+    left = summary["postponed"].items()
+    tell_some([f"left for the next run {name}: {reason}" for name, reason in left])
     waste = summary["figures"].get("waste", {})
     if waste.get("units"):
         units = "unit was" if waste["units"] == 1 else "units were"
@@ -198,8 +198,8 @@ def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
     tell(
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{size_text(found['stored_bytes'])} in {found['files']} files\n"
-        f"{found['tflop']:.3g} TFLOP; ms a view of a worker that does {rates.tflops_per_worker:.3g} "
-        f"TFLOP/s, {overlap}: {stages}; most takes {found['bound_by']}\n"
+        f"{found['tflop']:.3g} TFLOP at {rates.tflops_per_worker:.3g} TFLOP/s a worker; ms a view, "
+        f"{overlap}: {stages}; most takes {found['bound_by']}\n"
         f"{span_text(found['wall_s'])} on {workers}, {span_text(found['load_s'])} of it before the "
         f"first view; {found['price']:.3g} {rates.currency} at {rates.price_per_worker_hour:g} "
         f"{rates.currency} an hour each (--tflops: `bench` measures yours)\n"

@@ -17,6 +17,7 @@ from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
 from vega3d.pipeline.errors import NoStoreError
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.texts import tell_some
 
 if TYPE_CHECKING:
     from vega3d.pipeline.watching import Watch
@@ -53,8 +54,7 @@ def status(
         _watch_table(watching, found, look, every_s)
         found = look()
     while True:
-        for scene_id, reason in list(found["failures"].items())[:20]:
-            tell(f"failed {scene_id}: {reason}")
+        tell_some([f"failed {name}: {reason}" for name, reason in found["failures"].items()])
         tell(
             f"{found['committed']} committed, {len(found['failures'])} failed, "
             f"{found['pending']} pending of {found['scenes']} scenes, "
@@ -212,7 +212,9 @@ def pictures(
         list[str], typer.Argument(metavar="STORES", help="Stores of the same scenes.")
     ],
     out: Annotated[str, typer.Option(help="Folder for the PNGs.")],
-    num_views: Annotated[int, typer.Option(min=1, help="Views of a picture at most.")] = 6,
+    num_views: Annotated[
+        int, typer.Option("--views", "--num-views", min=1, help="Views of a picture at most.")
+    ] = 6,
     num_scenes: Annotated[int, typer.Option(min=0, help="Scenes at most; 0: all.")] = 16,
     dry_run: DryRun = False,
 ) -> None:

@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _URL = re.compile(
@@ -72,6 +72,14 @@ def on_page(value: Any) -> Any:  # noqa: ANN401 - whatever a template shows
         return value
     space = "\N{NO-BREAK SPACE}"  # ours, between a number and its unit; Python does not print it
     return space.join(map(safe, value.split(space)))
+
+
+def tell_some(lines: Sequence[str], most: int = 20) -> None:
+    """Say the first lines to a person, and how many more there are."""
+    for line in lines[:most]:
+        tell(line)
+    if len(lines) > most:
+        tell(f"and {len(lines) - most} more; the JSON has all")
 
 
 def tell(text: str) -> None:

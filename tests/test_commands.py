@@ -100,6 +100,18 @@ def test_options_are_explained(name: str, taker: ConfigTaker, command: Any) -> N
 
 
 @EACH
+def test_numbers_of_a_command_alone_have_a_least(
+    name: str,
+    taker: ConfigTaker,
+    command: Any,  # noqa: ANN401
+) -> None:
+    alone = [one for one in command.params if one.name in ALONE[name].split()]
+    numbers = [one for one in alone if one.type_descriptor.annotation in (int, float)]
+    unbounded = {one.name for one in numbers if one.min is None}
+    assert unbounded <= {"force_gate"}  # a weight; any number says something
+
+
+@EACH
 def test_what_writes_can_be_tried(name: str, taker: ConfigTaker, command: Any) -> None:  # noqa: ANN401
     named = {parameter.name for parameter in command.params}
     # What `submit` does is tried unless --go is given.

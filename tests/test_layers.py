@@ -1,4 +1,4 @@
-"""Who may import whom (DESIGN, section 3), what a command loads, and one name for each module."""
+"""Who may import whom (CONTRIBUTING.md), what a command loads, and one name for each module."""
 
 import ast
 import re

@@ -1,10 +1,10 @@
 """Reading one view's features into memory that is already there, as fast as the disk gives them.
 
-A chunk of the store is one view, uncompressed, followed by its crc32c (DESIGN, section 8). For a
-local store it is read by one `preadv` through the shard's own index, straight into the batch's
-(pinned) buffer, and its checksum is verified there. A store in a bucket is read by the store's own
-reader. `tests/benchmarks/bench_train_speed.py` compares
-the loader with plain reading of the same files.
+A chunk of the store is one view, uncompressed, followed by its crc32c
+(pipeline/store/FORMAT.md). For a local store it is read by one `preadv` through the shard's own
+index, straight into the batch's (pinned) buffer, and its checksum is verified there. A store in a
+bucket is read by the store's own reader. `tests/benchmarks/bench_train_speed.py` compares the
+loader with plain reading of the same files.
 """
 
 import errno

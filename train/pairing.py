@@ -75,8 +75,9 @@ class Pairing:
         return self._tables[min_depth_share]
 
     def question_table(self, config: TrainConfig) -> QuestionTable | None:
-        """Return what a config's tasks ask, one table for all fusions and seeds; None
-        without tasks.
+        """Return what a config's tasks ask, one table for all fusions and seeds.
+
+        None where no task asks anything.
 
         Raises:
             UsageError: A task asks questions and there are none.
@@ -94,8 +95,9 @@ class Pairing:
         return self._question_tables[key]
 
     def action_table(self, config: TrainConfig) -> ActionTable | None:
-        """Return what a config's tasks ask of frames, one table for all fusions and seeds; None
-        without tasks.
+        """Return what a config's tasks ask of frames, one table for all fusions and seeds.
+
+        None where no task does.
 
         Raises:
             UsageError: A task asks of frames and there are no demonstrations.

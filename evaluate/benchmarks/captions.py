@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -18,7 +18,6 @@ from vega3d.evaluate.benchmarks.measures import OVERALL, Measure, mean_measures
 from vega3d.pipeline.errors import UsageError
 
 Texts = Mapping[str, Sequence[str]]
-Tokeniser = Literal["none", "ptb"]
 
 _ORDERS = 4
 _BREAKS = str.maketrans(dict.fromkeys("\n\r\v\f\x85\u2028\u2029", " "))

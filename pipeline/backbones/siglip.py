@@ -74,7 +74,8 @@ class SiglipConfig(BackboneConfig):
     }
 
     model: str = "google/siglip-so400m-patch14-384"
-    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+    """Hub id, a folder in the same layout, or `desk` (small, comes with the package). Its weights'
+    hash, not its name, is in the digest."""
 
     blocks: tuple[int, ...] = (-2,)
     """Layers whose OUTPUT is kept, from 0; negative counts from the end; LLaVA reads -2."""
@@ -161,7 +162,8 @@ class Siglip2Config(SiglipConfig):
     name: ClassVar[str] = "siglip2"
 
     model: str = "google/siglip2-so400m-patch14-384"
-    """Hub id, or a folder in the same layout. Its weights' hash, not its name, is in the digest."""
+    """Hub id, a folder in the same layout, or `desk` (small, comes with the package). Its weights'
+    hash, not its name, is in the digest."""
 
     def stored(self) -> dict[str, Any]:
         """Return the settings as a store's config keeps them."""

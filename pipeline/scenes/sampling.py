@@ -13,7 +13,7 @@ from vega3d.pipeline.scenes.cameras import is_lost
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
 
 VOXEL_M = 0.1
-"""Edge of the voxels that `coverage` counts. Source: the paper's own voxels, facts/paper.md."""
+"""Edge of the voxels that `coverage` counts. Source: arXiv 2603.19235v2, whose voxels they are."""
 
 _MAX_POINTS = 20_000
 """Depth pixels of a view that are looked at, on a regular grid: a 0.1 m voxel at 3 m spans some 19

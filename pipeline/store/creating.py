@@ -4,13 +4,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from vega3d.pipeline.errors import NoStoreError, StoreError
+from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.places import absolute
 from vega3d.pipeline.store.identity import FORMAT_VERSION, differing_fields
 from vega3d.pipeline.store.metadata import ROOT, fixed_chunk_files, metadata_objects
 from vega3d.pipeline.store.objects import TEMPORARY_SUFFIX, Objects, open_objects
 from vega3d.pipeline.store.records import ROWS, RUNS
-from vega3d.pipeline.store.root import COPY, Root, new_root, parse_attributes, read_root
+from vega3d.pipeline.store.root import COPY, Root, new_root, parse_attributes
 from vega3d.pipeline.store.units import Plan
 from vega3d.pipeline.store.writer import StoreWriter
 
@@ -52,17 +52,6 @@ def fixed_objects(root: Root) -> dict[str, bytes]:
     for spec in layout.fixed_arrays:
         found |= fixed_chunk_files(spec, layout.fixed_values(spec.name))
     return {**found, ROWS: root.rows, COPY: root.copy}
-
-
-def reopen(url: str) -> StoreWriter:
-    """Return the writer of a store that is there; raises StoreError where there is none."""
-    url = absolute(url)
-    try:
-        root = read_root(open_objects(url))
-    except FileNotFoundError as error:
-        raise NoStoreError(url) from error
-    check_written_here(url, root.ours)
-    return StoreWriter(url=url, layout=root.layout, numerics=root.ours["numerics"])
 
 
 def check_written_here(url: str, ours: Mapping[str, Any]) -> None:

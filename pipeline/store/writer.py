@@ -4,7 +4,7 @@ Any number of writers may work on one store, and any of them may sleep for minut
 steps. Nothing that a commit names is ever written over with other bytes: a unit's first shards are
 created at their places in Zarr's grid, where the first writer wins; every other shard has a name
 that holds its hash; what a repair took back is written under its old name where it is the same to
-the last bit. Commits are created, never replaced. `merging` copies shards of the second
+the last bit. Commits are created, never replaced. `merge` copies shards of the second
 kind to their places in the grid, for readers that know nothing of commits (FORMAT.md).
 """
 

@@ -20,8 +20,9 @@ from vega3d.evaluate.figures import (
     recall_stores,
     relation_chart,
 )
+from vega3d.evaluate.fused_pairs import bin_of
 from vega3d.evaluate.intervals import Correlation
-from vega3d.evaluate.matching import RecallCounts, Separation, _bin, bin_edges, bin_index
+from vega3d.evaluate.matching import ONE_BIN, RecallCounts, Separation, bin_edges, bin_index
 from vega3d.evaluate.panels import adjacent_heat
 from vega3d.evaluate.sources import split_label, tap_numbers
 from vega3d.evaluate.treatments import ChannelSums, treat
@@ -36,17 +37,17 @@ def test_bins_hold_their_upper_edge_and_nan_is_the_bin_after() -> None:
 def test_histogram_bins_rise_with_the_cosine_and_lie_between_their_edges() -> None:
     edges = bin_edges(64)
     assert (edges[0], edges[-1]) == (-1.0, 1.0)
-    cosine = np.linspace(-1, 1, 999)[:, None]
-    found = _bin(cosine, 64)[:, 0]
+    cosine = np.linspace(-1, 1, 999)
+    found = np.array([bin_of(one, ONE_BIN, 64) for one in cosine])
     assert np.all(np.diff(found) >= 0)
     assert (found[0], found[-1]) == (0, 63)
-    assert np.all(cosine[:, 0] <= edges[found + 1] + 1e-9)
-    assert np.all(cosine[:, 0] >= edges[found] - 2e-6)  # cosines within 1e-6 of 1 are alike
+    assert np.all(cosine <= edges[found + 1] + 1e-9)
+    assert np.all(cosine >= edges[found] - 2e-6)  # cosines within 1e-6 of 1 are alike
 
 
 def test_rounding_errors_of_one_are_alike() -> None:
-    ones = np.array([[1.0, 1.0 + 2.4e-7, 1.0 - 2.4e-7]], dtype=np.float32)
-    assert _bin(ones, 8192).tolist() == [[8191, 8191, 8191]]
+    for one in np.array([1.0, 1.0 + 2.4e-7, 1.0 - 2.4e-7], dtype=np.float32):
+        assert bin_of(float(one), ONE_BIN, 8192) == 8191
 
 
 def test_auroc_by_hand() -> None:

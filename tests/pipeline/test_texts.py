@@ -9,6 +9,7 @@ from vega3d.pipeline.texts import (
     on_page,
     printable,
     shown_url,
+    tell_some,
     without_secrets,
 )
 
@@ -75,3 +76,10 @@ def test_a_json_line_says_what_it_is_about() -> None:
     line = json.loads(JsonFormatter("%(message)s").format(record))
     assert (line["unit"], line["scene"]) == (3, "hall\\x1b")
     assert (line["level"], line["message"]) == ("WARNING", "no http://h/")
+
+
+def test_what_is_not_shown_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_some(["a", "b"], 2)
+    assert capsys.readouterr().err == "a\nb\n"
+    tell_some(["a", "b", "c", "d"], 2)
+    assert capsys.readouterr().err == "a\nb\nand 2 more; the JSON has all\n"

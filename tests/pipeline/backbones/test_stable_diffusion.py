@@ -74,7 +74,7 @@ def test_sd_is_the_class_at_every_stage(models: SmallModels, blocks: tuple[int, 
 
 
 def test_the_noise_levels_are_those_of_the_schedule() -> None:
-    """The two numbers of the released code's step 250 (facts/reference.md, section 3)."""
+    """The two numbers of the released code's step 250."""
     kept, noise = noise_level(250)
     assert (round(kept, 4), round(noise, 4)) == (0.8208, 0.5711)
 
