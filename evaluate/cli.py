@@ -19,11 +19,10 @@ from vega3d.pipeline.commands import (
     print_result,
     resumable,
     run_app,
-    start_logging,
-    tell,
 )
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.options import Program
+from vega3d.pipeline.texts import start_logging, tell
 
 app = Program(
     "vega3d-consistency",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vega3d.pipeline.config import ExtractConfig
-from vega3d.pipeline.features import DecodedScene, preview_of
+from vega3d.pipeline.features import DecodedScene
 from vega3d.pipeline.reading_ahead import ReadScene, read_ahead
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, differing, fingerprint
 from vega3d.pipeline.scenes.scene import SceneSource
@@ -21,6 +21,7 @@ from vega3d.pipeline.store.notes import SceneNote, read_all_notes, read_notes, w
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.store.store import Store
+from vega3d.pipeline.taking import preview_of
 
 _LOOKERS = 16
 _MOST_TOLD = 20

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from vega3d.pipeline.config import CheckConfig as CheckConfig
+from vega3d.pipeline.config import CheckConfig
 from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.scenes.checking import CheckedScene, SceneCheck, check_scene
 from vega3d.pipeline.scenes.scene import SceneSource, skipped

@@ -16,8 +16,9 @@ from typing import Annotated, Literal
 import typer
 
 from vega3d.pipeline import cli_cluster, cli_demo, cli_extract, cli_scenes, cli_stores
-from vega3d.pipeline.commands import exit_on_sigterm, run_app, start_logging
+from vega3d.pipeline.commands import exit_on_sigterm, run_app
 from vega3d.pipeline.options import Program
+from vega3d.pipeline.texts import start_logging
 
 LogFormat = Literal["text", "json"]
 

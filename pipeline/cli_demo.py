@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from vega3d.pipeline.cli_extract import extract_to
-from vega3d.pipeline.commands import check_out, print_result, tell
+from vega3d.pipeline.commands import check_out, print_result
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.texts import tell
 
 app = Program()
 

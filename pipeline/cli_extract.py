@@ -24,13 +24,14 @@ from vega3d.pipeline.cli_running import (
 )
 from vega3d.pipeline.cli_scenes import Scenes, find_scenes
 from vega3d.pipeline.cli_together import SEVERAL, SEVERAL_PLANS
-from vega3d.pipeline.commands import SOME_FAILED, check_out, print_result, tell
+from vega3d.pipeline.commands import SOME_FAILED, check_out, print_result
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.texts import tell
 
 if TYPE_CHECKING:
+    from vega3d.pipeline.results import UnitResult
     from vega3d.pipeline.store.units import Unit
-    from vega3d.pipeline.worker import UnitResult
 
 app = Program()
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import DEFAULT, unchanged
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import check_out, interrupted, tell
+from vega3d.pipeline.commands import check_out, interrupted
 from vega3d.pipeline.config import ExtractConfig, Rates, RunConfig
 from vega3d.pipeline.errors import CheckpointError, StoreError, UsageError
 from vega3d.pipeline.machines import Machine, stated_tflops
 from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.settings import as_toml, settings
-from vega3d.pipeline.texts import tell_some
+from vega3d.pipeline.texts import tell, tell_some
 from vega3d.pipeline.units_of_measure import size_text, span_text
 
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")

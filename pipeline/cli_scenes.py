@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result, tell
+from vega3d.pipeline.commands import SOME_FAILED, check_out, checked, print_result
 from vega3d.pipeline.config import CheckConfig, PackConfig
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.texts import tell
 
 if TYPE_CHECKING:
     from vega3d.pipeline.scenes.scene import SceneSource

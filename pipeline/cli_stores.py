@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result, tell
+from vega3d.pipeline.commands import SOME_FAILED, USAGE, check_out, print_result
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
 from vega3d.pipeline.errors import NoStoreError
 from vega3d.pipeline.options import DryRun, Program
-from vega3d.pipeline.texts import tell_some
+from vega3d.pipeline.texts import tell, tell_some
 
 if TYPE_CHECKING:
     from vega3d.pipeline.watching import Watch

@@ -18,14 +18,15 @@ from vega3d.pipeline.cli_running import (
     tell_summary,
 )
 from vega3d.pipeline.cli_scenes import find_scenes
-from vega3d.pipeline.commands import SOME_FAILED, check_out, print_result, tell
+from vega3d.pipeline.commands import SOME_FAILED, check_out, print_result
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.several import Several
+from vega3d.pipeline.texts import tell
 
 if TYPE_CHECKING:
     from vega3d.pipeline.extract import Summary
+    from vega3d.pipeline.results import UnitResult
     from vega3d.pipeline.store.units import Unit
-    from vega3d.pipeline.worker import UnitResult
 
 Given = Mapping[str, Any]
 """What `run` is called with."""

@@ -23,9 +23,7 @@ from vega3d.pipeline.errors import (
     UsageError,
 )
 from vega3d.pipeline.origin import check_one_origin
-from vega3d.pipeline.texts import safe_values
-from vega3d.pipeline.texts import start_logging as start_logging
-from vega3d.pipeline.texts import tell as tell
+from vega3d.pipeline.texts import safe_values, tell
 
 P = ParamSpec("P")
 T = TypeVar("T")

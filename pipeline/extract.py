@@ -17,6 +17,7 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import PreparedModel, prepare_model
 from vega3d.pipeline.remarks import remarks_on
+from vega3d.pipeline.results import UnitResult, unit_result
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
@@ -24,7 +25,7 @@ from vega3d.pipeline.store.record import Record, SceneRecord, unpack_matrices
 from vega3d.pipeline.store.store import Store, stored_attributes
 from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter, to_supersede, uncommitted
-from vega3d.pipeline.worker import Runner, UnitResult, UnitWriter, unit_result
+from vega3d.pipeline.worker import Runner, UnitWriter
 
 _log = logging.getLogger(__name__)
 

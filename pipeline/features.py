@@ -26,11 +26,7 @@ from vega3d.pipeline.scenes.pixels import HELD_BYTES
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
-from vega3d.pipeline.taking import Encodes as Encodes
-from vega3d.pipeline.taking import Known as Known
-from vega3d.pipeline.taking import Part as Part
-from vega3d.pipeline.taking import Taking
-from vega3d.pipeline.taking import preview_of as preview_of
+from vega3d.pipeline.taking import Encodes, Known, Part, Taking
 from vega3d.pipeline.texts import safe
 
 PART_BYTES = 1 << 28
@@ -42,7 +38,7 @@ PART_VIEWS = 16
 MAX_JOINT_BYTES = 4 << 30
 """Images of a scene, and their copies at the encoder's size, where all views go in together."""
 
-Ahead = Callable[[Iterator[Part]], Iterator[Part]]
+Prefetch = Callable[[Iterator[Part]], Iterator[Part]]
 """Gives what an iterator gives; it may make the next part while this one is used."""
 
 
@@ -147,7 +143,7 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     )
     check_one_size(scene_id, decoded)
     asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
-    stack = _stacked(decoded)
+    decoded, stack = _held_in_one_array(decoded)
     hashed = begun(lambda: _content_sha256(decoded))
     diagnosed = begun(lambda: diagnose_views(decoded, asked=asked))
     found = DecodedScene(scene_id, tuple(decoded), Seen(report, hashed, diagnosed), stack)
@@ -156,25 +152,28 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
     return found
 
 
-def _stacked(decoded: list[DecodedView]) -> np.ndarray | None:
-    """Hold a scene's images in one piece, image by image, so that few are there twice.
+def _held_in_one_array(
+    decoded: list[DecodedView],
+) -> tuple[list[DecodedView], np.ndarray | None]:
+    """Return the views with their images in one array, and that; None where one is not held as is.
 
-    It is done where a scene is read: nobody who computes waits for it.
+    The list given is changed on the way, image by image, so that few are there twice. It is done
+    where a scene is read: nobody who computes waits for it.
     """
     if any(one.turns or one.color.held is None for one in decoded):
-        return None
+        return decoded, None
     stack = np.empty((len(decoded), *decoded[0].size, 3), dtype=np.uint8)
     for index, one in enumerate(decoded):
         stack[index] = one.color.get()
         decoded[index] = replace(one, color=replace(one.color, held=stack[index]))
-    return stack
+    return decoded, stack
 
 
 def encode_scene(
     scene: DecodedScene,
     backbone: Encodes,
     config: ExtractConfig,
-    ahead: Ahead = iter,
+    prefetch: Prefetch = iter,
     known: Known | None = None,
 ) -> SceneArrays:
     """Run the backbone on a decoded scene and bring everything to the common grid.
@@ -183,20 +182,20 @@ def encode_scene(
         scene: From `decode_scene`.
         backbone: Sees the same views together, whatever the parts are.
         config: Says which grid.
-        ahead: See `Ahead`.
+        prefetch: See `Prefetch`.
         known: Where the scene's tokens lie, from other encoders; what is new is added.
 
     Raises:
         SceneError: The backbone sees all views at once, and they are more than memory is given.
     """
-    return begin_scene(scene, backbone, config, ahead, known)()
+    return begin_scene(scene, backbone, config, prefetch, known)()
 
 
 def begin_scene(
     scene: DecodedScene,
     backbone: Encodes,
     config: ExtractConfig,
-    ahead: Ahead = iter,
+    prefetch: Prefetch = iter,
     known: Known | None = None,
 ) -> Callable[[], SceneArrays]:
     """Give a scene's views to the backbone, and return what hands over the result.
@@ -207,7 +206,7 @@ def begin_scene(
     check_view_ids(scene.view_ids, len(scene.decoded))
     known = {} if known is None else known
     taking = Taking(_without_features(scene), scene.image_size, backbone, config.grid, known)
-    for part in ahead(scene.parts(_views_of_a_part(scene, backbone))):
+    for part in prefetch(scene.parts(_views_of_a_part(scene, backbone))):
         taking.begin(part)
     hashed = scene.seen.hashed
     return lambda: replace(taking.finish(), content_sha256=hashed.result())

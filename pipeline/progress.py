@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from vega3d.pipeline.results import UnitResult
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import tell
-from vega3d.pipeline.worker import UnitResult
 
 _LINE_EVERY_S = 5.0
 

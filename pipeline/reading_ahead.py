@@ -18,12 +18,13 @@ from typing import Generic, NoReturn, TypeVar
 
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
-from vega3d.pipeline.features import Ahead, DecodedScene, Part, decode_scene
+from vega3d.pipeline.features import DecodedScene, Prefetch, decode_scene
 from vega3d.pipeline.freed_memory import keep_freed_memory
 from vega3d.pipeline.places import below
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, with_readers
 from vega3d.pipeline.store.scene_arrays import SceneFailure
+from vega3d.pipeline.taking import Part
 from vega3d.pipeline.texts import fixed_text, printable
 from vega3d.pipeline.transient import transient_cause
 
@@ -54,11 +55,11 @@ class ReadScene:
     source: Fingerprint = field(default_factory=dict)
     """How the scene's files looked just before."""
 
-    ahead: Ahead = iter
+    prefetch: Prefetch = iter
     """Makes the scene's parts one ahead, bounded in time: what is not held is decoded again."""
 
 
-class ReadAhead:
+class UnitReading:
     """Scenes that are decoded ahead: the first at once, each next while one is computed."""
 
     def __init__(
@@ -82,7 +83,9 @@ class ReadAhead:
         keep_freed_memory()
         reader = _Reader(source, config, _Pulse(beat), limit_s)
         self._scene_ids, self._limit_s = scene_ids, limit_s
-        self._reading: _Ahead[ReadScene] = _Ahead(reader.scenes(scene_ids), reader.pulse, _size)
+        self._reading: _Background[ReadScene] = _Background(
+            reader.scenes(scene_ids), reader.pulse, _size
+        )
 
     def scenes(self, then: Callable[[], None] = lambda: None) -> Iterator[ReadScene]:
         """Yield each scene; call `then` once, when all are read and little is ahead any more.
@@ -114,8 +117,8 @@ def read_ahead(
     limit_s: float = math.inf,
     beat: Callable[[], None] = lambda: None,
 ) -> Iterator[ReadScene]:
-    """Yield each scene, decoded while the one before it is computed; see `ReadAhead`."""
-    return ReadAhead(source, scene_ids, config, limit_s=limit_s, beat=beat).scenes()
+    """Yield each scene, decoded while the one before it is computed; see `UnitReading`."""
+    return UnitReading(source, scene_ids, config, limit_s=limit_s, beat=beat).scenes()
 
 
 @dataclass
@@ -130,7 +133,7 @@ class _Pulse:
         self.beat()
 
 
-class _Ahead(Generic[T]):
+class _Background(Generic[T]):
     """An iterator that a thread moves on: while an item is used the next is made.
 
     Small ones are made some ahead, so that a slow one is waited for less.
@@ -244,11 +247,11 @@ class _Reader:
             _raise_if_transient(error, scene_id)
             failure = SceneFailure(scene_id, fixed_text(str(error), roots))
             return ReadScene(failure, time.monotonic() - start, detail(error), looked)
-        ahead = iter if decoded.is_held else partial(self._parts_ahead, scene_id)
-        return ReadScene(decoded, time.monotonic() - start, source=looked, ahead=ahead)
+        prefetch = iter if decoded.is_held else partial(self._parts_ahead, scene_id)
+        return ReadScene(decoded, time.monotonic() - start, source=looked, prefetch=prefetch)
 
     def _parts_ahead(self, scene_id: str, parts: Iterator[Part]) -> Iterator[Part]:
-        reading: _Ahead[Part] = _Ahead(parts, self.pulse)
+        reading: _Background[Part] = _Background(parts, self.pulse)
         try:
             while True:
                 try:

@@ -70,8 +70,9 @@ class ComputedUnit:
     committed: Record | None = None
     """By another job, before any of it was computed here."""
 
-    last: Callable[[], None] = lambda: None
-    """Takes the last scene from the encoder, which may be still at it; for who commits the unit."""
+    finish_last: Callable[[], None] = lambda: None
+    """Waits for the last scene, which may still be in the encoder, and adds it to `scenes`; called
+    by who commits the unit."""
 
     def noting(self, read: "ReadScene") -> Callable[[], None]:
         """Return what keeps all that reading a scene told; it holds none of its pixels."""

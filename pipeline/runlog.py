@@ -21,12 +21,12 @@ from typing import Any
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.extract import Summary
 from vega3d.pipeline.figures import RunFigures
+from vega3d.pipeline.results import UnitResult
 from vega3d.pipeline.settings import FILE
 from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.records import RUNS
 from vega3d.pipeline.texts import safe, safe_values
-from vega3d.pipeline.worker import UnitResult
 
 _log = logging.getLogger(__name__)
 

@@ -26,23 +26,17 @@ from vega3d.pipeline.extract import (
     summarize,
     tell_remarks,
 )
+from vega3d.pipeline.next_unit import NextUnit
+from vega3d.pipeline.results import ComputedUnit, UnitResult, postponed, unit_result
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter
 from vega3d.pipeline.texts import without_secrets
-from vega3d.pipeline.worker import (
-    Ahead,
-    ComputedUnit,
-    Runner,
-    UnitResult,
-    UnitWriter,
-    postponed,
-    unit_result,
-)
+from vega3d.pipeline.worker import Runner, UnitWriter
 
 if TYPE_CHECKING:
-    from vega3d.pipeline.reading_ahead import ReadAhead
+    from vega3d.pipeline.reading_ahead import UnitReading
 
 _log = logging.getLogger(__name__)
 
@@ -193,18 +187,19 @@ class TogetherWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        ahead: Ahead | None = None,
+        following: NextUnit | None = None,
     ) -> dict[str, _Part]:
         """Decode the scenes of a unit once, and encode them for each store that needs them.
 
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
         """
-        from vega3d.pipeline.features import DecodedScene, Known
+        from vega3d.pipeline.features import DecodedScene
+        from vega3d.pipeline.taking import Known
 
         parts = self._parts(unit)
-        reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
-        for read in reading.scenes(ahead.begin if ahead else lambda: None):
+        reading = following.taken(unit) if following else self.read(unit, beat, limit_s)
+        for read in reading.scenes(following.begin if following else lambda: None):
             known: Known = {}
             with sharing():
                 for out, part in parts.items():
@@ -225,14 +220,14 @@ class TogetherWriter:
 
     def read(
         self, unit: Unit, beat: Callable[[], None] = lambda: None, limit_s: float = math.inf
-    ) -> "ReadAhead":
+    ) -> "UnitReading":
         """Begin to read the scenes of a unit that a store still needs."""
-        from vega3d.pipeline.reading_ahead import ReadAhead
+        from vega3d.pipeline.reading_ahead import UnitReading
 
         wanted = {name for part in self._parts(unit).values() for name in part.unit.todo}
         names = [name for name in unit.todo if name in wanted]
         config = next(iter(self.writers.values())).model.config
-        return ReadAhead(self.source, names, config, limit_s=limit_s, beat=beat)
+        return UnitReading(self.source, names, config, limit_s=limit_s, beat=beat)
 
     def commit(self, unit: Unit, computed: Mapping[str, _Part]) -> UnitResult:
         """Write a computed unit to each store, and its commit record.

@@ -12,16 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from vega3d.pipeline.ahead import Ahead as Ahead
 from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
+from vega3d.pipeline.next_unit import NextUnit
 from vega3d.pipeline.places import below
-from vega3d.pipeline.results import ComputedUnit as ComputedUnit
-from vega3d.pipeline.results import UnitResult as UnitResult
-from vega3d.pipeline.results import postponed as postponed
-from vega3d.pipeline.results import unit_result as unit_result
+from vega3d.pipeline.results import ComputedUnit, UnitResult, postponed, unit_result
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Unit
@@ -32,9 +29,9 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     from vega3d.pipeline.backbones.backbone import Backbone
-    from vega3d.pipeline.features import Known
     from vega3d.pipeline.prepared import PreparedModel
-    from vega3d.pipeline.reading_ahead import ReadAhead, ReadScene
+    from vega3d.pipeline.reading_ahead import ReadScene, UnitReading
+    from vega3d.pipeline.taking import Known
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +64,7 @@ class UnitWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        ahead: Ahead | None = None,
+        following: NextUnit | None = None,
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
@@ -78,7 +75,7 @@ class UnitWriter:
             beat: Called from the first byte that is read, as a sign of life.
             computing: Held while the backbone works, and not while decoding.
             limit_s: A scene of which no view can be read for so long is given up.
-            ahead: Has the unit's first scenes read already, and begins with the next unit's.
+            following: Has the unit's first scenes read already, and begins with the next unit's.
 
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
@@ -86,27 +83,28 @@ class UnitWriter:
         if found := self.store.committed(unit):
             return ComputedUnit(committed=found)  # another job was faster
         computed = ComputedUnit()
-        reading = ahead.taken(unit) if ahead else self.read(unit, beat, limit_s)
+        reading = following.taken(unit) if following else self.read(unit, beat, limit_s)
         try:
-            for read in reading.scenes(ahead.begin if ahead else _nothing):
+            for read in reading.scenes(following.begin if following else _nothing):
                 with computing:
                     beat()
-                    before, computed.last = computed.last, self._begin(read, computed)
-                    before()  # a GPU works at this scene while the one before is taken from it
+                    finish_previous = computed.finish_last
+                    computed.finish_last = self._start_scene(read, computed)
+                    finish_previous()  # a GPU works at this scene meanwhile
                 beat()
         except BaseException:
-            computed.last = _nothing  # see `commit`
+            computed.finish_last = _nothing  # see `commit`
             raise
         return computed
 
     def read(
         self, unit: Unit, beat: Callable[[], None] = lambda: None, limit_s: float = math.inf
-    ) -> "ReadAhead":
+    ) -> "UnitReading":
         """Begin to read the scenes of a unit; see `compute`."""
-        from vega3d.pipeline.reading_ahead import ReadAhead
+        from vega3d.pipeline.reading_ahead import UnitReading
 
         config = self.model.config
-        return ReadAhead(self.source, unit.todo, config, limit_s=limit_s, beat=beat)
+        return UnitReading(self.source, unit.todo, config, limit_s=limit_s, beat=beat)
 
     def add(
         self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None" = None
@@ -119,15 +117,15 @@ class UnitWriter:
             geometry: Of the scene, where another encoder's tokens have been placed; taken where
                 they divide the image alike, else added to.
         """
-        self._begin(read, computed, geometry)()
+        self._start_scene(read, computed, geometry)()
 
-    def _begin(
+    def _start_scene(
         self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None" = None
     ) -> Callable[[], None]:
-        """Give a scene to the encoder, and return what puts it to the others of its unit."""
+        """Give a scene to the encoder, and return what adds it to its unit when it is through."""
         name, note = read.scene.scene_id, computed.noting(read)
         start = time.monotonic()
-        begun = self._begun(read, computed, geometry)
+        begun = self._hand_to_encoder(read, computed, geometry)
         computed.seconds["compute"] += time.monotonic() - start
 
         def finish() -> None:
@@ -144,11 +142,12 @@ class UnitWriter:
         """Write a computed unit's shards and its commit record."""
         if computed.committed:
             return unit_result(computed.committed, {}, ours=False)
-        last, computed.last = computed.last, _nothing  # it holds the unit, which holds it
-        counted, is_alone = dict(computed.seconds), not computed.scenes
-        last()
-        if not is_alone:  # who computes the next unit waits for the encoder too
-            computed.seconds |= counted
+        # It holds the unit, which holds it.
+        finish_last, computed.finish_last = computed.finish_last, _nothing
+        before_s, is_alone = dict(computed.seconds), not computed.scenes
+        finish_last()
+        if not is_alone:  # who computes the next unit waits for the encoder too, and counts it
+            computed.seconds = before_s
         start = time.monotonic()
         found = environment(self._numerics.device)
         self.store.write_notes(unit, computed.notes)  # first: one without its commit is harmless
@@ -171,7 +170,7 @@ class UnitWriter:
         """Record the scenes of a unit that no worker could finish as failed with this reason."""
         return unit_result(self.store.write_failed_unit(unit, reason), {})
 
-    def _begun(
+    def _hand_to_encoder(
         self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None"
     ) -> Callable[[], SceneArrays | SceneFailure]:
         """Return what hands over a scene, which the encoder has begun with where it was read."""
@@ -185,7 +184,7 @@ class UnitWriter:
         begun = self._guarded(
             name,
             computed,
-            lambda: begin_scene(scene, self.backbone, self.model.config, read.ahead, geometry),
+            lambda: begin_scene(scene, self.backbone, self.model.config, read.prefetch, geometry),
         )
         if isinstance(begun, SceneFailure):
             return lambda: begun
@@ -251,12 +250,14 @@ class UnitWorker(Protocol):
         beat: Callable[[], None] = ...,
         computing: AbstractContextManager[object] = ...,
         limit_s: float = ...,
-        ahead: Ahead | None = ...,
+        following: NextUnit | None = ...,
     ) -> Any:  # noqa: ANN401 - what its own `commit` takes
         """Decode and encode the scenes of a unit."""
         ...
 
-    def read(self, unit: Unit, beat: Callable[[], None] = ..., limit_s: float = ...) -> "ReadAhead":
+    def read(
+        self, unit: Unit, beat: Callable[[], None] = ..., limit_s: float = ...
+    ) -> "UnitReading":
         """Begin to read the scenes of a unit."""
         ...
 
@@ -284,9 +285,9 @@ def run_inline(
     """
     attempts = Attempts(config.attempts, config.unit_timeout_s)
     waiting = deque(units)
-    ahead = Ahead(worker, config.unit_timeout_s, waiting)
+    following = NextUnit(worker, config.unit_timeout_s, waiting)
     storing: tuple[Unit, Future[UnitResult]] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside, closing(ahead):
+    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside, closing(following):
         while waiting or storing:
             unit = waiting.popleft() if waiting else None
             before, storing = storing, None
@@ -294,7 +295,7 @@ def run_inline(
                 yield postponed(unit, attempts.told(unit))
             elif unit is not None:
                 limit_s = config.unit_timeout_s
-                compute = partial(worker.compute, unit, limit_s=limit_s, ahead=ahead)
+                compute = partial(worker.compute, unit, limit_s=limit_s, following=following)
                 computed, again = _tried(unit, compute, attempts)
                 if computed is None:
                     yield from _again(unit, again, waiting, attempts)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vega3d.pipeline.commands import check_out, run_app, start_logging, tell
+from vega3d.pipeline.commands import check_out, run_app
 from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.texts import start_logging, tell
 from vega3d.train.commands import print_once, run_to_end
 from vega3d.train.config import AblationConfig, OtherStores, RunConfig, Stores, TrainConfig
 from vega3d.train.hosts.cli import app as host

@@ -22,12 +22,11 @@ from vega3d.pipeline.commands import (
     print_result,
     resumable,
     run_app,
-    start_logging,
-    tell,
 )
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.options import DryRun, Program
 from vega3d.pipeline.settings import FILE, as_toml
+from vega3d.pipeline.texts import start_logging, tell
 from vega3d.train.paper.config import PaperConfig
 from vega3d.train.robots.config import RolloutConfig
 

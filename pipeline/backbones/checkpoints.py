@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from vega3d.pipeline.backbones.family import BackboneConfig
-from vega3d.pipeline.backbones.fetching import PIPELINE_INDEX, fetch
-from vega3d.pipeline.backbones.fetching import announce as announce
+from vega3d.pipeline.backbones.fetching import PIPELINE_INDEX, announce, fetch
 from vega3d.pipeline.backbones.settings import DESK, Configs, ModelFacts
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.local_files import read_plain
 from vega3d.pipeline.places import absolute
-from vega3d.pipeline.places import cache_dir as cache_dir
 
 B = TypeVar("B", bound=BackboneConfig)
 _MAX_CONFIG_BYTES = 1 << 24

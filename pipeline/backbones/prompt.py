@@ -22,7 +22,8 @@ from jaxtyping import Float32
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from vega3d.pipeline.backbones.checkpoints import announce, resolve_model
+from vega3d.pipeline.backbones.checkpoints import resolve_model
+from vega3d.pipeline.backbones.fetching import announce
 from vega3d.pipeline.backbones.hashing import weights_sha256
 from vega3d.pipeline.backbones.prompt_given import read_prompt
 from vega3d.pipeline.backbones.settings import Prompt

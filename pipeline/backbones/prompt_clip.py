@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from vega3d.pipeline.backbones.checkpoints import cache_dir, resolve_model
+from vega3d.pipeline.backbones.checkpoints import resolve_model
 from vega3d.pipeline.backbones.hashing import weights_sha256
 from vega3d.pipeline.backbones.weights import load_strictly
 from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.places import cache_dir
 
 Rows = Mapping[str, np.ndarray]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vega3d.pipeline.backbones.checkpoints import cache_dir, check_class
+from vega3d.pipeline.backbones.checkpoints import check_class
 from vega3d.pipeline.backbones.generators import GeneratorConfig
 from vega3d.pipeline.backbones.settings import (
     Canvas,
@@ -21,6 +21,7 @@ from vega3d.pipeline.backbones.wan_flops import full_block_flops, vae_flops
 from vega3d.pipeline.backbones.wan_inputs import TEXT_ROWS
 from vega3d.pipeline.backbones.wan_parameters import dit_parameters, vae_parameters
 from vega3d.pipeline.errors import CheckpointError
+from vega3d.pipeline.places import cache_dir
 
 if TYPE_CHECKING:
     import numpy as np

@@ -36,8 +36,8 @@ from synthetic_unit import StoringNothing, make_plan, make_store
 
 from vega3d.cluster.actor import Worker
 from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.results import ComputedUnit, UnitResult
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import ComputedUnit, UnitResult
 
 MB = 1 << 20
 

@@ -9,8 +9,8 @@ import pytest
 from synthetic_unit import SyntheticWorker, make_plan, make_store
 
 from vega3d.cluster.actor import Worker
+from vega3d.pipeline.results import ComputedUnit
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import ComputedUnit
 
 
 class Loading(SyntheticWorker):

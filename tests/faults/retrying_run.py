@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from synthetic_unit import TAPS, SyntheticWorker, make_worker
 
+from vega3d.pipeline.results import ComputedUnit
 from vega3d.pipeline.store.folder import FolderObjects
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import to_supersede, uncommitted
-from vega3d.pipeline.worker import ComputedUnit
 
 
 class Shifted(SyntheticWorker):

@@ -14,8 +14,9 @@ import pytest
 from layout_writers import png, units
 from PIL import Image
 
-from vega3d.pipeline.check import CheckConfig, check, table
+from vega3d.pipeline.check import check, table
 from vega3d.pipeline.cli import app
+from vega3d.pipeline.config import CheckConfig
 from vega3d.pipeline.scenes.checking import check_scene
 from vega3d.pipeline.scenes.reading import read_scenes
 

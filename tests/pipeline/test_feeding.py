@@ -18,13 +18,14 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.extract import open_for
-from vega3d.pipeline.features import DecodedScene, Part
+from vega3d.pipeline.features import DecodedScene
 from vega3d.pipeline.feeding import Waiting, extract_with, fed_config, feed, write_captures
-from vega3d.pipeline.reading_ahead import ReadAhead, ReadScene
+from vega3d.pipeline.reading_ahead import ReadScene, UnitReading
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.store.scene_arrays import SceneArrays
+from vega3d.pipeline.taking import Part
 from vega3d.pipeline.worker import UnitWriter, run_inline
 
 PATIENCE_S = 60.0
@@ -284,7 +285,7 @@ def test_a_reader_that_fails_waits_for_no_collector_either(tmp_path: Path) -> No
             return captures.read(scene_id)
 
     def read_all() -> None:
-        reading = ReadAhead(Gone(), ["scene0000", "scene0002"], ExtractConfig(num_views=2))
+        reading = UnitReading(Gone(), ["scene0000", "scene0002"], ExtractConfig(num_views=2))
         for read in reading.scenes():
             read.scene.seen.wait()
 

@@ -10,8 +10,9 @@ import pytest
 from small_captures import write_captures
 
 from vega3d.pipeline import in_time, read_scenes
-from vega3d.pipeline.check import CheckConfig, check
+from vega3d.pipeline.check import check
 from vega3d.pipeline.cli_scenes import find_scenes
+from vega3d.pipeline.config import CheckConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.in_time import InTime
 from vega3d.pipeline.scenes.scene import Scene, SceneSource

@@ -21,12 +21,13 @@ from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import TransientError
 from vega3d.pipeline.extract import Summary, extract
-from vega3d.pipeline.features import Part, decode_scene
+from vega3d.pipeline.features import decode_scene
 from vega3d.pipeline.reading_ahead import read_ahead
 from vega3d.pipeline.scenes import pixels
 from vega3d.pipeline.scenes.checking import check_scene, diagnose_views
 from vega3d.pipeline.scenes.decoding import decode_views
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
+from vega3d.pipeline.taking import Part
 from vega3d.pipeline.worker import run_inline
 
 VIEWS, SIZE = 7, (48, 64)
@@ -182,7 +183,7 @@ def test_a_part_that_never_comes_is_given_up_in_time(monkeypatch: pytest.MonkeyP
     reading = read_ahead(Once(scene), ["s"], ExtractConfig(num_views=0), limit_s=0.3)
     item = next(reading)
     with pytest.raises(TransientError, match="s: reading it gave no sign of life"):
-        list(item.ahead(item.scene.parts(1)))
+        list(item.prefetch(item.scene.parts(1)))
     left.set()
 
 
@@ -198,7 +199,7 @@ def test_one_part_is_made_ahead_and_no_more(monkeypatch: pytest.MonkeyPatch) -> 
     grey = np.full((8, 8, 3), 90, np.uint8)
     scene = Scene("s", (View(view_id="0", read_rgb=lambda: grey),))
     item = next(read_ahead(Once(scene), ["s"], ExtractConfig(num_views=0)))
-    taken = item.ahead(parts())
+    taken = item.prefetch(parts())
     for number in range(4):
         next(taken)
         threading.Event().wait(0.05)
@@ -227,7 +228,7 @@ def test_some_small_scenes_are_made_ahead_and_one_large_one(
 ) -> None:
     monkeypatch.setattr(reading_ahead, "AHEAD_BYTES", ahead_bytes)
     source, names, ended = Counted(), list("abcdefgh"), threading.Event()
-    reading = reading_ahead.ReadAhead(source, names, ExtractConfig(num_views=0))
+    reading = reading_ahead.UnitReading(source, names, ExtractConfig(num_views=0))
     for number, read in enumerate(reading.scenes(ended.set), 1):
         assert read.scene.scene_id == names[number - 1]
         expected = names[: number + most]

@@ -11,9 +11,10 @@ from processes import started_program
 from vega3d.pipeline import cli, open_store, worker
 from vega3d.pipeline.commands import run_app
 from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.results import ComputedUnit, UnitResult
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.verify import verify
-from vega3d.pipeline.worker import ComputedUnit, UnitResult, UnitWriter
+from vega3d.pipeline.worker import UnitWriter
 
 COMMITTED = 3
 """Units that the other job commits before it is killed."""

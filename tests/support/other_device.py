@@ -85,6 +85,36 @@ class _Calls(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _Module:
+    """What torch asks of any device; it is there for as long as `other_device` says."""
+
+    is_here = False
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def is_available(self) -> bool:
+        return self.is_here
+
+    def device_count(self) -> int:
+        return int(self.is_here)
+
+    def current_device(self) -> int:
+        return 0
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_rng_state(self, device: object = None) -> torch.Tensor:
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: torch.Tensor, device: object = None) -> None:
+        pass
+
+
 class _Event:
     def __init__(self, **_: object) -> None:
         pass
@@ -102,10 +132,12 @@ def other_device() -> Iterator[str]:
     _register()
     before = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
+    _Module.is_here = True
     try:
         with _Operations(), _Calls(), patch("torch.cuda.Event", _Event), _no_inference():
             yield NAME
     finally:
+        _Module.is_here = False
         torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
@@ -116,7 +148,7 @@ def _no_inference() -> AbstractContextManager[Any]:
 
 def _register() -> None:
     if torch._C._get_privateuse1_backend_name() != NAME:
-        _setup_privateuseone_for_python_backend(NAME)
+        _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
         # What torch makes from lists comes past the modes.
         _LIBRARY.impl("empty_strided", _made, "PrivateUse1")
         _LIBRARY.impl("_copy_from", _copied, "PrivateUse1")

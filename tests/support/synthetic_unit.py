@@ -17,6 +17,7 @@ import numpy as np
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.results import ComputedUnit, UnitResult, unit_result
 from vega3d.pipeline.scenes.scene import SceneEntry
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.identity import FORMAT_VERSION
@@ -24,7 +25,6 @@ from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter
-from vega3d.pipeline.worker import ComputedUnit, UnitResult, unit_result
 
 GRID = (3, 4)
 CHANNELS = 6
@@ -114,7 +114,7 @@ class SyntheticWorker:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        ahead: object = None,
+        following: object = None,
     ) -> ComputedUnit:
         if found := self.store.committed(unit):
             return ComputedUnit(committed=found)

@@ -27,8 +27,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_default_prompt_is_encoded_once_and_equals_a_given_one(models: dict[str, str]) -> None:
-    from vega3d.pipeline.backbones.checkpoints import cache_dir
     from vega3d.pipeline.backbones.prompt import empty_prompt_embedding
+    from vega3d.pipeline.places import cache_dir
 
     settings = {"model": models["wan2.1-t2v"], "resolution": (64, 64), "blocks": (2,)}
     rgb = np.zeros((1, 64, 64, 3), np.uint8)

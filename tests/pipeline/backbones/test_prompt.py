@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from vega3d.pipeline.backbones.checkpoints import announce
+from vega3d.pipeline.backbones.fetching import announce
 from vega3d.pipeline.backbones.prompt import (
     TEXT_PARTS,
     empty_prompt_embedding,
