@@ -81,7 +81,10 @@ def fit(
     )
     plan = plan_run(replace(pairing, policy=kept_policy(run_dir)), config)
     check_answers(plan)
-    with join_processes(run.device) as processes, repeatable(run.deterministic, run.device):
+    with (
+        join_processes(run.device) as processes,
+        repeatable(run.deterministic, processes.device.type),
+    ):
         if processes.is_first:
             remove_partial_files(run_dir)
             write_record(run_dir, plan, run)

@@ -101,5 +101,11 @@ def keeps(
         return wish == "always"
     if device.type != "cuda":
         return False
-    left = torch.cuda.mem_get_info(device)[0] if free is None else free()
+    left = _free_bytes(device) if free is None else free()
     return size <= SHARE_OF_FREE * left
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Return what is free of a GPU, what torch holds back from the run before included."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

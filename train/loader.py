@@ -102,7 +102,7 @@ class Loader:
             yield batch if self._device.type == "cpu" else batch.to(self._device)
             if len(held) == hold:
                 if self._kept is None and self._device.type == "cuda":
-                    torch.cuda.current_stream().synchronize()
+                    torch.cuda.current_stream(self._device).synchronize()
                 self._give_slot(held.popleft())
 
     def _filled(self, requests: Iterator[Sequence[Sample]]) -> Iterator[tuple[_Slot, Batch]]:

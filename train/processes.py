@@ -62,12 +62,13 @@ def join_processes(device: str) -> Iterator[Processes]:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError("device is cuda, and torch sees no GPU here; pass --device cpu")
+    if device == "cuda" and count > 1:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    if ":" in device:  # what names no device, streams and pinned memory too, is of this one
+        torch.cuda.set_device(device)
     if count == 1:
         yield Processes(0, 1, torch.device(device))
         return
-    if device == "cuda":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(device)
     if dist.is_initialized():
         yield Processes(dist.get_rank(), count, torch.device(device))
         return
