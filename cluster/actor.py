@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from vega3d.cluster.seen import differing, seen_here
+from vega3d.pipeline.backbones.gpu_errors import is_lost
 from vega3d.pipeline.results import UnitResult
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import start_logging
@@ -46,6 +47,11 @@ class Worker:
             computed = self._writer.compute(unit, beat, self._turn(unit.index, beat), self._limit_s)
             beat()
             return replace(self._writer.commit(unit, computed), worker=self._name)
+        except Exception as error:
+            if is_lost(error):
+                _log.exception("%s: the GPU failed; this worker ends, and another does", self._name)
+                _end()  # its unit is tried again elsewhere, as of any worker that dies
+            raise
         finally:
             self._last_beat.pop(unit.index, None)
 
@@ -77,6 +83,12 @@ class Worker:
         """
         beats = [beat for unit, beat in self._last_beat.copy().items() if unit not in self._waiting]
         return time.monotonic() - min(beats) if beats else 0.0
+
+
+def _end() -> None:
+    """Leave at once: what is torn down in order would ask the GPU again, and may hang."""
+    logging.shutdown()
+    os._exit(1)
 
 
 @dataclass

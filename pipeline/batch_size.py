@@ -4,6 +4,7 @@ The batch size changes last bits, so a store has one. The search runs in a proce
 it takes of a GPU is given back.
 """
 
+import json
 import logging
 import os
 import pickle
@@ -14,11 +15,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics
+from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.prepared import PreparedModel
+
+if TYPE_CHECKING:
+    from vega3d.pipeline.backbones.backbone import Backbone
 
 SIZES = (1, 2, 4, 8, 16)
 """Those that are tried; a part of a scene has 16 views (`features.py`)."""
@@ -35,7 +41,10 @@ UNSEARCHED = 8
 _IMAGE = (968, 1296)
 """Rows and columns of the views that are shown, px: ScanNet's."""
 
-_REPEATS = 3
+_VIEWS = SIZES[-1]
+"""Shown at every size: a size decides how many views, or timesteps of few, go together."""
+
+_REPEATS = {"cuda": 3, "cpu": 1}
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +58,17 @@ class Pass:
     """Most that was in use at once."""
 
 
-def with_batch_size(numerics: Numerics, model: PreparedModel) -> Numerics:
-    """Return the numerics with a batch size: the one that is set, or the best of this device."""
+def with_batch_size(numerics: Numerics, model: PreparedModel, share: float = 1.0) -> Numerics:
+    """Return the numerics with a batch size: the one that is set, or the best of this device.
+
+    Args:
+        numerics: Where its batch size is 0 it is searched.
+        model: What is to run.
+        share: Of the device's memory, where others use it too.
+
+    Raises:
+        UsageError: The model cannot run here, or not even one view at a time.
+    """
     if numerics.batch_size:
         return numerics
     if numerics.device == "cuda" and not _gpu_is_here():
@@ -58,17 +76,24 @@ def with_batch_size(numerics: Numerics, model: PreparedModel) -> Numerics:
         return replace(numerics, batch_size=UNSEARCHED)
     # Not multiprocessing's: that runs a script anew which has no guard around its main part.
     command = [sys.executable, "-P", "-c", f"from {__name__} import _answer; _answer()"]
-    asked = pickle.dumps((model, numerics))
-    done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, check=True)
-    found = int(done.stdout.split()[-1])
-    _log.info("batch size %d is the best of this device", found)
-    return replace(numerics, batch_size=found)
+    asked = pickle.dumps((model, numerics, share))
+    done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise UsageError(
+            f"the search for a batch size ended with exit code {done.returncode}, for what it "
+            "says above; --batch-size takes one without a search"
+        )
+    found = json.loads(done.stdout.splitlines()[-1])
+    if error := found["error"]:
+        raise UsageError(error)
+    _log.info("batch size %d is the best of this device", found["batch_size"])
+    return replace(numerics, batch_size=found["batch_size"])
 
 
-def search_here(model: PreparedModel, numerics: Numerics) -> int:
+def search_here(model: PreparedModel, numerics: Numerics, share: float = 1.0) -> int:
     """Return the best batch size, measured on this device in this process."""
     free_bytes, measure = _measuring(model, numerics)
-    return best_size(measure, int(MEMORY_SHARE * free_bytes))
+    return best_size(measure, int(MEMORY_SHARE * share * free_bytes))
 
 
 def best_size(measure: Callable[[int], Pass], limit_bytes: int) -> int:
@@ -77,12 +102,20 @@ def best_size(measure: Callable[[int], Pass], limit_bytes: int) -> int:
     Args:
         measure: Runs batches of a size; raises MemoryError where it does not fit.
         limit_bytes: Memory that a pass may take.
+
+    Raises:
+        UsageError: Not even one view fits.
     """
     best, fastest = SIZES[0], float("inf")
     for size in SIZES:
         try:
             found = measure(size)
-        except MemoryError:
+        except MemoryError as error:
+            if size == SIZES[0]:
+                raise UsageError(
+                    "the model and one view are more than this device's memory; take a smaller "
+                    "--resolution, --dtype bfloat16 or another device"
+                ) from error
             break
         if found.memory_bytes > limit_bytes and size > SIZES[0]:
             break
@@ -94,8 +127,13 @@ def best_size(measure: Callable[[int], Pass], limit_bytes: int) -> int:
 
 def _answer() -> None:
     """Print what the search finds for what comes on stdin, from `with_batch_size`."""
-    model, numerics = pickle.loads(sys.stdin.buffer.read())
-    sys.stdout.write(f"\n{search_here(model, numerics)}\n")
+    model, numerics, share = pickle.loads(sys.stdin.buffer.read())
+    found: dict[str, Any] = {"batch_size": 0, "error": ""}
+    try:
+        found["batch_size"] = search_here(model, numerics, share)
+    except (UsageError, CheckpointError) as error:
+        found["error"] = str(error)
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
 
 
 def _measuring(model: PreparedModel, numerics: Numerics) -> tuple[int, Callable[[int], Pass]]:
@@ -104,24 +142,25 @@ def _measuring(model: PreparedModel, numerics: Numerics) -> tuple[int, Callable[
 
     from vega3d.pipeline.backbones.loading import load_from_config
 
-    numerics = replace(numerics, batch_size=SIZES[-1])
+    numerics = replace(numerics, batch_size=SIZES[0])
     apply_numerics(numerics)
     on_gpu = numerics.device == "cuda"
     free_bytes = torch.cuda.mem_get_info()[0] if on_gpu else _free_memory_bytes()
     backbone = load_from_config(model.config.backbone, numerics, model.prompt)
-    views = np.random.default_rng(0).integers(0, 256, (SIZES[-1], *_IMAGE, 3), dtype=np.uint8)
-    names = [str(index) for index in range(len(views))]
+    views = np.random.default_rng(0).integers(0, 256, (_VIEWS, *_IMAGE, 3), dtype=np.uint8)
+    names = [str(index) for index in range(_VIEWS)]
 
-    def once(size: int) -> float:
+    def once(sized: "Backbone") -> float:
         start = time.perf_counter()
-        some = backbone.encode_pooled(views[:size], (14, 14), scene_id="", view_ids=names[:size])
-        del some
+        sized.encode_pooled(views, model.config.grid, scene_id="", view_ids=names)
         return time.perf_counter() - start
 
     def measure(size: int) -> Pass:
+        sized = backbone.with_batch_size(size)
         try:
-            once(size)  # compiles, and fills what allocators keep
-            seconds = statistics.median(once(size) for _ in range(_REPEATS)) / size
+            once(sized)  # compiles, and fills what allocators keep
+            repeats = range(_REPEATS[numerics.device])
+            seconds = statistics.median(once(sized) for _ in repeats) / _VIEWS
         except torch.OutOfMemoryError as error:
             raise MemoryError from error
         used = torch.cuda.max_memory_allocated() if on_gpu else _peak_bytes()

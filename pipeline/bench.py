@@ -197,6 +197,7 @@ class _Measured:
             scene_id="bench",
             view_ids=tuple(str(index) for index in range(config.num_views)),
             device=numerics.device,
+            batch_size=self._writer.store.numerics["batch_size"],
         )
 
     def run(self) -> dict[str, Any]:

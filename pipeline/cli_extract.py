@@ -153,6 +153,7 @@ def extract_to(
                 retry_failed=retry_failed,
                 refresh=refresh,
                 prompt_embeds=prompt_embeds,
+                gpu_share=run.gpu_share,
                 on_result=on_result,
             )
     summary = log.with_figures(summary)

@@ -140,6 +140,7 @@ def _extract(first: Given, given: Sequence[Given]) -> "list[Summary]":
                 run=runner(run),
                 retry_failed=first["retry_failed"],
                 refresh=first["refresh"],
+                gpu_share=run.gpu_share,
                 on_result=on_result,
             )
     summaries = [logs[summary.store].with_figures(summary) for summary in summaries]

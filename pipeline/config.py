@@ -150,6 +150,11 @@ class RunConfig:
             if not (math.isfinite(value := getattr(self, name)) and value > 0):
                 raise ValueError(f"{name} must be positive, got {value}")
 
+    @property
+    def gpu_share(self) -> float:
+        """Part of one GPU that a worker has for itself."""
+        return min(1.0, self.gpus_per_worker or 1.0)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:

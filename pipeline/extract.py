@@ -90,6 +90,7 @@ def extract(
     retry_failed: bool = False,
     refresh: bool = False,
     prompt_embeds: str = "",
+    gpu_share: float = 1.0,
     on_result: Callable[[UnitResult, Sequence[Unit]], None] = lambda _result, _units: None,
 ) -> Summary:
     """Write the features of every scene to the store at `out`; run again to resume.
@@ -104,6 +105,7 @@ def extract(
         refresh: Also compute the scenes whose source has changed; the others are kept.
         prompt_embeds: A safetensors file of the empty prompt's embedding; "" encodes it with the
             model's text encoder, once.
+        gpu_share: Part of a GPU that a worker has, where a batch size is searched.
         on_result: Called after each unit, with all units of this run, to show progress.
 
     Raises:
@@ -111,7 +113,7 @@ def extract(
             that does not fit.
     """
     started = time.monotonic()
-    plan, model, store = open_for(source, out, config, numerics, prompt_embeds)
+    plan, model, store = open_for(source, out, config, numerics, prompt_embeds, gpu_share)
     changes = find_changes(source, store.url, model.config, thorough=refresh)
     changes.tell(out)
     units = find_units(store, plan, retry_failed, changes.changed if refresh else ())
@@ -140,7 +142,12 @@ class Tally:
 
 
 def open_for(
-    source: SceneSource, out: str, config: ExtractConfig, numerics: Numerics, prompt_embeds: str
+    source: SceneSource,
+    out: str,
+    config: ExtractConfig,
+    numerics: Numerics,
+    prompt_embeds: str,
+    gpu_share: float = 1.0,
 ) -> tuple[Plan, PreparedModel, StoreWriter]:
     """Return what a store is planned to hold, its model looked at, and the store, made or resumed.
 
@@ -150,6 +157,7 @@ def open_for(
         config: What decides the stored bytes.
         numerics: What changes their last bits; a store that is there keeps its own.
         prompt_embeds: A safetensors file of the empty prompt's embedding, or "".
+        gpu_share: Part of a GPU that a worker has, where a batch size is searched.
     """
     plan = plan_units(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
@@ -158,7 +166,7 @@ def open_for(
     for remark in remarks_on(model.identity["config"]):
         _log.warning("%s: %s", out, remark)
     if stored_attributes(out) is None:
-        numerics = with_batch_size(numerics, model)
+        numerics = with_batch_size(numerics, model, gpu_share)
     store = create_or_resume(out, plan, model.identity, numerics.stored())
     if store.numerics != numerics.stored():
         _log.info("%s keeps the numerics it was made with: %s", out, store.numerics)

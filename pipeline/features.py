@@ -226,8 +226,8 @@ def _views_of_a_part(scene: DecodedScene, backbone: Encodes) -> int:
 def _check_joint(scene: DecodedScene, backbone: Encodes) -> None:
     height, width = scene.image_size
     rows, cols = backbone.canvas(height, width)
-    # On the canvas once as bytes and once as float32.
-    needed = len(scene.decoded) * 3 * (height * width + rows * cols * 5)
+    # On the canvas twice as bytes, and twice as float32 while they are normalised.
+    needed = len(scene.decoded) * 3 * (height * width + rows * cols * 10)
     if needed > MAX_JOINT_BYTES:
         raise SceneError(
             f"{scene.scene_id}: all {len(scene.decoded)} views of {width}x{height} go into this "

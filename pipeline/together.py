@@ -71,6 +71,7 @@ def extract_together(
     run: Runner,
     retry_failed: bool = False,
     refresh: bool = False,
+    gpu_share: float = 1.0,
     on_result: Callable[[UnitResult, Sequence[Unit]], None] = lambda _result, _units: None,
 ) -> list[Summary]:
     """Write the features of every scene to each store; run again to resume those that lack some.
@@ -82,6 +83,7 @@ def extract_together(
         run: How units are handed out.
         retry_failed: Also compute the scenes that failed, in each store its own.
         refresh: Also compute the scenes whose source has changed, in each store its own.
+        gpu_share: Part of a GPU that a worker has, which its encoders share.
         on_result: Called after each unit; the result's `parts` say what became of it in each store.
 
     Raises:
@@ -91,7 +93,10 @@ def extract_together(
     check_alike([plan.config for plan in plans])
     writers, todo, changes = {}, {}, {}
     for plan in plans:
-        rows, model, store = open_for(source, plan.out, plan.config, numerics, plan.prompt_embeds)
+        share = gpu_share / len(plans)
+        rows, model, store = open_for(
+            source, plan.out, plan.config, numerics, plan.prompt_embeds, share
+        )
         writers[store.url] = UnitWriter(source, model, store)
         found = find_changes(source, store.url, model.config, thorough=refresh)
         found.tell(plan.out)

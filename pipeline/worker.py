@@ -174,6 +174,7 @@ class UnitWriter:
         self, read: "ReadScene", computed: ComputedUnit, geometry: "Known | None"
     ) -> Callable[[], SceneArrays | SceneFailure]:
         """Return what hands over a scene, which the encoder has begun with where it was read."""
+        from vega3d.pipeline.backbones.gpu_errors import tried_with_room
         from vega3d.pipeline.features import begin_scene
 
         scene = read.scene
@@ -181,11 +182,12 @@ class UnitWriter:
             return lambda: scene
         name = scene.scene_id  # what is returned holds no pixels
         apply_numerics(self._numerics)  # of this store: another one's may have come between
-        begun = self._guarded(
-            name,
-            computed,
-            lambda: begin_scene(scene, self.backbone, self.model.config, read.prefetch, geometry),
-        )
+        backbone = self.backbone
+
+        def begin() -> Callable[[], SceneArrays]:
+            return begin_scene(scene, backbone, self.model.config, read.prefetch, geometry)
+
+        begun = self._guarded(name, computed, lambda: tried_with_room(begin, name))
         if isinstance(begun, SceneFailure):
             return lambda: begun
         return lambda: self._guarded(name, computed, begun)

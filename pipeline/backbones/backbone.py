@@ -6,6 +6,7 @@ the CPU. Letters: V views, h w the encoder's own token grid, C channels.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.encoder import Encoder, Views
 from vega3d.pipeline.backbones.family import BackboneConfig
+from vega3d.pipeline.backbones.gpu_errors import compiler_told
 from vega3d.pipeline.backbones.grid import TokenMap, pool_to_grid, pooling_weights
 from vega3d.pipeline.backbones.numerics import Numerics, gpu_kernels
 from vega3d.pipeline.backbones.on_device import pool_on_device, to_host
@@ -37,6 +39,11 @@ class Backbone:
         """Width C of every tap."""
         self._config, self._facts, self._numerics = config, facts, numerics
         self._encoder = encoder
+
+    def with_batch_size(self, batch_size: int) -> "Backbone":
+        """Return the same encoder, which takes so many views a forward pass."""
+        numerics = replace(self._numerics, batch_size=batch_size)
+        return Backbone(self._config, self._facts, numerics, self._encoder)
 
     @property
     def encoder(self) -> Encoder:
@@ -144,12 +151,14 @@ class Backbone:
             scene_id=scene_id,
             view_ids=tuple(view_ids),
             device=self._numerics.device,
+            batch_size=self._numerics.batch_size,
             given_noise=noise,
             given=given or {},
         )
         self._check_size(views.given, views.canvas)
         dtype = getattr(self._config, "dtype", "float32")
-        with torch.inference_mode(), gpu_kernels(dtype, self._numerics.device):
+        kernels = gpu_kernels(dtype, self._numerics.device)
+        with torch.inference_mode(), kernels, compiler_told():
             for batch in views.batches(self.views_at_once or len(rgb)):
                 came = dict.fromkeys(self.taps, 0)
                 for tap, found in self._encoder.tokens(batch):

@@ -37,7 +37,7 @@ class SvdEncoder:
     ) -> None:
         """Load them; `joint` makes one video of all views."""
         self.joint = joint
-        self._config, self._numerics = config, numerics
+        self._config = config
         self._unet = Unet(UNetSpatioTemporalConditionModel, folder, facts, numerics, config.dtype)
         self._vae = ImageVae(folder, numerics.device, AutoencoderKLTemporalDecoder)
         self._clip = ClipTower(folder, "image_encoder", numerics.device, projected=True)
@@ -45,7 +45,7 @@ class SvdEncoder:
     def tokens(self, views: Views) -> Iterator[tuple[str, Float32[Tensor, "n h w C"]]]:
         """Yield every tap of every noise level."""
         begins = views.select([0]) if self.joint else views
-        batches = list(views.batches(self._numerics.batch_size))
+        batches = list(views.batches(views.batch_size))
         latents = torch.cat([self._vae.latents(batch.pixels()) for batch in batches])
         condition = self._vae.mean(begins.pixels())  # not scaled, as the model was trained
         image = self._clip.vector(_small(begins, self._clip.side))

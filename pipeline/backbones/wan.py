@@ -259,7 +259,7 @@ class WanEncoder:
         first_view, latent_of_view = latent_views(len(views), self._config.context)
         named = views.select(first_view) if self._config.context == "clip" else views
         rows, cols = latents.shape[3] // 2, latents.shape[4] // 2
-        room = 0 if self._config.recipe == "reference" else self._numerics.batch_size
+        room = 0 if self._config.recipe == "reference" else views.batch_size
         for sample in range(self._config.noise_samples):
             for levels in together(self._levels, len(latents), room):
                 videos = [self._noised(latents, named, k, v[0], sample) for k, v in levels.items()]
@@ -317,7 +317,7 @@ class WanEncoder:
             padded = [min(frame, last) for frame in range(4 * ((last + 3) // 4) + 1)]
             video = self._pixels(views)[padded].transpose(0, 2)  # T 3 1 H W -> 1 3 T H W
             return self._encode(video).transpose(0, 2)
-        batches = views.batches(self._numerics.batch_size)
+        batches = views.batches(views.batch_size)
         if self._config.encodes_alone:
             return torch.cat([batch.latents(self._vae.frame_latents) for batch in batches])
         return torch.cat([self._encode(self._pixels(batch)) for batch in batches])

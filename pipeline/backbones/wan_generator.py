@@ -115,7 +115,7 @@ class WanGenerator:
     def tokens(self, views: Views) -> Iterator[tuple[str, Float32[Tensor, "n h w C"]]]:
         """Yield every tap of every noise level, some views after the others."""
         first = views.select([0])
-        for batch in views.batches(self._numerics.batch_size):
+        for batch in views.batches(views.batch_size):
             given = self.condition(batch, first)
             shape = tuple(given.latents.shape[1:])
             for sample in range(self._config.noise_samples):

@@ -30,6 +30,9 @@ from vega3d.pipeline.backbones.weights import load_strictly
 _FILES = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
 _DECODER = re.compile(r"(decoder|post_quant_conv)\..+")
 _OF_TIME = re.compile(r".+\.time_conv\..+")
+_SIZES = 64
+"""Of inputs that code is compiled for; a run sees one, or a few of `--resolution auto`."""
+
 _HEAD = re.compile(r"proj_out\..+|scale_shift_table")
 
 
@@ -122,7 +125,7 @@ class WanVae:
     def compile(self) -> None:
         """Compile what encodes views alone; videos are encoded as they are."""
         if hasattr(self, "frames"):
-            self.frames.compile()
+            compile_sizes(self.frames)
 
     def posterior_mean(
         self, video: Float32[Tensor, "B 3 T H W"]
@@ -225,7 +228,7 @@ class WanTransformer:
     def compile(self) -> None:
         """Compile the folded blocks; they differ in weights alone, so it is done once."""
         for block in self.model.blocks:
-            block.compile()
+            compile_sizes(block)
 
     def project_text(self, rows: Float32[np.ndarray, "L D"]) -> Float[Tensor, "1 L C"]:
         """Take the prompt through the text MLP."""
@@ -293,6 +296,16 @@ def _pieces(video: Float32[Tensor, "B c T H W"]) -> Iterator[Float32[Tensor, "B 
     yield video[:, :, :1]
     for start in range(1, video.shape[2], 4):
         yield video[:, :, start : start + 4]
+
+
+def compile_sizes(module: torch.nn.Module) -> None:
+    """Compile a module for each size of input that comes, but for any size of a batch.
+
+    By itself torch gives the second size code for all sizes, which may round otherwise: a store's
+    bits would depend on which scene came first. Nor may the 9th size run without being compiled.
+    """
+    torch._dynamo.config.recompile_limit = max(_SIZES, torch._dynamo.config.recompile_limit)
+    module.compile(dynamic=False)
 
 
 def any_batch(batch: Tensor) -> Tensor:

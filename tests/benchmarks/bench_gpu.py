@@ -529,8 +529,7 @@ class Bench:
 
     def end_to_end(self, backbone: Backbone, batch: int) -> dict[str, Any]:
         """Time scenes of decoded views: the model's way alone, and the whole compute stage."""
-        numerics = Numerics(device=self.device, batch_size=batch, threads=2)  # type: ignore[arg-type]
-        backbone._numerics = backbone._encoder._numerics = numerics  # type: ignore[attr-defined]
+        backbone = backbone.with_batch_size(batch)
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             others_gb = torch.cuda.memory_allocated() / 1e9

@@ -6,8 +6,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
 from synthetic_unit import SyntheticWorker, make_plan, make_store
 
+from vega3d.cluster import actor
 from vega3d.cluster.actor import Worker
 from vega3d.pipeline.results import ComputedUnit
 from vega3d.pipeline.store.units import Unit
@@ -48,6 +50,24 @@ def until(worker: Loading, step: str) -> None:
     end = time.monotonic() + 10
     while step not in worker.steps and time.monotonic() < end:
         time.sleep(0.005)
+
+
+def test_a_worker_whose_gpu_failed_ends_and_one_with_a_bug_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(actor, "_end", lambda: ended.append(True))
+    worker, unit = loading(tmp_path)
+    worker.may_load.set()
+    for error in (torch.AcceleratorError("CUDA error: ECC"), RuntimeError("a bug")):
+        monkeypatch.setattr(worker, "commit", lambda *_, error=error: raised(error), raising=False)
+        with pytest.raises(type(error)):
+            Worker(worker, 60.0).run(unit)
+    assert ended == [True]
+
+
+def raised(error: Exception) -> None:
+    raise error
 
 
 @pytest.mark.slow

@@ -1,16 +1,22 @@
 """What follows from the device: precision and batch size, resolved once and kept in the store."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from torch import Tensor
 
-from vega3d.pipeline import cli, read_scenes
+from vega3d.pipeline import batch_size, cli, read_scenes
+from vega3d.pipeline.backbones.loading import load_from_config
 from vega3d.pipeline.backbones.numerics import Numerics
-from vega3d.pipeline.backbones.wan import WanConfig
+from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
 from vega3d.pipeline.batch_size import SIZES, Pass, best_size
-from vega3d.pipeline.config import ExtractConfig
+from vega3d.pipeline.config import ExtractConfig, RunConfig
+from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import open_for
+from vega3d.pipeline.prepared import prepare_model
 from vega3d.pipeline.store.store import stored_attributes
 
 
@@ -79,6 +85,54 @@ def test_the_batch_size_is_the_smallest_that_is_about_as_fast_as_any() -> None:
 
     assert best_size(up_to_2, 100) == 2
     assert best_size(lambda size: Pass(1.0, 10**9), 1) == 1  # one view must go somehow
+
+    def never(_size: int) -> Pass:
+        raise MemoryError
+
+    with pytest.raises(UsageError, match="one view are more than this device's memory"):
+        best_size(never, 100)
+
+
+@pytest.mark.slow
+def test_what_is_measured_of_a_size_is_what_a_store_of_it_runs(
+    tiny_wan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    run = WanEncoder._run_blocks
+
+    def counted(
+        self: WanEncoder, video: Tensor, modulation: Tensor
+    ) -> Iterator[tuple[int, Tensor]]:
+        passes.append(len(video))
+        yield from run(self, video, modulation)
+
+    monkeypatch.setattr(WanEncoder, "_run_blocks", counted)
+    backbone = WanConfig(
+        model=str(tiny_wan), blocks=(1,), resolution=(32, 48), timesteps=(100, 300)
+    )
+    model = prepare_model(ExtractConfig(backbone=backbone))
+    _, measure = batch_size._measuring(model, Numerics(threads=1))
+    for size in (2, 16):
+        passes.clear()
+        measure(size)
+        assert passes == [size] * (2 * 2 * 16 // size)  # two timesteps, once to warm up
+        measured = set(passes)
+        passes.clear()
+        store = load_from_config(model.config.backbone, Numerics(batch_size=size), model.prompt)
+        views = np.zeros((16, 96, 128, 3), np.uint8)
+        store.encode_pooled(views, (2, 2), scene_id="s", view_ids=list(map(str, range(16))))
+        assert set(passes) == measured
+
+
+def test_a_part_of_a_gpu_is_searched_with_a_part_of_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(batch_size, "_measuring", lambda model, numerics: (1000, None))
+    monkeypatch.setattr(batch_size, "best_size", lambda _measure, limit: asked.append(limit) or 4)
+    for share in (1.0, RunConfig(gpus_per_worker=0.5).gpu_share, RunConfig().gpu_share):
+        batch_size.search_here(None, Numerics(), share)  # type: ignore[arg-type]
+    assert asked == [800, 400, 800]
 
 
 @pytest.mark.slow

@@ -252,7 +252,7 @@ def test_views_that_must_go_in_together_are_bounded_too(
     backbone = WanConfig(model=str(tiny_wan), resolution=(48, 64), blocks=(1,), context=context)
     config = ExtractConfig(backbone=backbone, grid=(3, 4), num_views=0, scenes_per_shard=1)
     whole = summary_of(captures, tmp_path / "whole", config)
-    needed = 7 * 3 * 6 * SIZE[0] * SIZE[1]
+    needed = 7 * 3 * 11 * SIZE[0] * SIZE[1]
     monkeypatch.setattr(features, "MAX_JOINT_BYTES", needed)
     monkeypatch.setattr(features, "HELD_BYTES", 0)
     assert summary_of(captures, tmp_path / "parts", config).digest == whole.digest
