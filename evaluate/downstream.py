@@ -75,7 +75,7 @@ def parse_results(text: str, name: str) -> Results:
     if "model" not in header or not metrics or len(rows) < 3 or len(set(header)) < len(header):
         raise UsageError(
             f"{name}: a results table needs a header with `model` and at least one metric, all "
-            f"different, and two models or more; got header {header} and {len(rows) - 1} rows"
+            f"different, and two models or more; got header {header} and {len(rows[1:])} rows"
         )
     values, aliases, published = {}, {}, {}
     for number, row in zip(numbers[1:], rows[1:], strict=True):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from vega3d.evaluate.config import TapsConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.remarks import remarks_on
@@ -236,6 +238,8 @@ def _common_views(
         if any(len(ids) > len(both) for ids in held):
             counts = " and ".join(str(len(ids)) for ids in held)
             fewer.append(f"{scene_id} on {len(both)} of {counts}")
+            if not _same_cameras(stores, scene_id, both):  # a hash is of all views of a store
+                changed.append(scene_id)
         elif len({store.pixels_sha256(scene_id) for store in stores} - {""}) > 1:
             changed.append(scene_id)
     notes = []
@@ -253,8 +257,35 @@ def _common_views(
     if not views:
         raise UsageError(
             f"no scene has two views in all stores: {some(list(left_out))}; report them alone"
+            if len(sources) > 1
+            else f"no scene has two views: {some(list(left_out))}; extract more of each (--views)"
         )
     return views, left_out, notes
+
+
+def _same_cameras(
+    stores: Sequence[Store | JoinedStore], scene_id: str, view_ids: Sequence[str]
+) -> bool:
+    """Say whether stores know of no view that another one's is elsewhere, or of another size."""
+    first, *others = [_cameras(store, scene_id, view_ids) for store in stores]
+    for known in others:
+        for ours, theirs in zip(first, known, strict=True):
+            both = np.isfinite(ours) & np.isfinite(theirs)
+            if not np.allclose(ours[both], theirs[both], rtol=1e-6, atol=1e-6):
+                return False
+    return True
+
+
+def _cameras(
+    store: Store | JoinedStore, scene_id: str, view_ids: Sequence[str]
+) -> tuple[np.ndarray, ...]:
+    """Return poses, intrinsics and sizes of some views of a scene; NaN where unknown."""
+    at = {view_id: index for index, view_id in enumerate(store.view_ids(scene_id))}
+    rows = [at[view_id] for view_id in view_ids]
+    sizes = store.image_size(scene_id).astype(np.float64)
+    sizes[sizes == 0] = np.nan
+    found = (store.world_from_camera(scene_id), store.intrinsics(scene_id), sizes)
+    return tuple(values[rows] for values in found)
 
 
 def _notes(sources: Sequence[Source]) -> list[str]:

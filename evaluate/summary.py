@@ -135,7 +135,7 @@ def remarks(summary: Summary, most: int = 10) -> list[str]:
     lines += [f"left out {scene_id}: {reason}" for scene_id, reason in left_out[:most]]
     if len(left_out) > most:
         lines.append(f"left out {len(left_out) - most} scenes more; report.json names them")
-    if not summary.common:
+    if summary.stores and not summary.common:
         lines.append(
             "no scene has a score: extract more or closer views (--views), or compare in larger "
             "voxels (--voxel-m)"

@@ -165,7 +165,7 @@ def tell_summary(summary: dict[str, Any]) -> None:
     """Tell a person how it went."""
     tell_some([f"failed {name}: {reason}" for name, reason in summary["failures"].items()])
     if summary["failures"]:
-        tell("when they are mended, run with --retry-failed")
+        tell("when they are mended, run with --retry-failed; other settings take another --out")
     if summary["changed"]:
         tell(f"{len(summary['changed'])} scenes have another source now; run with --refresh")
     if (error_m := summary["reprojection_m"]) is not None:

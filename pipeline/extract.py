@@ -48,6 +48,8 @@ class Summary:
     stored_bytes: int
     units: int
     units_this_run: int
+    """That this run did, and no other job."""
+
     wall_s: float
     seconds: Mapping[str, float]
     """Summed over this run's units: decode, compute, store."""
@@ -136,7 +138,7 @@ class Tally:
 
     def add(self, result: UnitResult) -> None:
         """Take a finished unit."""
-        self.units += 1
+        self.units += not result.by_others
         self.seconds.update(result.seconds)
         self.postponed.update(dict.fromkeys(result.left, result.postponed))
 

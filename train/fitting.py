@@ -81,15 +81,12 @@ def fit(
     )
     plan = plan_run(replace(pairing, policy=kept_policy(run_dir)), config)
     check_answers(plan)
-    with (
-        join_processes(run.device) as processes,
-        repeatable(run.deterministic, processes.device.type),
-    ):
-        if processes.is_first:
+    with join_processes(run.device) as here, repeatable(run.deterministic, here.device.type):
+        if here.is_first:
             remove_partial_files(run_dir)
             write_record(run_dir, plan, run)
-        saved = _finished_summary(run_dir, processes)
-        return saved or _train(Trainer(plan, run_dir, run, processes))
+        saved = _finished_summary(run_dir, here)
+        return saved or _train(Trainer(plan, run_dir, run, here))
 
 
 def _train(trainer: Trainer) -> dict[str, Any]:

@@ -162,6 +162,7 @@ def pair_stores(
         for name, store in stores.items()
         for remark in remarks_on(store.identity["config"])
     ]
+    notes += _misread(first, shared)
     for name, store in stores.items():
         _check_aligned(first, store, name, shared)
     if third is not None and third.num_channels(_tap(third, None, "--labels")) != 1:
@@ -196,6 +197,19 @@ def _unfinished(name: str, store: AnyStore) -> list[str]:
     return [
         f"the {name} store {_place(store)} is half-extracted: {done} of "
         f"{done + len(store.pending)} scenes are committed"
+    ]
+
+
+def _misread(prior: AnyStore, scene_ids: Sequence[str]) -> list[str]:
+    """Say which scenes' positions are wrong: depths of neighbouring views lie apart there."""
+    notes = {name: prior.note(name) for name in scene_ids}
+    misread = {name: note.misread for name, note in notes.items() if note and note.misread}
+    if not misread:
+        return []
+    name, reasons = next(iter(misread.items()))
+    return [
+        f"{len(misread)} of {len(scene_ids)} scenes are read wrongly, such as {name} "
+        f"({'; '.join(reasons)}): depth, positions and matches of them are not true"
     ]
 
 

@@ -181,6 +181,7 @@ class Backbone:
             return
         if not self._config.draws_noise:
             raise ValueError(f"{self._config.name} is no diffusion model: it takes no noise")
+        _check_float32("noise", noise)
         if len(noise) != num_views:
             raise ValueError(f"noise must be one a view, got {len(noise)} for {num_views} views")
         if (samples := getattr(self._config, "noise_samples", 1)) != 1:
@@ -192,6 +193,7 @@ class Backbone:
             known = f"takes {', '.join(sorted(takes))}" if takes else "looks at pixels alone"
             raise ValueError(f"{self._config.name} {known}; it was given {', '.join(unknown)}")
         for name, values in given.items():
+            _check_float32(name, values)
             if len(values) != num_views:
                 raise ValueError(
                     f"{name} must be one a view, got {len(values)} for {num_views} views"
@@ -225,6 +227,14 @@ class Backbone:
                 f"{self._config.name} gave {values.dtype} {list(values.shape)} for {tap}, "
                 f"its facts say float32 of {list(expected)} a view"
             )
+
+
+def _check_float32(name: str, values: object) -> None:
+    if not isinstance(values, Tensor) or values.dtype != torch.float32:
+        kind = getattr(values, "dtype", type(values).__name__)
+        raise ValueError(f"{name} must be a float32 tensor of torch, got {kind}")
+    if not torch.isfinite(values).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
 
 
 def _pooled(

@@ -79,7 +79,7 @@ def find_root(objects: Objects) -> Root:
     except (OSError, StoreError) as first:
         try:
             return read_copy(objects)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if isinstance(first, FileNotFoundError | NotADirectoryError):
                 raise NoStoreError(objects.url) from first
             raise first from None

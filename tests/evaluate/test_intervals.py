@@ -92,6 +92,7 @@ def test_a_metric_that_is_the_same_for_all_is_left_out() -> None:
     [
         ("model,a\nx,1\n", "two models or more"),
         ("name,a\nx,1\ny,2\n", "needs a header with `model`"),
+        ("", r"got header \[\] and 0 rows"),
         ("model,a\nx,1\ny\n", "line 3: 1 values for 2 columns"),
         ("model,a\nx,1\nx,2\n", "line 3: a model needs a name of its own, got 'x'"),
         ("model,a\nx,1\ny,much\n", "line 3, a: needs a number, got 'much'"),

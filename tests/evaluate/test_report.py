@@ -356,10 +356,15 @@ def test_what_takes_no_part_is_said_on_stderr(
     apart = np.arange(VIEWS * 20, dtype=np.float32).reshape(VIEWS, *GRID)[..., None] * [1, 1, 1]
     lone = store(tmp_path / "lone", [scene(1, world_xyz=apart.astype("f4"))])
     fewer = store(tmp_path / "fewer", [scene(k, views=3) for k in (1, 2, 3)])
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[:, 0, 3] = 1.0
+    others = [scene(k, views=3, world_from_camera=poses) for k in (1, 2, 3)]
+    moved = store(tmp_path / "moved", others)
     for stores, words in (
         ([lone], ["left out scene1: lone: no overlapping voxels", "no scene has a score: extract"]),
         ([three, lone], ["refused lone: no scene of it has a score: no overlapping voxels"]),
         ([three, fewer], ["different views of 3 of 3 scenes", "scene1 on 3 of 5 and 3"]),
+        ([three, moved], ["different views of 3", "different pictures, depths or cameras of 3"]),
     ):
         arguments = ["report", *stores, "--out", str(tmp_path / "out"), "--workers", "1"]
         monkeypatch.setattr(sys, "argv", ["vega3d-consistency", *arguments])
@@ -367,6 +372,23 @@ def test_what_takes_no_part_is_said_on_stderr(
             main()
         said = capsys.readouterr().err
         assert all(word in said for word in words), said
+        assert ("different pictures" in said) == (moved in stores)
+
+
+def test_one_store_of_single_views_is_told_so(tmp_path: Path) -> None:
+    path = store(tmp_path / "s", [scene(k, views=1) for k in (1, 2)])
+    with pytest.raises(UsageError, match=r"no scene has two views: scene1, scene2; extract more"):
+        report([path], str(tmp_path / "out"), CONFIG, HERE)
+
+
+@pytest.mark.slow
+def test_larger_voxels_are_not_advised_where_there_is_no_geometry(tmp_path: Path) -> None:
+    blind = scene(1)
+    blind["world_xyz"] = np.full_like(blind["world_xyz"], np.nan)
+    path = store(tmp_path / "blind", [blind])
+    lines = remarks(report([path], str(tmp_path / "out"), CONFIG, HERE).summary)
+    assert any("no depth or no poses" in line for line in lines)
+    assert not any("--voxel-m" in line for line in lines)
 
 
 def test_a_place_that_is_a_file_is_refused_before_anything_is_read(

@@ -187,6 +187,7 @@ def test_the_plan_foretells_the_stored_bytes(rooms: tuple[Path, dict], tiny_wan:
         (("import", "none.safetensors", "--out", "s", "--source", "x"), "none.safetensors"),
         (("status", "nowhere"), "nowhere: there is no vega3d store here"),
         (("verify", "nowhere"), "there is no vega3d store here"),
+        (("verify", __file__), "there is no vega3d store here"),
         (("run", ROOMS, "--out", "o", "--backbone", "siglop"), "did you mean 'siglip'?"),
     ],
 )

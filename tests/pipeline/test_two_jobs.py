@@ -74,6 +74,7 @@ def test_the_survivor_says_what_was_done_twice_and_goes_on_elsewhere(
     assert waste["units"] == 1
     assert waste["seconds"] > 0
     assert waste["left_to_others"] >= COMMITTED
+    assert survivor["units_this_run"] == 8 - waste["left_to_others"]
     assert "1 unit was computed twice, by another job or another try as well: " in told
     assert json.loads((out / "unit" / "summary.json").read_text()) == survivor
     assert sorted(computed) == list(range(8))  # each is looked at once, whatever the order

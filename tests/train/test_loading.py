@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numbered import numbered
+from small_captures import run, write_captures
 from worlds import World, write_world
 
 from vega3d.pipeline import open_store
@@ -539,3 +540,14 @@ def test_gates_of_views_that_fill_up_a_sample_count_once(
     scores = score_model(model, loader, plan.scoring, processes, batch_size=2)
     assert sum(scores.gate_counts) == 5 * 20
     assert len(read_gates(model, loader, list(plan.scoring))) == 5
+
+
+@pytest.mark.slow
+def test_scenes_that_are_read_wrongly_are_named(tmp_path: Path) -> None:
+    captures = write_captures(tmp_path / "captures")
+    for path in (captures / "b" / "pose").iterdir():  # as OpenGL has them
+        np.savetxt(path, np.loadtxt(path) @ np.diag([1.0, -1, -1, 1]))
+    run(captures, tmp_path / "s")
+    (note,) = pair_stores(str(tmp_path / "s"), str(tmp_path / "s")).notes
+    assert note.startswith("1 of 3 scenes are read wrongly, such as b (")
+    assert "--poses opengl" in note

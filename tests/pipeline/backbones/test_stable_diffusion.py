@@ -1,5 +1,6 @@
 """Stable Diffusion's networks against a plain use of their classes and pipelines."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,18 @@ def test_svds_noise_is_on_its_own_scale() -> None:
     assert (c_in, c_noise) == (pytest.approx(2**-0.5), 0.0)
     # The largest c_noise is what the released code took for the nearest of 250.
     assert preconditioned(700.0)[1] == pytest.approx(1.638, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("noise", "told"),
+    [
+        (np.zeros((3, 4, 12, 16), np.float32), "must be a float32 tensor of torch, got float32"),
+        (torch.zeros(3, 4, 12, 16, dtype=torch.float64), "got torch.float64"),
+        (torch.full((3, 4, 12, 16), torch.nan), "noise holds numbers that are not finite"),
+    ],
+)
+def test_noise_of_another_kind_is_refused(noise: object, told: str, models: SmallModels) -> None:
+    backbone = models.load("sd2.1")
+    views = np.zeros((3, 96, 128, 3), np.uint8)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        backbone.encode(views, scene_id="s", view_ids=["a", "b", "c"], noise=noise)
