@@ -21,7 +21,7 @@ from vega3d.pipeline.commands import (
     run_app,
 )
 from vega3d.pipeline.errors import StoreError, UsageError
-from vega3d.pipeline.options import Program
+from vega3d.pipeline.options import Program, Version
 from vega3d.pipeline.texts import start_logging, tell
 
 app = Program(
@@ -29,6 +29,11 @@ app = Program(
     "How well features of feature stores agree across views of the same 3D point, and what that "
     "is worth.",
 )
+
+
+@app.callback()
+def _options(_version: Version = False) -> None:
+    """How well features of feature stores agree across views, and what that is worth."""
 
 
 _Stores = Annotated[

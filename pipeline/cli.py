@@ -17,7 +17,7 @@ import typer
 
 from vega3d.pipeline import cli_cluster, cli_demo, cli_extract, cli_scenes, cli_stores
 from vega3d.pipeline.commands import exit_on_sigterm, run_app
-from vega3d.pipeline.options import Program
+from vega3d.pipeline.options import Program, Version
 from vega3d.pipeline.texts import start_logging
 
 LogFormat = Literal["text", "json"]
@@ -30,22 +30,9 @@ for part in (cli_extract, cli_scenes, cli_stores, cli_cluster, cli_demo):
     app.add_typer(part.app)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        from importlib.metadata import version
-
-        print(version("vega3d"))
-        raise typer.Exit
-
-
 @app.callback()
 def _options(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version, and stop."
-        ),
-    ] = False,
+    _version: Version = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
     log_format: Annotated[
         LogFormat, typer.Option(help="text for people; json for programs, an object a line.")

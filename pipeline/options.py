@@ -34,6 +34,22 @@ from vega3d.pipeline.texts import nearest, tell
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(version("vega3d"))
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_show_version, is_eager=True, help="Print the version, and stop."
+    ),
+]
+
+
 class Program(typer.Typer):
     """A command line whose commands take configs."""
 

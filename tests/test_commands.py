@@ -3,6 +3,7 @@
 import inspect
 import tomllib
 from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -83,6 +84,12 @@ def within(name: str, command: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 - 
 EACH = pytest.mark.parametrize(
     ("name", "taker", "command"), [pytest.param(*each, id=each[0]) for each in commands()]
 )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_program_says_its_version(program: str) -> None:
+    done = CliRunner().invoke(PROGRAMS[program], ["--version"])
+    assert (done.exit_code, done.stdout.strip()) == (0, version("vega3d"))
 
 
 @EACH

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vega3d.pipeline.commands import check_out, run_app
-from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.options import DryRun, Program, Version
 from vega3d.pipeline.texts import start_logging, tell
 from vega3d.train.commands import print_once, run_to_end
 from vega3d.train.config import AblationConfig, OtherStores, RunConfig, Stores, TrainConfig
@@ -36,6 +36,7 @@ Weights = Annotated[
 
 @app.callback()
 def _options(
+    _version: Version = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more to stderr.")] = False,
 ) -> None:
     """Train a small gated fusion on cached priors and semantic tokens."""

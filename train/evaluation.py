@@ -1,5 +1,6 @@
 """Score a finished run again, on its own held-out views or on other stores: `vega3d-train eval`."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -29,6 +30,8 @@ from vega3d.train.rundir import (
 from vega3d.train.scoring import Scores, score_model
 from vega3d.train.streams import FeatureCache
 from vega3d.train.usable import check_labels
+
+_log = logging.getLogger(__name__)
 
 
 def evaluate_run(
@@ -135,8 +138,11 @@ def _scored(
     check_labels(pairing, config)
     if same_stores(pairing, record):
         return pairing, plan_run(pairing, config).scoring, note
-    check_no_leak(pairing, record)
-    return pairing, _all_views(pairing, config), "All views of other stores."
+    what = "All views of other stores."
+    if doubt := check_no_leak(pairing, record):
+        _log.warning("%s", doubt)
+        what = f"{what} {doubt}"
+    return pairing, _all_views(pairing, config), what
 
 
 def _own_views(record: dict[str, Any], config: TrainConfig) -> tuple[Pairing, Sequence[Sample]]:

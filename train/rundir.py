@@ -150,10 +150,14 @@ def same_stores(pairing: Pairing, record: dict[str, Any]) -> bool:
     return bool(before == {**before, **now})  # labels may be left out
 
 
-def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> None:
+def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> str:
     """Refuse to score scenes that the run was trained on, by their content in either store.
 
     A record of before content was kept names its scenes only: the same name counts there.
+
+    Returns:
+        What a person must judge: scenes of the same names, whose content is another because it is
+        of other views or pictures, or of other places; "" where there are none.
     """
     split = record["split"]
     trained = set(split.get("trained_content", ()))
@@ -169,6 +173,14 @@ def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> None:
             f"{leaked[:3]}: their scores would say nothing of new scenes. Leave --prior and "
             "--semantic out, or name the run's own stores, to score what it kept for scoring"
         )
+    alike = [scene_id for scene_id in pairing.scene_ids if scene_id in set(split["train"])]
+    if not alike:
+        return ""
+    return (
+        f"{len(alike)} of these {len(pairing.scene_ids)} scenes are called as scenes that were "
+        f"trained on, such as {alike[0]}, and were made from other views or pictures: where they "
+        "are the same places, their scores say nothing of new ones."
+    )
 
 
 def _content(pairing: Pairing, scene_ids: Sequence[str]) -> list[str]:

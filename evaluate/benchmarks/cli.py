@@ -24,7 +24,7 @@ from vega3d.pipeline.commands import (
     run_app,
 )
 from vega3d.pipeline.files import write_whole
-from vega3d.pipeline.options import DryRun, Program
+from vega3d.pipeline.options import DryRun, Program, Version
 from vega3d.pipeline.settings import FILE, as_toml
 from vega3d.pipeline.texts import start_logging, tell
 from vega3d.train.paper.config import PaperConfig
@@ -34,6 +34,11 @@ app = Program(
     "vega3d-benchmark",
     "Score predictions with official metrics, and make benchmark files of procedural rooms.",
 )
+
+
+@app.callback()
+def _options(_version: Version = False) -> None:
+    """Score predictions with official metrics, and make benchmark files of procedural rooms."""
 
 
 @app.command()

@@ -243,6 +243,10 @@ def test_other_stores_are_scored_whole_and_must_have_the_same_channels(
     other = make_stores(num_scenes=2, num_views=6, seed=5)
     found = evaluate_run(run_dir, prior=other.prior, semantic=other.semantic)
     assert found["scenes"] == 2
+    # Other views of a place have another hash, and its name alone tells.
+    assert re.search(
+        r"of these 2 scenes are called as scenes that were trained on", found["scored"]
+    )
     wide = make_stores(gen_dim=16)
     with pytest.raises(
         UsageError, match=r"trained on 12 prior and 10 semantic .* these stores have 16, 10"
