@@ -21,6 +21,7 @@ import numpy as np
 
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics
 from vega3d.pipeline.errors import CheckpointError, UsageError
+from vega3d.pipeline.limits import SCANNET_COLOR
 from vega3d.pipeline.prepared import PreparedModel
 
 if TYPE_CHECKING:
@@ -37,9 +38,6 @@ WORTH = 0.03
 
 UNSEARCHED = 8
 """Where the device is not here. The best of an H200 at 832x480 were 8 and 16, within 1 %."""
-
-_IMAGE = (968, 1296)
-"""Rows and columns of the views that are shown, px: ScanNet's."""
 
 _VIEWS = SIZES[-1]
 """Shown at every size: a size decides how many views, or timesteps of few, go together."""
@@ -147,7 +145,7 @@ def _measuring(model: PreparedModel, numerics: Numerics) -> tuple[int, Callable[
     on_gpu = numerics.device == "cuda"
     free_bytes = torch.cuda.mem_get_info()[0] if on_gpu else _free_memory_bytes()
     backbone = load_from_config(model.config.backbone, numerics, model.prompt)
-    views = np.random.default_rng(0).integers(0, 256, (_VIEWS, *_IMAGE, 3), dtype=np.uint8)
+    views = np.random.default_rng(0).integers(0, 256, (_VIEWS, *SCANNET_COLOR, 3), dtype=np.uint8)
     names = [str(index) for index in range(_VIEWS)]
 
     def once(sized: "Backbone") -> float:

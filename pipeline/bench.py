@@ -30,8 +30,9 @@ from vega3d.pipeline.backbones.wan import WanConfig, WanEncoder
 from vega3d.pipeline.backbones.wan_naive import Naive
 from vega3d.pipeline.config import ExtractConfig, JpegSize
 from vega3d.pipeline.extract import open_for
-from vega3d.pipeline.feeding import IMAGE, fed_config, feed, write_captures
+from vega3d.pipeline.feeding import fed_config, feed, write_captures
 from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.limits import SCANNET_COLOR
 from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.one_pass import channel_absmax, token_moments
@@ -189,11 +190,11 @@ class _Measured:
         start = time.perf_counter()
         self._backbone = self._writer.backbone
         self.load_s = time.perf_counter() - start
-        self.canvas = self._backbone.canvas(*IMAGE)
+        self.canvas = self._backbone.canvas(*SCANNET_COLOR)
         rng = np.random.default_rng(0)
         self._given = Views(
-            rgb=rng.integers(0, 256, (config.num_views, *IMAGE, 3), dtype=np.uint8),
-            placement=config.backbone.placement(self.facts, *IMAGE),
+            rgb=rng.integers(0, 256, (config.num_views, *SCANNET_COLOR, 3), dtype=np.uint8),
+            placement=config.backbone.placement(self.facts, *SCANNET_COLOR),
             scene_id="bench",
             view_ids=tuple(str(index) for index in range(config.num_views)),
             device=numerics.device,

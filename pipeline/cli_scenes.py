@@ -41,7 +41,7 @@ def pack(
         entries = source.entries()
         print_result({"scenes": len(entries), "tars": -(-len(entries) // config.scenes_per_tar)})
         return
-    packed = checked(pack_scenes, source, out, scenes_per_tar=config.scenes_per_tar, reading=config)
+    packed = pack_scenes(source, out, scenes_per_tar=config.scenes_per_tar, reading=config)
     for scene_id, lines in packed["notes"].items():
         for line in lines:
             tell(f"{scene_id}: {line}")

@@ -10,6 +10,12 @@ from vega3d.pipeline.backbones.settings import ModelFacts
 from vega3d.pipeline.bucket_load import bucket_load
 from vega3d.pipeline.config import ExtractConfig, Rates
 from vega3d.pipeline.jpeg_sizes import jpeg_divisor
+from vega3d.pipeline.limits import (
+    SCANNET_COLOR,
+    SCANNET_DEPTH,
+    SCENE_HELD_BYTES,
+    SCENES_AHEAD_BYTES,
+)
 from vega3d.pipeline.machines import (
     COMPILE_S,
     HALF,
@@ -23,16 +29,9 @@ from vega3d.pipeline.machines import (
 from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.units import Plan
 
-HELD_BYTES = 1 << 30
-"""Decoded pixels of a scene that are held (`scenes/pixels.py`)."""
-
-AHEAD_BYTES = 1 << 28
-"""Of several small scenes that are ahead (`reading_ahead.py`)."""
-
 _LOAD_BYTES_PER_S = 1e9
 _SEARCHED_AT_MOST = 16
-_SCANNET_SIZE = (968, 1296)
-_SCANNET_VIEW_BYTES = 1296 * 968 * 3 + 640 * 480 * 4
+_SCANNET_VIEW_BYTES = math.prod(SCANNET_COLOR) * 3 + math.prod(SCANNET_DEPTH) * 4
 _PROCESS_BYTES = 1_500_000_000
 """Of Python, torch and their libraries."""
 
@@ -97,7 +96,7 @@ def estimate(
 
 def _view_cost(config: ExtractConfig) -> ViewCost:
     """Return what is stated of a ScanNet view, whole or as this encoder takes it."""
-    return WHOLE if jpeg_divisor(config, *_SCANNET_SIZE) == 1 else HALF
+    return WHOLE if jpeg_divisor(config, *SCANNET_COLOR) == 1 else HALF
 
 
 def _assumed(rates: Rates, image_size: tuple[int, int], view: ViewCost) -> dict[str, Any]:
@@ -142,9 +141,9 @@ def _took(
     batch = min(numerics.batch_size or _SEARCHED_AT_MOST, max(largest, 1))
     gpu_bytes = gpu_memory_bytes(facts.parameters, dtype, batch, rows * cols)
     unit_bytes = 2 * a_view * largest * plan.scenes_per_shard  # as float32
-    pixels_bytes = min(HELD_BYTES, largest * _SCANNET_VIEW_BYTES)
+    pixels_bytes = min(SCENE_HELD_BYTES, largest * _SCANNET_VIEW_BYTES)
     # One is computed and one still hashed; small ones are ahead, and one of any size.
-    scenes_bytes = 3 * pixels_bytes + min(3 * pixels_bytes, AHEAD_BYTES)
+    scenes_bytes = 3 * pixels_bytes + min(3 * pixels_bytes, SCENES_AHEAD_BYTES)
     held = int(scenes_bytes + 3 * unit_bytes + _PROCESS_BYTES)
     return {
         "stages_s": paced.stages,

@@ -17,12 +17,12 @@ from vega3d.pipeline.backbones.backbone import check_view_ids
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.jpeg_sizes import jpeg_divisor
+from vega3d.pipeline.limits import SCENE_HELD_BYTES
 from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
 from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.crew import begun
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
-from vega3d.pipeline.scenes.pixels import HELD_BYTES
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.scene_arrays import SceneArrays
@@ -138,7 +138,7 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
         num_views=config.num_views,
         sampling=config.sampling,
         policy=config.bad_views,
-        held_bytes=HELD_BYTES,
+        held_bytes=SCENE_HELD_BYTES,
         divisor_of=partial(jpeg_divisor, config) if config.jpeg == "scaled" else None,
     )
     check_one_size(scene_id, decoded)

@@ -22,13 +22,13 @@ from vega3d.pipeline.backbones.grid import TokenMap, plan_placement
 from vega3d.pipeline.backbones.noise import view_noise
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig, JpegSize
+from vega3d.pipeline.limits import SCANNET_COLOR, SCANNET_DEPTH
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.worker import UnitWriter, run_inline
 
-IMAGE, _DEPTH = (968, 1296), (480, 640)
 _CANVAS, _TAP, _CHANNELS = (480, 832), "k300_b20", 1536
 
 
@@ -145,7 +145,7 @@ def extract_with(
 
 
 def write_captures(
-    root: Path, num_views: int, size: tuple[int, int] = IMAGE, scenes: int = 2
+    root: Path, num_views: int, size: tuple[int, int] = SCANNET_COLOR, scenes: int = 2
 ) -> Path:
     """Write captures in the layout of ScanNet's export, and return their folder.
 
@@ -157,7 +157,7 @@ def write_captures(
         size: Rows and columns of colour; ScanNet's are the default: 1296x968 JPEG, 640x480 PNG.
         scenes: From the third on, their files are links to those of the first two.
     """
-    rows, cols = _DEPTH if size == IMAGE else (size[0] // 2, size[1] // 2)
+    rows, cols = SCANNET_DEPTH if size == SCANNET_COLOR else (size[0] // 2, size[1] // 2)
     rng = np.random.default_rng(0)
     for scene in range(2):
         folder = root / f"scene{scene:04d}"

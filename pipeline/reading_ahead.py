@@ -20,6 +20,7 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.features import DecodedScene, Prefetch, decode_scene
 from vega3d.pipeline.freed_memory import keep_freed_memory
+from vega3d.pipeline.limits import SCENES_AHEAD_BYTES
 from vega3d.pipeline.places import below
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, with_readers
@@ -34,9 +35,6 @@ _DATA_ERRORS = (ValueError, ArithmeticError, LookupError, EOFError, OSError, Rec
                 struct.error, zlib.error)  # fmt: skip
 """What reading damaged or hostile data raises where a reader did not think of it. Others
 (AttributeError, TypeError, AssertionError) are bugs, and stop the run."""
-
-AHEAD_BYTES = 1 << 28
-"""Decoded pixels of several scenes that are ahead; one more, or one alone, may have any size."""
 
 _MOST_AHEAD = 4
 _POLL_S = 1.0
@@ -171,7 +169,7 @@ class _Background(Generic[T]):
     def is_little_left(self, count: int) -> bool:
         """Say whether all of so many items were made, and those that nobody took yet are small."""
         with self._changed:
-            return self._count >= count and self._ahead_bytes() <= AHEAD_BYTES
+            return self._count >= count and self._ahead_bytes() <= SCENES_AHEAD_BYTES
 
     def stop(self) -> None:
         """Let the thread end with the item that it is at."""
@@ -186,7 +184,7 @@ class _Background(Generic[T]):
         if self._stopped or not self._made:
             return True
         another = self._made[-1][0]  # as large as the last
-        return len(self._made) < _MOST_AHEAD and self._ahead_bytes() + another <= AHEAD_BYTES
+        return len(self._made) < _MOST_AHEAD and self._ahead_bytes() + another <= SCENES_AHEAD_BYTES
 
     def _work(self) -> None:
         while True:

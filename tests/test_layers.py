@@ -124,6 +124,7 @@ SHARED = {
         "errors",
         "files",
         "lazy",
+        "limits",
         "plugins",
         "texts",
         "transient",

@@ -13,9 +13,10 @@ from jaxtyping import Float, Float32, Float64, UInt8
 
 from vega3d.pipeline.cores import usable_cores
 from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.limits import SCENE_HELD_BYTES
 from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.crew import in_order
-from vega3d.pipeline.scenes.pixels import HELD_BYTES, Glance, Pixels, digest_of, glance_pixels
+from vega3d.pipeline.scenes.pixels import Glance, Pixels, digest_of, glance_pixels
 from vega3d.pipeline.scenes.reduced import reduced
 from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
@@ -25,7 +26,7 @@ DECODERS = min(4, usable_cores())
 """Threads that decode a scene's views; its decoders and checksums run without Python's lock. More
 than there are cores only take it from one another."""
 
-AHEAD_BYTES = 1 << 28
+DECODING_BYTES = 1 << 28
 """Memory that decoding several views at once may take; one view is decoded whatever it takes."""
 
 _DECODING_BYTES_A_BYTE = 4
@@ -113,7 +114,7 @@ def decode_views(
     num_views: int,
     sampling: Literal["uniform", "coverage"],
     policy: BadViews = "drop",
-    held_bytes: int = HELD_BYTES,
+    held_bytes: int = SCENE_HELD_BYTES,
     divisor_of: Callable[[int, int], int] | None = None,
 ) -> tuple[list[DecodedView], SceneReport]:
     """Drop views without a pose, choose views, decode them and turn them upright.
@@ -234,7 +235,7 @@ def _read_all(views: Sequence[View], divisor: int) -> Iterator[_Read | SceneErro
     size = 0 if isinstance(first, SceneError) else first.num_bytes
     yield first
     del first
-    fitting = AHEAD_BYTES // max(size * divisor**2 * _DECODING_BYTES_A_BYTE, 1)
+    fitting = DECODING_BYTES // max(size * divisor**2 * _DECODING_BYTES_A_BYTE, 1)
     threads = min(DECODERS, fitting) if all(view.is_independent for view in views) else 1
     yield from in_order(_read, views[1:], threads)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from vega3d.pipeline.errors import SceneError
+from vega3d.pipeline.errors import SceneError, UsageError
 from vega3d.pipeline.files import remove_partial_files, whole_file, write_whole
 from vega3d.pipeline.scenes.bad_views import check_bad_views, name_bad_views
 from vega3d.pipeline.scenes.conventions import as_meant
@@ -46,13 +46,13 @@ def pack(
         were left out, what was not read).
 
     Raises:
-        ValueError: `out` holds an index already, is a store, or cannot be written to.
+        UsageError: `out` holds an index already, is a store, or cannot be written to.
     """
     folder = Path(out)
     if scenes_per_tar < 1:
-        raise ValueError(f"scenes_per_tar must be >= 1, got {scenes_per_tar}")
+        raise UsageError(f"scenes_per_tar must be >= 1, got {scenes_per_tar}")
     if used := [name for name in (INDEX_NAME, "zarr.json") if (folder / name).exists()]:
-        raise ValueError(f"{folder / used[0]} exists; pack into an empty folder")
+        raise UsageError(f"{folder / used[0]} exists; pack into an empty folder")
     entries = source.entries()
     tars: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
@@ -69,7 +69,7 @@ def pack(
         index = {"format": INDEX_FORMAT, "tars": tars}
         write_whole(folder / INDEX_NAME, (json.dumps(index, indent=1) + "\n").encode())
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"{folder}: cannot be written ({error}); make room or choose another"
         ) from error
     scenes = [scene for tar in tars for scene in tar["scenes"]]
@@ -84,7 +84,7 @@ def pack(
     }
 
 
-HELD_BYTES = 1 << 28
+SPOOLED_BYTES = 1 << 28
 """Of a scene's files in memory; a scene is written when all of them are known to be good."""
 
 
@@ -120,7 +120,7 @@ def _read(
 ) -> Iterator[_Packed]:
     """Yield the scenes that can be read; fill in the others and what is to say of these.
 
-    Each holds its files until the next one is asked for: in memory up to HELD_BYTES, else in
+    Each holds its files until the next one is asked for: in memory up to SPOOLED_BYTES, else in
     `folder`.
     """
     for scene_id in scene_ids:
@@ -128,7 +128,7 @@ def _read(
             scene = as_meant(
                 source.read(scene_id), poses=reading.poses, depth_scale=reading.depth_scale
             )
-            with SpooledTemporaryFile(HELD_BYTES, dir=str(folder)) as held:
+            with SpooledTemporaryFile(SPOOLED_BYTES, dir=str(folder)) as held:
                 packed, bad = _packed(scene, reading.bad_views, held)
                 if lines := [*scene.notes, *([name_bad_views(bad)] if bad else [])]:
                     notes[scene_id] = lines

@@ -12,13 +12,10 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from vega3d.pipeline.errors import TransientError
-
-HELD_BYTES = 1 << 30
-"""Decoded colour and depth of one scene that are held. What is more is decoded again for the hash
-and for the encoder, with the same result: 32 views of 12 megapixels are just more."""
+from vega3d.pipeline.limits import SCENE_HELD_BYTES
 
 _GLANCE_SHARE = 8
-"""Of HELD_BYTES, this part may go to coarse depths beside it."""
+"""Of what is held, this part may go to coarse depths beside it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +73,7 @@ class Glance:
         return K if self.step == 1 else np.diag([1 / self.step, 1 / self.step, 1.0]) @ K
 
 
-def glance_pixels(num_views: int, held_bytes: int = HELD_BYTES) -> int:
+def glance_pixels(num_views: int, held_bytes: int = SCENE_HELD_BYTES) -> int:
     """Return how many pixels of a depth that is not held are kept to look at geometry with."""
     return held_bytes // _GLANCE_SHARE // 4 // max(num_views, 1)
 

@@ -65,7 +65,7 @@ if __name__ == "__main__":
     logging.disable(logging.WARNING)
     views, megapixels = int(sys.argv[1]), float(sys.argv[2])
     if len(sys.argv) > 3:
-        features.HELD_BYTES, features.PART_BYTES = (int(mib) << 20 for mib in sys.argv[3:5])
+        features.SCENE_HELD_BYTES, features.PART_BYTES = (int(mib) << 20 for mib in sys.argv[3:5])
     with tempfile.TemporaryDirectory() as place:
         write(Path(place, "small/a"), 2, 0.1)
         run(Path(place, "small"), 2)

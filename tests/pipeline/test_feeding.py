@@ -215,7 +215,7 @@ def test_what_is_not_held_fails_where_it_is_read_again(
     tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the colours are held and depth is not."""
-    monkeypatch.setattr(features, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(features, "SCENE_HELD_BYTES", held_bytes)
     writer, plan = writer_of(Shy(_fails), tmp_path / "store")
     (result,) = run_inline(writer, plan.units)
     assert result.failures == {"s": "s/view 0: depth is damaged now"}
@@ -225,7 +225,7 @@ def test_what_is_not_held_fails_where_it_is_read_again(
 def test_what_is_not_held_is_waited_for_no_longer_than_the_limit(
     tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "HELD_BYTES", held_bytes)
+    monkeypatch.setattr(features, "SCENE_HELD_BYTES", held_bytes)
     left, source = threading.Event(), Shy(lambda: np.full((8, 8), 2.0, np.float32))
 
     def hang() -> np.ndarray:

@@ -274,7 +274,7 @@ def test_a_progressive_jpeg_is_counted_at_its_whole_size(
         assert found.image_size == (192 // divisor, 256 // divisor)
     whole, scaled = asked
     assert whole == scaled == 9
-    monkeypatch.setattr(decoding, "AHEAD_BYTES", 3 * 4 * (192 * 256 * 3 + 64 * depth_bytes))
+    monkeypatch.setattr(decoding, "DECODING_BYTES", 3 * 4 * (192 * 256 * 3 + 64 * depth_bytes))
     decode_scene(read_scenes(str(folder)), "scene0000", config)
     assert asked[-1] == 3
 

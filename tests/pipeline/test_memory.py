@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vega3d.pipeline import estimate, features, read_scenes, reading_ahead
+from vega3d.pipeline import features, read_scenes, reading_ahead
 from vega3d.pipeline.backbones.controls import RandomConfig, RgbConfig
 from vega3d.pipeline.backbones.family import BackboneConfig
 from vega3d.pipeline.backbones.numerics import Numerics
@@ -23,7 +23,6 @@ from vega3d.pipeline.errors import TransientError
 from vega3d.pipeline.extract import Summary, extract
 from vega3d.pipeline.features import decode_scene
 from vega3d.pipeline.reading_ahead import read_ahead
-from vega3d.pipeline.scenes import pixels
 from vega3d.pipeline.scenes.checking import check_scene, diagnose_views
 from vega3d.pipeline.scenes.decoding import decode_views
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
@@ -102,7 +101,7 @@ def test_a_store_is_the_same_whatever_is_held(
     view_bytes = 7 * SIZE[0] * SIZE[1]
     limits = [(0, 1)] if name == "wan" else [(0, 1), (3 * view_bytes, 4 * view_bytes)]
     for held, part in limits:
-        monkeypatch.setattr(features, "HELD_BYTES", held)
+        monkeypatch.setattr(features, "SCENE_HELD_BYTES", held)
         monkeypatch.setattr(features, "PART_BYTES", part)
         parts = summary_of(captures, tmp_path / f"parts{held}", config)
         assert parts.digest == whole.digest
@@ -170,7 +169,7 @@ def test_an_image_that_changes_while_it_is_read_leaves_the_unit_to_another_try()
 
 
 def test_a_part_that_never_comes_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "HELD_BYTES", 0)
+    monkeypatch.setattr(features, "SCENE_HELD_BYTES", 0)
     grey, left = np.full((8, 8, 3), 90, np.uint8), threading.Event()
     calls = iter(range(9))
 
@@ -188,7 +187,7 @@ def test_a_part_that_never_comes_is_given_up_in_time(monkeypatch: pytest.MonkeyP
 
 
 def test_one_part_is_made_ahead_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "HELD_BYTES", 0)  # what is held is there already
+    monkeypatch.setattr(features, "SCENE_HELD_BYTES", 0)  # what is held is there already
     made: list[int] = []
 
     def parts() -> Iterator[Part]:
@@ -226,7 +225,7 @@ class Counted:
 def test_some_small_scenes_are_made_ahead_and_one_large_one(
     ahead_bytes: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading_ahead, "AHEAD_BYTES", ahead_bytes)
+    monkeypatch.setattr(reading_ahead, "SCENES_AHEAD_BYTES", ahead_bytes)
     source, names, ended = Counted(), list("abcdefgh"), threading.Event()
     reading = reading_ahead.UnitReading(source, names, ExtractConfig(num_views=0))
     for number, read in enumerate(reading.scenes(ended.set), 1):
@@ -254,7 +253,7 @@ def test_views_that_must_go_in_together_are_bounded_too(
     whole = summary_of(captures, tmp_path / "whole", config)
     needed = 7 * 3 * 11 * SIZE[0] * SIZE[1]
     monkeypatch.setattr(features, "MAX_JOINT_BYTES", needed)
-    monkeypatch.setattr(features, "HELD_BYTES", 0)
+    monkeypatch.setattr(features, "SCENE_HELD_BYTES", 0)
     assert summary_of(captures, tmp_path / "parts", config).digest == whole.digest
     monkeypatch.setattr(features, "MAX_JOINT_BYTES", needed - 1)
     details: dict[str, str] = {}
@@ -279,9 +278,3 @@ def test_hashes_are_those_of_before(captures: Path) -> None:
             digest.update(f"{name}{(values.dtype.str, values.shape)}".encode() + values.tobytes())
     decoded = decode_scene(read_scenes(str(captures)), "plain", ExtractConfig(num_views=0))
     assert decoded.seen.content_sha256 == digest.hexdigest()
-
-
-def test_a_plan_counts_the_memory_that_a_run_takes() -> None:
-    """Planning imports neither reader nor encoder: it has these numbers of its own."""
-    assert estimate.HELD_BYTES == pixels.HELD_BYTES
-    assert estimate.AHEAD_BYTES == reading_ahead.AHEAD_BYTES

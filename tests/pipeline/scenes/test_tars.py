@@ -404,7 +404,7 @@ def test_no_scenes_there(tmp_path: Path) -> None:
 def test_a_scene_larger_than_what_is_held_gives_the_same_tars(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "HELD_BYTES", 1)
+    monkeypatch.setattr(packing, "SPOOLED_BYTES", 1)
     again = tmp_path / "again"
     pack(Made(), str(again), scenes_per_tar=2)
     names = sorted(path.name for path in shards.iterdir())
