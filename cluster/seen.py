@@ -8,7 +8,7 @@ from vega3d.pipeline.backbones.checkpoints import model_name
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.places import below
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.worker import UnitWorker, UnitWriter
+from vega3d.pipeline.worker import UnitWorker
 
 _ROOT = "zarr.json"
 
@@ -21,7 +21,7 @@ def seen_here(writer: UnitWorker) -> dict[str, str]:
             found[url] = hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()
         except (OSError, StoreError, TransientError):
             found[url] = "is not there"
-    for place in (*below(getattr(writer, "source", None)), *_model_folders(writer)):
+    for place in (*below(writer.source), *_model_folders(writer)):
         if "://" not in place:
             found[place] = "is there" if os.path.exists(place) else "is not there"
     return found
@@ -29,9 +29,7 @@ def seen_here(writer: UnitWorker) -> dict[str, str]:
 
 def _model_folders(worker: UnitWorker) -> list[str]:
     """Return the folders of models; none of what is fetched from the hub on every node."""
-    writers = getattr(worker, "writers", {"": worker}).values()  # of several stores, or of one
-    models = [one.model for one in writers if isinstance(one, UnitWriter)]
-    names = {model_name(model.config.backbone) for model in models}
+    names = {model_name(model.config.backbone) for model in worker.models}
     return sorted(name for name in names if os.path.isabs(name))
 
 

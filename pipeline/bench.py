@@ -21,6 +21,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.checkpoints import planned_facts
 from vega3d.pipeline.backbones.encoder import Views
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment, gpu_kernels
@@ -188,7 +189,9 @@ class _Measured:
         self.facts, self._prompt = model.facts, model.prompt
         self._writer = UnitWriter(source, model, store)
         start = time.perf_counter()
-        self._backbone = self._writer.backbone
+        loaded = self._writer.backbone
+        assert isinstance(loaded, Backbone)  # it was given no other encoder
+        self._backbone = loaded
         self.load_s = time.perf_counter() - start
         self.canvas = self._backbone.canvas(*SCANNET_COLOR)
         rng = np.random.default_rng(0)

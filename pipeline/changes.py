@@ -19,6 +19,7 @@ from vega3d.pipeline.scenes.fingerprints import Fingerprint, differing, fingerpr
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote, read_all_notes, read_notes, write_notes
 from vega3d.pipeline.store.objects import open_objects
+from vega3d.pipeline.store.record import stack_matrices
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.taking import preview_of
@@ -38,7 +39,7 @@ class SourceChanges:
     lost: Mapping[str, str] = field(default_factory=dict)
     """Why a scene whose files look different cannot be read any more; its features are kept."""
 
-    unknown: tuple[str, ...] = ()
+    unwatched: tuple[str, ...] = ()
     """Scenes of which there is nothing to compare with."""
 
     committed: Mapping[str, str] = field(default_factory=dict)
@@ -52,12 +53,12 @@ class SourceChanges:
             _log.warning("and %d scenes more", len(self.changed) - _MOST_TOLD)
         for scene_id, why in [*self.lost.items()][:_MOST_TOLD]:
             _log.warning("%s: cannot be read any more (%s); its features are kept", scene_id, why)
-        if self.unknown:
+        if self.unwatched:
             _log.warning(
                 "%s: of %d committed scenes nothing says how their source looked (an older vega3d "
                 "wrote them, or the source cannot say), so a change would not show; --refresh "
                 "compares their content once",
-                out, len(self.unknown),
+                out, len(self.unwatched),
             )  # fmt: skip
 
     def left(self, store: Store) -> dict[str, str]:
@@ -94,20 +95,20 @@ def find_changes(
     with ThreadPoolExecutor(_LOOKERS) as pool:
         looks = pool.map(lambda scene_id: fingerprint(source, scene_id), store.scene_ids)
         now = dict(zip(store.scene_ids, looks, strict=True))
-    doubted, unknown = [], []
+    doubted, unwatched = [], []
     for scene_id, looked in now.items():
         note = notes.get(scene_id, SceneNote())
         known = looked and note.source and note.content_sha256 == store.content_sha256(scene_id)
         if not known and not (looked and note.source):
-            unknown.append(scene_id)
+            unwatched.append(scene_id)
         elif not known or differing(note.source, looked):
             doubted.append(scene_id)
     if thorough:
-        doubted, unknown = [*doubted, *unknown], []
+        doubted, unwatched = [*doubted, *unwatched], []
     if doubted:
         _log.info("%s: reading %d scenes again, to compare their content", url, len(doubted))
     found = _compared(source, store, config, doubted, notes)
-    return SourceChanges(**found, unknown=tuple(unknown))
+    return SourceChanges(**found, unwatched=tuple(unwatched))
 
 
 def _compared(
@@ -155,13 +156,13 @@ def _told_by_content(store: Store, scene: DecodedScene) -> Iterator[str]:
         yield "the order of views"
         return
     count = len(ids)
-    poses = _stacked([one.view.world_from_camera for one in scene.decoded], 4)
+    poses = stack_matrices([one.view.world_from_camera for one in scene.decoded], 4)
     stored = store.world_from_camera(scene.scene_id)
     if not np.array_equal(poses, stored, equal_nan=True):
         moved = np.linalg.norm(poses[:, :3, 3] - stored[:, :3, 3], axis=1)
         known = moved[np.isfinite(moved)]
         yield f"poses (by up to {known.max():.2f} m)" if known.size else "poses"
-    Ks = _stacked([one.view.K_color for one in scene.decoded], 3)
+    Ks = stack_matrices([one.view.K_color for one in scene.decoded], 3)
     if not np.array_equal(Ks, store.intrinsics(scene.scene_id), equal_nan=True):
         yield "intrinsics"
     if (store.image_size(scene.scene_id) != [scene.image_size] * count).any():
@@ -171,12 +172,3 @@ def _told_by_content(store: Store, scene: DecodedScene) -> Iterator[str]:
     pairs = zip(scene.decoded, previews, strict=True)
     if any(not np.array_equal(preview_of(one.rgb, store.grid), stored) for one, stored in pairs):
         yield "images"
-
-
-def _stacked(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:
-    """Return matrices as a store keeps them: NaN where one is not known or not finite."""
-    found = np.full((len(matrices), size, size), np.nan)
-    for matrix, out in zip(matrices, found, strict=True):
-        if matrix is not None and np.isfinite(matrix).all():
-            out[:] = matrix
-    return found

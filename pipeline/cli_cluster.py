@@ -12,7 +12,7 @@ import typer
 from vega3d.cluster.config import SubmitConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import preset
-from vega3d.pipeline.cli_running import usual_dtype
+from vega3d.pipeline.cli_running import gpu_settings
 from vega3d.pipeline.cli_scenes import Scenes
 from vega3d.pipeline.cli_together import SEVERAL
 from vega3d.pipeline.commands import print_result
@@ -34,13 +34,7 @@ _ASKED_OF_GPUS = ("dtype", "batch_size")
 
 def _by_machine(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that follow from the machines, as `run` does from its device."""
-    on_gpu = bool(asked.get("gpu", SubmitConfig().gpu))
-    found: dict[str, Any] = {}
-    if asked.get("dtype", "auto") == "auto" and (usual := usual_dtype(asked, on_gpu)):
-        found["dtype"] = usual
-    if "batch_size" not in asked and on_gpu:
-        found["batch_size"] = 0
-    return found
+    return gpu_settings(asked, on_gpu=bool(asked.get("gpu", SubmitConfig().gpu)))
 
 
 def submit_together(stores: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from vega3d.pipeline.cli_running import (
     check_device,
     closed_on_failure,
     estimated,
+    is_unfinished,
     rates_here,
     run_log,
     runner,
@@ -68,7 +69,7 @@ def run(
     )
     tell_summary(summary)
     print_result(summary)
-    if summary["failures"] or summary["pending"] or summary["changed"]:
+    if is_unfinished(summary):
         raise typer.Exit(SOME_FAILED)
 
 

@@ -51,10 +51,17 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
         found["gpus_per_worker"] = 1.0 if on_gpu else 0.0
     if "scenes_per_shard" not in asked:
         found["scenes_per_shard"] = stored.get("scenes_per_shard", 8 if on_gpu else 1)
+    usual = gpu_settings(asked, on_gpu)
+    return {**found, **{name: stored.get(name, value) for name, value in usual.items()}}
+
+
+def gpu_settings(asked: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
+    """Return the settings that have another usual value on a GPU, where none is asked for."""
+    found: dict[str, Any] = {}
     if "batch_size" not in asked and on_gpu:
         found["batch_size"] = 0
     if asked.get("dtype", "auto") == "auto" and (usual := usual_dtype(asked, on_gpu)):
-        found["dtype"] = stored.get("dtype", usual)
+        found["dtype"] = usual
     return found
 
 
@@ -159,6 +166,11 @@ def estimated(
     with naming_the_encoder(config.backbone):
         facts = planned_facts(config.backbone)
     return estimate(planned, config, facts, rates, numerics, source_bytes=size_bytes)
+
+
+def is_unfinished(summary: Mapping[str, Any]) -> bool:
+    """Say whether scenes failed, are still to be done, or were made from what has changed."""
+    return any(summary[what] for what in ("failures", "pending", "changed"))
 
 
 def tell_summary(summary: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from vega3d.pipeline.cli_running import (
     check_device,
     closed_on_failure,
     estimated,
+    is_unfinished,
     rates_here,
     run_log,
     runner,
@@ -61,8 +62,7 @@ def run_together(stores: Mapping[str, Given]) -> None:
     for summary in summaries.values():
         tell_summary(summary)
     print_result({"stores": summaries})
-    lacks = ("failures", "pending", "changed")
-    if any(summary[what] for summary in summaries.values() for what in lacks):
+    if any(map(is_unfinished, summaries.values())):
         raise typer.Exit(SOME_FAILED)
 
 

@@ -232,7 +232,7 @@ def summarize(
         scene_reprojection_m=errors,
         misread={name: note.misread for name, note in notes.items() if note.misread},
         changed=changes.left(store),
-        unwatched=len(changes.unknown),
+        unwatched=len(changes.unwatched),
     )
 
 

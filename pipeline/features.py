@@ -25,6 +25,7 @@ from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_vie
 from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
+from vega3d.pipeline.store.record import stack_matrices
 from vega3d.pipeline.store.scene_arrays import SceneArrays
 from vega3d.pipeline.taking import Encodes, Known, Part, Taking
 from vega3d.pipeline.texts import safe
@@ -242,17 +243,12 @@ def _without_features(scene: DecodedScene) -> SceneArrays:
         scene_id=scene.scene_id,
         features={},
         view_ids=scene.view_ids,
-        world_from_camera=_cameras([one.view.world_from_camera for one in scene.decoded], 4),
-        intrinsics=_cameras([one.view.K_color for one in scene.decoded], 3),
+        world_from_camera=stack_matrices([one.view.world_from_camera for one in scene.decoded], 4),
+        intrinsics=stack_matrices([one.view.K_color for one in scene.decoded], 3),
         image_size=np.tile(scene.image_size, (len(scene.decoded), 1)),
         dropped_views=scene.seen.report.dropped_views,
         repeated_views=len(scene.seen.report.repeated_views),
     )
-
-
-def _cameras(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:
-    unknown = np.full((size, size), np.nan)
-    return np.stack([unknown if m is None else np.asarray(m, np.float64) for m in matrices])
 
 
 def _content_sha256(decoded: Sequence[DecodedView]) -> str:

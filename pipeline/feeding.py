@@ -128,8 +128,7 @@ def extract_with(
         source.entries(), num_views=config.num_views, scenes_per_shard=config.scenes_per_shard
     )
     store = create_or_resume(str(out), plan, model.identity, numerics.stored())
-    writer = UnitWriter(source, model, store)
-    writer.__dict__["backbone"] = stage  # where the property keeps what it has loaded
+    writer = UnitWriter(source, model, store, stage)
     start, cpu = time.perf_counter(), time.process_time()
     results = list(run_inline(writer, plan.units))
     wall_s, cpu_s = time.perf_counter() - start, time.process_time() - cpu

@@ -25,19 +25,13 @@ from vega3d.pipeline.results import UnitResult
 from vega3d.pipeline.settings import FILE
 from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.store.records import RUNS
+from vega3d.pipeline.store.records import LIVE, LIVE_FOR_S, RUNS, SUMMARY
 from vega3d.pipeline.texts import safe, safe_values
 
 _log = logging.getLogger(__name__)
 
-SUMMARY = "unit/summary.json"
 SETTINGS = f"unit/{FILE}"
-LIVE = ".live.json"
-"""How the names of files end that say how a run goes."""
-
 _LIVE_EVERY_S = 10.0
-_DEAD_S = 3600.0
-"""What a run said of itself so long ago is left by one that was killed."""
 
 
 class RunLog:
@@ -110,7 +104,7 @@ class RunLog:
         objects.create(f"{self._key}.jsonl", [zlib.decompress(self._packed)])
         with suppress(OSError, StoreError, TransientError):
             for key in list(objects.keys(f"{RUNS}/")):
-                if key.endswith(LIVE) and objects.age_s(key) > _DEAD_S:
+                if key.endswith(LIVE) and objects.age_s(key) > LIVE_FOR_S:
                     objects.remove(key)
         objects.replace(SETTINGS, [safe(self._settings).encode()])
         if summary is not None:

@@ -27,6 +27,7 @@ from vega3d.pipeline.extract import (
     tell_remarks,
 )
 from vega3d.pipeline.next_unit import NextUnit
+from vega3d.pipeline.prepared import PreparedModel
 from vega3d.pipeline.results import ComputedUnit, UnitResult, postponed, unit_result
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.merge import merge_commits
@@ -180,6 +181,11 @@ class TogetherWriter:
     def stores(self) -> tuple[StoreWriter, ...]:
         """Where it writes."""
         return tuple(writer.store for writer in self.writers.values())
+
+    @property
+    def models(self) -> tuple[PreparedModel, ...]:
+        """What it runs."""
+        return tuple(writer.model for writer in self.writers.values())
 
     def prepare(self) -> None:
         """Load the encoders, as the first unit would."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.store.objects import open_objects
+from vega3d.pipeline.store.records import LIVE, LIVE_FOR_S, RUNS, SUMMARY
 from vega3d.pipeline.texts import safe
 
 if TYPE_CHECKING:
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 
 _LOOKS = 60
 """Looks over which the rate is taken."""
-
-_SUMMARY = "unit/summary.json"
-_RUNS, _LIVE = "unit/runs/", ".live.json"
-_LIVES_S = 3600.0
-"""What a run said of itself so long ago is not shown: it may be dead."""
 
 _RUNS_SHOWN = 4
 _SILENT_S = 60.0
@@ -110,13 +106,13 @@ def live(url: str) -> dict[str, Any]:
     Where none is, the slowest units are those of the last run that ended.
     """
     objects, runs, slow = open_objects(url), [], []
-    for key in objects.keys(_RUNS):
-        if not key.endswith(_LIVE):
+    for key in objects.keys(f"{RUNS}/"):
+        if not key.endswith(LIVE):
             continue
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError, StoreError):
             told = json.loads(objects.read(key, 1 << 20))
             age_s = max(0.0, time.time() - float(told["time"]))
-            if age_s < _LIVES_S:
+            if age_s < LIVE_FOR_S:
                 run = {name: told[name] for name in ("workers", "workers_at_work", "units_done")}
                 last_s = told["last_unit_s"]
                 times = {
@@ -128,7 +124,7 @@ def live(url: str) -> dict[str, Any]:
                 slow += _slow(told)
     if not runs:
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError, StoreError):
-            slow = _slow(json.loads(objects.read(_SUMMARY, 1 << 26))["figures"])
+            slow = _slow(json.loads(objects.read(SUMMARY, 1 << 26))["figures"])
     slow.sort(key=lambda one: -one["seconds"])
     return {"runs": runs[:_RUNS_SHOWN], "slowest_units": slow[:5]}
 

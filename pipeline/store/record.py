@@ -211,6 +211,20 @@ def parse_record(raw: bytes, what: str) -> Record:
     )
 
 
+def stack_matrices(matrices: Sequence[np.ndarray | None], size: int) -> np.ndarray:
+    """Return matrices as a store keeps them, float64 [V, size, size]; NaN where one is not known.
+
+    Args:
+        matrices: One of numbers that are not all finite is not known, either.
+        size: Rows and columns of each.
+    """
+    found = np.full((len(matrices), size, size), np.nan)
+    for matrix, out in zip(matrices, found, strict=True):
+        if matrix is not None and np.isfinite(matrix).all():
+            out[:] = matrix
+    return found
+
+
 def pack_matrices(matrices: np.ndarray | None) -> bytes:
     """Return matrices as little-endian float64, nothing where not one is known.
 

@@ -19,6 +19,13 @@ from vega3d.pipeline.store.schema import SchemaError
 COMMITS = "unit/commits"
 ROWS = "unit/rows.json"
 RUNS = "unit/runs"
+SUMMARY = "unit/summary.json"
+LIVE = ".live.json"
+"""How the names of files below RUNS end that say how a run goes."""
+
+LIVE_FOR_S = 3600.0
+"""A run that said nothing of itself for so long is taken for one that was killed."""
+
 
 _NAMES = {
     1: re.compile(rf"{COMMITS}/(\d{{6,8}})/(\d{{1,9}})\.json"),

@@ -78,7 +78,7 @@ def test_the_next_units_scene_is_read_while_this_one_is_computed(tmp_path: Path)
     writer, plan = writer_of(source, tmp_path / "store")
     stage = Eager(0.0, taps=("noise",), channels=writer.model.facts.channels, source=source)
     stage.taps = tuple(writer.model.facts.taps)
-    writer.__dict__["backbone"] = stage
+    writer.encoder = stage
     source.begun = {name: threading.Event() for name in source.begun}
     results = list(run_inline(writer, plan.units))
     assert [result.failures for result in results] == [{}, {}]

@@ -102,6 +102,9 @@ class SyntheticWorker:
     nodes: int = 0
     """Units from the eighth on are held back until so many nodes have done one."""
 
+    source: object = None
+    models: Sequence[object] = ()
+
     def __call__(self, unit: Unit, limit_s: float = math.inf) -> UnitResult:
         return self.commit(unit, self.compute(unit, limit_s=limit_s))
 
