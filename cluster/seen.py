@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from vega3d.pipeline.backbones.checkpoints import model_name
 from vega3d.pipeline.errors import StoreError, TransientError
-from vega3d.pipeline.places import below
+from vega3d.pipeline.places import roots_of
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.worker import UnitWorker
 
@@ -21,7 +21,7 @@ def seen_here(writer: UnitWorker) -> dict[str, str]:
             found[url] = hashlib.sha256(open_objects(url).read(_ROOT)).hexdigest()
         except (OSError, StoreError, TransientError):
             found[url] = "is not there"
-    for place in (*below(writer.source), *_model_folders(writer)):
+    for place in (*roots_of(writer.source), *_model_folders(writer)):
         if "://" not in place:
             found[place] = "is there" if os.path.exists(place) else "is not there"
     return found

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vega3d.pipeline.scenes.checking import CheckedScene, glance_at, understood
 from vega3d.pipeline.scenes.decoding import DecodedView
-from vega3d.pipeline.scenes.diagnosis import Reading
+from vega3d.pipeline.scenes.diagnosis import Convention
 from vega3d.pipeline.scenes.warping import ColoredDepth, difference, warp
 
 _MARGIN, _HEADING = 8, 24
@@ -34,12 +34,12 @@ def draw_check(checked: CheckedScene) -> Image.Image | None:
     width = round(height * float(np.clip(one.size[1] / one.size[0], 0.4, 2.5)))
     names = one.view.view_id, other.view.view_id
     rows: list[list[Tile]] = []
-    readings = [Reading()]
+    conventions = [Convention()]
     if check.geometry.state == "misread":
-        readings.append(check.geometry.meant)
-    for reading in readings:
-        shown, warped = warp(_colored(one, reading), _colored(other, reading), height, width)
-        neighbour, _ = warp(_colored(other, reading), _colored(one, reading), height, width)
+        conventions.append(check.geometry.meant)
+    for convention in conventions:
+        shown, warped = warp(_colored(one, convention), _colored(other, convention), height, width)
+        neighbour, _ = warp(_colored(other, convention), _colored(one, convention), height, width)
         left: list[Tile] = [(f"view {names[0]}", shown), (f"view {names[1]}", neighbour)]
         if rows:
             left = [(f"with {check.geometry.remedy()}", None), ("", None)]
@@ -63,8 +63,8 @@ def _middle_pair(decoded: Sequence[DecodedView]) -> tuple[DecodedView, DecodedVi
     return pairs[int(np.argsort(apart, kind="stable")[len(apart) // 2])]
 
 
-def _colored(one: DecodedView, reading: Reading) -> ColoredDepth:
-    meant = understood(one, reading)
+def _colored(one: DecodedView, convention: Convention) -> ColoredDepth:
+    meant = understood(one, convention)
     assert meant.depth_m is not None
     assert meant.view.K_color is not None
     assert meant.view.K_depth is not None

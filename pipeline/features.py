@@ -22,7 +22,7 @@ from vega3d.pipeline.scenes.checking import check_one_size, diagnose_views
 from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.crew import begun
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views
-from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading
+from vega3d.pipeline.scenes.diagnosis import Convention, Diagnosis
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.notes import SceneNote
 from vega3d.pipeline.store.record import stack_matrices
@@ -143,7 +143,7 @@ def decode_scene(source: SceneSource, scene_id: str, config: ExtractConfig) -> D
         divisor_of=partial(jpeg_divisor, config) if config.jpeg == "scaled" else None,
     )
     check_one_size(scene_id, decoded)
-    asked = Reading(poses=config.poses, depth_scale=config.depth_scale)
+    asked = Convention(poses=config.poses, depth_scale=config.depth_scale)
     decoded, stack = _held_in_one_array(decoded)
     hashed = begun(lambda: _content_sha256(decoded))
     diagnosed = begun(lambda: diagnose_views(decoded, asked=asked))

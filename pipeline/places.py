@@ -12,7 +12,7 @@ def absolute(place: str) -> str:
     return place if not place or "://" in place else str(Path(place).expanduser().absolute())
 
 
-def below(source: object) -> tuple[str, ...]:
+def roots_of(source: object) -> tuple[str, ...]:
     """Return the folders and URLs below which a source's files lie."""
     root = getattr(source, "root", "")
     tars = {str(one.url).rpartition("/")[0] for one in getattr(source, "scenes", ())}

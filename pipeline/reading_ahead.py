@@ -21,7 +21,7 @@ from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.features import DecodedScene, Prefetch, decode_scene
 from vega3d.pipeline.freed_memory import keep_freed_memory
 from vega3d.pipeline.limits import SCENES_AHEAD_BYTES
-from vega3d.pipeline.places import below
+from vega3d.pipeline.places import roots_of
 from vega3d.pipeline.scenes.fingerprints import Fingerprint, fingerprint
 from vega3d.pipeline.scenes.scene import BadView, Scene, SceneEntry, SceneSource, with_readers
 from vega3d.pipeline.store.scene_arrays import SceneFailure
@@ -227,7 +227,7 @@ class _Reader:
 
     def scenes(self, scene_ids: Sequence[str]) -> Iterator[ReadScene]:
         """Read the scenes one after the other."""
-        roots = below(self.source)
+        roots = roots_of(self.source)
         for scene_id in scene_ids:
             try:
                 yield self._read(scene_id, roots)

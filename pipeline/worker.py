@@ -17,7 +17,7 @@ from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environ
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import CheckpointError, SceneError, TransientError
 from vega3d.pipeline.next_unit import NextUnit
-from vega3d.pipeline.places import below
+from vega3d.pipeline.places import roots_of
 from vega3d.pipeline.results import ComputedUnit, UnitResult, postponed, unit_result
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
@@ -208,7 +208,7 @@ class UnitWriter:
             return step()
         except SceneError as error:
             computed.details[scene_id] = without_secrets(detail(error))
-            return SceneFailure(scene_id, fixed_text(str(error), below(self.source)))
+            return SceneFailure(scene_id, fixed_text(str(error), roots_of(self.source)))
         except Exception as error:
             error.add_note(f"while computing scene {scene_id}")
             raise

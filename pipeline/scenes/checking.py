@@ -15,7 +15,7 @@ from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import field_of_view
 from vega3d.pipeline.scenes.conventions import as_meant
 from vega3d.pipeline.scenes.decoding import DecodedView, SceneReport, decode_views, turn
-from vega3d.pipeline.scenes.diagnosis import Diagnosis, Reading, diagnose
+from vega3d.pipeline.scenes.diagnosis import Convention, Diagnosis, diagnose
 from vega3d.pipeline.scenes.images import MAX_PIXELS
 from vega3d.pipeline.scenes.pixels import Glance, glance_pixels
 from vega3d.pipeline.scenes.reprojection import PosedDepth
@@ -103,7 +103,7 @@ def check_scene(
         failed = SceneCheck(scene_id=scene_id, verdict="failed", lines=(str(error),))
         return CheckedScene(check=failed)
     near, num_read = _neighbours(scene, decoded)
-    geometry = diagnose_views(decoded, near, Reading(poses=poses, depth_scale=depth_scale))
+    geometry = diagnose_views(decoded, near, Convention(poses=poses, depth_scale=depth_scale))
     is_wrong = bool(geometry.lines() or report.bad_views)
     check = SceneCheck(
         scene_id=scene_id,
@@ -130,7 +130,7 @@ def check_one_size(scene_id: str, decoded: Sequence[DecodedView]) -> None:
 def diagnose_views(
     decoded: Sequence[DecodedView],
     near: Sequence[tuple[PosedDepth, PosedDepth]] = (),
-    asked: Reading = Reading(),  # noqa: B008 - frozen
+    asked: Convention = Convention(),  # noqa: B008 - frozen
 ) -> Diagnosis:
     """Diagnose the geometry of decoded views.
 
@@ -154,12 +154,12 @@ def glance_at(one: DecodedView) -> PosedDepth | None:
     return _posed_depth(one.view, one.glance)
 
 
-def understood(one: DecodedView, reading: Reading) -> DecodedView:
-    """Return a view as it would be if its source were read in another way; see `Reading.of`."""
+def understood(one: DecodedView, convention: Convention) -> DecodedView:
+    """Return a view as it would be if its source were read in another way; see `Convention.of`."""
     plain = turn(one, -one.turns)
     taken = _posed_depth(plain.view, None if one.depth is None else Glance(one.depth.get()))
     assert taken is not None
-    meant = reading.of(taken)
+    meant = convention.of(taken)
     cameras = replace(plain.view, K_depth=meant.K, world_from_camera=meant.world_from_camera)
     return turn(replace(plain, view=cameras), one.turns)
 

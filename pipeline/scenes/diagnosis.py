@@ -4,7 +4,7 @@ Depth carried into the neighbouring view meets the depth there where poses, intr
 what they are taken for. Where it does not, the usual misreadings are tried, and the one under which
 it would is named. Thresholds come from the three real captures of tests/pipeline/scenes/
 test_checking.py and the procedural rooms: as they are, readings differ by 0.2 to 0.8 % of the depth
-and no misreading fits better than by 3 %; misread, the right reading fits 1.9 to 80 times better.
+and no misreading fits better than by 3 %; misread, the right convention fits 1.9 to 80 times better.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ _DIRECTIONS = (("right", "down", "forward"), ("left", "up", "backward"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class Convention:
     """One way to understand a source's cameras and depth; the default is as they are read."""
 
     poses: Poses = "opencv"
@@ -66,7 +66,7 @@ class Reading:
     """Which OpenCV axis (1 x, 2 y, 3 z) each camera axis is; negative where it points against."""
 
     def of(self, view: PosedDepth) -> PosedDepth:
-        """Return a view as this reading understands it, in the unit of its own depth."""
+        """Return a view as this convention understands it, in the unit of its own depth."""
         K = view.K[[1, 0, 2]][:, [1, 0, 2]] if self.is_portrait else view.K
         pose = world_from_opencv(view.world_from_camera, self.poses)
         turn = _turn(self.axes)
@@ -82,7 +82,7 @@ class Diagnosis:
     """What is known of a scene's geometry."""
 
     state: Literal["fits", "misread", "disagrees", "unknown"]
-    """`misread`: under another reading it would fit. `unknown`: nothing to compare."""
+    """`misread`: under another convention it would fit. `unknown`: nothing to compare."""
 
     error_m: float | None = None
     """Median distance between depths of neighbouring views."""
@@ -91,12 +91,12 @@ class Diagnosis:
     """The same as a share of the depth."""
 
     median_depth_m: float | None = None
-    meant: Reading = Reading()
-    """The reading under which it fits."""
+    meant: Convention = Convention()
+    """The convention under which it fits."""
 
     meant_error_m: float | None = None
 
-    asked: Reading = Reading()
+    asked: Convention = Convention()
     """How the source was asked to be read: what options said already."""
 
     @property
@@ -143,9 +143,9 @@ class Diagnosis:
 def diagnose(
     near: Sequence[tuple[PosedDepth, PosedDepth]],
     wide: Sequence[tuple[PosedDepth, PosedDepth]] = (),
-    asked: Reading = Reading(),
+    asked: Convention = Convention(),
 ) -> Diagnosis:
-    """Measure how neighbouring views agree, and look for the reading under which they would.
+    """Measure how neighbouring views agree, and look for the convention under which they would.
 
     Args:
         near: Neighbouring views, whose distance is reported.
@@ -159,12 +159,12 @@ def diagnose(
     median_depth_m = float(np.median(medians)) if medians else None
     pairs = [*_spread(near), *_spread(wide)]
     understood = {id(view): _by_convention(view) for pair in pairs for view in pair}
-    given = _shares(pairs, understood, [Reading()])[0]
-    meant, share = Reading(), given
-    for readings in (_single_readings, _double_readings, _any_axes):
-        if share <= (SMALL_SHARE if readings is _any_axes else LEAST_GAIN):
+    given = _shares(pairs, understood, [Convention()])[0]
+    meant, share = Convention(), given
+    for conventions in (_single_conventions, _double_conventions, _any_axes):
+        if share <= (SMALL_SHARE if conventions is _any_axes else LEAST_GAIN):
             break  # below LEAST_GAIN nothing can be clearly better
-        tried_now = list(readings())
+        tried_now = list(conventions())
         shares = _shares(pairs, understood, tried_now, below=share)
         best = int(np.argmin(shares))
         # What changes more must explain clearly more.
@@ -174,7 +174,7 @@ def diagnose(
     if np.isinf(given) and not is_misread:
         return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
     measured = agreement(near)
-    meant = meant if is_misread else Reading()
+    meant = meant if is_misread else Convention()
     scale = meant.depth_scale if _is_indoor((median_depth_m or 1.0) * meant.depth_scale) else 1.0
     mended = agreement(_understood(near, meant)) if is_misread else measured
     return Diagnosis(
@@ -195,27 +195,27 @@ def _some_readings(view: PosedDepth) -> Float32[np.ndarray, " n"]:
     return readings
 
 
-def _single_readings() -> Iterator[Reading]:
-    yield from (Reading(poses=poses) for poses in POSES[1:])
-    yield from (Reading(depth_scale=scale) for scale in SCALES)
-    yield from (Reading(focal_scale=focal) for focal in FOCALS)
-    yield Reading(is_portrait=True)
+def _single_conventions() -> Iterator[Convention]:
+    yield from (Convention(poses=poses) for poses in POSES[1:])
+    yield from (Convention(depth_scale=scale) for scale in SCALES)
+    yield from (Convention(focal_scale=focal) for focal in FOCALS)
+    yield Convention(is_portrait=True)
 
 
-def _double_readings() -> Iterator[Reading]:
+def _double_conventions() -> Iterator[Convention]:
     for poses, scale in product(POSES, (1.0, *SCALES)):
-        yield Reading(poses=poses, depth_scale=scale)
+        yield Convention(poses=poses, depth_scale=scale)
     for poses in POSES:
-        yield Reading(poses=poses, is_portrait=True)
+        yield Convention(poses=poses, is_portrait=True)
 
 
-def _any_axes() -> Iterator[Reading]:
+def _any_axes() -> Iterator[Convention]:
     directions: tuple[Poses, ...] = ("opencv", "inverse")
     for poses, order, signs in product(
         directions, permutations((1, 2, 3)), product((1, -1), repeat=3)
     ):
         x, y, z = (axis * sign for axis, sign in zip(order, signs, strict=True))
-        yield Reading(poses=poses, axes=(x, y, z))
+        yield Convention(poses=poses, axes=(x, y, z))
 
 
 def _by_convention(view: PosedDepth) -> Float64[np.ndarray, "P 4 4"]:
@@ -226,7 +226,7 @@ def _by_convention(view: PosedDepth) -> Float64[np.ndarray, "P 4 4"]:
 def _shares(
     pairs: Sequence[tuple[PosedDepth, PosedDepth]],
     understood: Mapping[int, Float64[np.ndarray, "P 4 4"]],
-    readings: Sequence[Reading],
+    conventions: Sequence[Convention],
     below: float = np.inf,
 ) -> list[float]:
     """Return by what share of the depth readings differ under each; inf where too few meet.
@@ -236,29 +236,29 @@ def _shares(
     from vega3d.pipeline.scenes.trials import tried  # numba's: not to plan with
 
     if not pairs:
-        return [np.inf] * len(readings)
-    cameras = _Cameras(readings, understood)
+        return [np.inf] * len(conventions)
+    cameras = _Cameras(conventions, understood)
     errors, met = tried(pairs, cameras, most_readings=_READINGS_TRIED, below=below)
     return [float(one) for one in np.where(met >= LEAST_MET, errors, np.inf)]
 
 
 class _Cameras:
-    """What `Reading.of` makes of a view's camera, for several readings at once."""
+    """What `Convention.of` makes of a view's camera, for several conventions at once."""
 
     def __init__(
         self,
-        readings: Sequence[Reading],
+        conventions: Sequence[Convention],
         understood: Mapping[int, Float64[np.ndarray, "P 4 4"]],
     ) -> None:
         """Prepare to read views whose poses under each convention are known by their id()."""
         self._understood = understood
-        self._poses = [POSES.index(one.poses) for one in readings]
-        self._scales = np.array([one.depth_scale for one in readings])
-        self._turns = np.stack([_turn(one.axes) for one in readings])
-        self._focals = np.ones((len(readings), 3, 3))
+        self._poses = [POSES.index(one.poses) for one in conventions]
+        self._scales = np.array([one.depth_scale for one in conventions])
+        self._turns = np.stack([_turn(one.axes) for one in conventions])
+        self._focals = np.ones((len(conventions), 3, 3))
         for axis in range(2):
-            self._focals[:, axis, axis] = [one.focal_scale for one in readings]
-        self._is_portrait = np.array([one.is_portrait for one in readings])
+            self._focals[:, axis, axis] = [one.focal_scale for one in conventions]
+        self._is_portrait = np.array([one.is_portrait for one in conventions])
 
     def __call__(self, view: PosedDepth) -> "Cameras":
         K = np.asarray(view.K, np.float64)
@@ -271,9 +271,9 @@ class _Cameras:
 
 
 def _understood(
-    pairs: Sequence[tuple[PosedDepth, PosedDepth]], reading: Reading
+    pairs: Sequence[tuple[PosedDepth, PosedDepth]], convention: Convention
 ) -> list[tuple[PosedDepth, PosedDepth]]:
-    return [(reading.of(first), reading.of(second)) for first, second in pairs]
+    return [(convention.of(first), convention.of(second)) for first, second in pairs]
 
 
 def _spread(

@@ -1,7 +1,7 @@
-"""How far the depths of pairs of views are apart under many readings at once, compiled.
+"""How far the depths of pairs of views are apart under many conventions at once, compiled.
 
-A scene that fits is asked about seventy other readings of itself, and one that does not about twice
-as many. Letters: R readings, h w a depth image, n readings of depth, m those of all pairs.
+A scene that fits is asked about seventy other conventions, and one that does not about twice
+as many. Letters: R conventions, h w a depth image, n readings of depth, m those of all pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from vega3d.pipeline.scenes.medians import select
 from vega3d.pipeline.scenes.reprojection import PosedDepth, grid_of, thinned
 
 Cameras = tuple[Float64[np.ndarray, "R 3 3"], Float64[np.ndarray, "R 4 4"]]
-"""Intrinsics and poses of a view, one a reading."""
+"""Intrinsics and poses of a view, one a convention."""
 
 
 def tried(
@@ -24,24 +24,24 @@ def tried(
     most_readings: int,
     below: float = np.inf,
 ) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
-    """Return `agreement`'s error_share and met_share under each reading; NaN where nothing meets.
+    """Return `agreement`'s error_share and met_share under each convention; NaN where nothing meets.
 
     Args:
         pairs: Views; the first one's depth is carried into the second.
-        cameras: Says how each reading understands a view.
+        cameras: Says how each convention understands a view.
         most_readings: As `meet` takes it.
-        below: A reading whose error_share is not below this is given inf, and no share of what met:
-            it is let go as soon as that is certain.
+        below: A convention whose error_share is not below this is given inf, and no share of what
+            met: it is let go as soon as that is certain.
     """
     views = {id(view): view for pair in pairs for view in pair}
     known = {key: cameras(view) for key, view in views.items()}
     inverse = {key: np.linalg.inv(poses) for key, (_, poses) in known.items()}
     grids = [grid_of(first.depth_m.shape, most_readings) for first, _ in pairs]
-    num_readings = len(next(iter(known.values()))[0])
+    num_conventions = len(next(iter(known.values()))[0])
     depths = [np.ascontiguousarray(thinned(first.depth_m, most_readings)) for first, _ in pairs]
     carried = sum(int(((z > 0) & np.isfinite(z)).sum()) for z in depths)
-    shares = np.empty((num_readings, sum(z.size for z in depths)))
-    counts, apart = np.zeros((2, num_readings), dtype=np.int64)
+    shares = np.empty((num_conventions, sum(z.size for z in depths)))
+    counts, apart = np.zeros((2, num_conventions), dtype=np.int64)
     for (first, second), (rows, cols), z in zip(pairs, grids, depths, strict=True):
         (K_first, pose_first), (K_second, _) = known[id(first)], known[id(second)]
         second_from_first = inverse[id(second)] @ pose_first
@@ -50,7 +50,7 @@ def tried(
             z, rows, cols, left, K_first, second_from_first, K_second, second.depth_m, below,
             shares, counts, apart,
         )  # fmt: skip
-    medians = np.full(num_readings, np.nan)
+    medians = np.full(num_conventions, np.nan)
     _medians(shares, counts, apart, below, medians)
     return medians, np.where(np.isinf(medians), 0.0, counts / max(carried, 1))
 
@@ -70,15 +70,15 @@ def _carry(
     counts: Int64[np.ndarray, " R"],
     apart: Int64[np.ndarray, " R"],
 ) -> None:
-    """Add a pair to the distances of the readings left, as shares of the depth.
+    """Add a pair to the distances of the conventions left, as shares of the depth.
 
     `apart` counts those that are not below a bound; see `reprojection.meet`.
     """
     height, width = there_m.shape
     across, fars, there_cols, there_rows = np.empty((4, cols.shape[0]))
-    for reading in left:
-        K, L, M = K_first[reading], K_second[reading], second_from_first[reading]
-        count = counts[reading]
+    for convention in left:
+        K, L, M = K_first[convention], K_second[convention], second_from_first[convention]
+        count = counts[convention]
         for j in range(cols.shape[0]):
             across[j] = (cols[j] + 0.5 - K[0, 2]) / K[0, 0]
         for i in range(rows.shape[0]):
@@ -101,10 +101,10 @@ def _carry(
                     there = np.float64(there_m[int(row), int(col)])
                     if there > 0 and there < np.inf:
                         share = abs(far - there) / there
-                        shares[reading, count] = share
-                        apart[reading] += share >= below
+                        shares[convention, count] = share
+                        apart[convention] += share >= below
                         count += 1
-        counts[reading] = count
+        counts[convention] = count
 
 
 @compiled
@@ -119,13 +119,13 @@ def _medians(
 
     Where more than half of the values are not, both of the middle ones are not.
     """
-    for reading in range(counts.size):
-        count = counts[reading]
-        if 2 * apart[reading] > count:
-            medians[reading] = np.inf
+    for convention in range(counts.size):
+        count = counts[convention]
+        if 2 * apart[convention] > count:
+            medians[convention] = np.inf
         elif count > 0:
-            row = shares[reading, :count]
+            row = shares[convention, :count]
             lower = select(row, (count - 1) // 2)
             upper = lower if count % 2 else select(row, count // 2)
             median = (lower + upper) / 2
-            medians[reading] = median if median < below else np.inf
+            medians[convention] = median if median < below else np.inf

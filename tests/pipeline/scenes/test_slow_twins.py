@@ -12,11 +12,11 @@ from PIL import Image
 from vega3d.pipeline.scenes import images
 from vega3d.pipeline.scenes.depth_images import decode_depth_m
 from vega3d.pipeline.scenes.diagnosis import (
-    Reading,
+    Convention,
     _any_axes,
     _by_convention,
     _Cameras,
-    _double_readings,
+    _double_conventions,
 )
 from vega3d.pipeline.scenes.geometry import token_positions
 from vega3d.pipeline.scenes.images import decode_rgb
@@ -36,8 +36,8 @@ def posed(seed: int) -> np.ndarray:
     return pose
 
 
-def cameras_of(readings: list[Reading], views: list[PosedDepth]) -> _Cameras:
-    return _Cameras(readings, {id(view): _by_convention(view) for view in views})
+def cameras_of(conventions: list[Convention], views: list[PosedDepth]) -> _Cameras:
+    return _Cameras(conventions, {id(view): _by_convention(view) for view in views})
 
 
 def numpy_medians(depth_m: np.ndarray, pose: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -94,24 +94,24 @@ def test_a_median_is_numpys_whatever_the_values(count: int) -> None:
         assert median(single) == expected
 
 
-def test_many_readings_at_once() -> None:
+def test_many_conventions_at_once() -> None:
     views = [PosedDepth(RNG.uniform(0, 3, (48, 64)).astype(np.float32), K, posed(i))
              for i in range(3)]  # fmt: skip
     pairs = [(views[0], views[1]), (views[1], views[2])]
-    readings = [*list(_double_readings())[::7], *list(_any_axes())[::11]]
-    shares, met = tried(pairs, cameras_of(readings, views), most_readings=400)
-    for index, reading in enumerate(readings):
-        taken = [(reading.of(first), reading.of(second)) for first, second in pairs]
+    conventions = [*list(_double_conventions())[::7], *list(_any_axes())[::11]]
+    shares, met = tried(pairs, cameras_of(conventions, views), most_readings=400)
+    for index, convention in enumerate(conventions):
+        taken = [(convention.of(first), convention.of(second)) for first, second in pairs]
         plain = agreement(taken, most_readings=400)
         assert shares[index] == pytest.approx(plain.error_share, rel=1e-9, nan_ok=True)
         assert met[index] == plain.met_share
 
 
-def test_readings_that_are_no_better_are_let_go_and_the_others_are_the_same() -> None:
+def test_conventions_that_are_no_better_are_let_go_and_the_others_are_the_same() -> None:
     views = [PosedDepth(RNG.uniform(1, 3, (48, 64)).astype(np.float32), K, posed(i))
              for i in range(4)]  # fmt: skip
     pairs = list(pairwise(views))
-    cameras = cameras_of([*_double_readings(), *_any_axes()], views)
+    cameras = cameras_of([*_double_conventions(), *_any_axes()], views)
     shares, met = tried(pairs, cameras, most_readings=400)
     (bound,) = np.quantile(shares[np.isfinite(shares)], [0.2])
     found, found_met = tried(pairs, cameras, most_readings=400, below=bound)
