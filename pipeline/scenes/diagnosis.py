@@ -4,7 +4,7 @@ Depth carried into the neighbouring view meets the depth there where poses, intr
 what they are taken for. Where it does not, the usual misreadings are tried, and the one under which
 it would is named. Thresholds come from the three real captures of tests/pipeline/scenes/
 test_checking.py and the procedural rooms: as they are, readings differ by 0.2 to 0.8 % of the depth
-and no misreading fits better than by 3 %; misread, the right convention fits 1.9 to 80 times better.
+and no misreading fits better than by 3 %; misread, the right one fits 1.9 to 80 times better.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

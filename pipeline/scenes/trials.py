@@ -24,7 +24,7 @@ def tried(
     most_readings: int,
     below: float = np.inf,
 ) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
-    """Return `agreement`'s error_share and met_share under each convention; NaN where nothing meets.
+    """Return `agreement`'s error_share and met_share under each convention; NaN: nothing meets.
 
     Args:
         pairs: Views; the first one's depth is carried into the second.
