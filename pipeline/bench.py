@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vega3d.pipeline.backbones.backbone import Backbone
 from vega3d.pipeline.backbones.checkpoints import planned_facts
-from vega3d.pipeline.backbones.encoder import Views
+from vega3d.pipeline.backbones.encoder import Encoder, Views
 from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, environment, gpu_kernels
 from vega3d.pipeline.backbones.settings import size_text
 from vega3d.pipeline.backbones.tiny import write_random_wan
@@ -229,19 +229,21 @@ class _Measured:
         encoder, views = self._backbone.encoder, len(self._given)
         pooled_s, _ = self._timed(self._pooled)
         with _watched_latents(encoder) as watched:
-            model_s, tokens = self._timed(lambda: list(encoder.tokens(self._given)))
+            model_s, tokens = self._timed(lambda: self._tokens(encoder))
         found: dict[str, Any] = {"busy_s_per_view": model_s / views}
         stages = {"pool": max(0.0, pooled_s - model_s) / views}
         if isinstance(encoder, WanEncoder):
             # Of the same passes: a difference of two medians may be anything.
-            vae_s = statistics.median(watched[-self._repeats :])
+            each = np.reshape(watched, (self._repeats + 1, -1)).sum(axis=1)
+            vae_s = float(np.median(each[1:]))  # without the warm-up
             with torch.inference_mode():
                 latents = encoder.latents(self._given)
             dit_s = max(model_s - vae_s, 0.0) * depth.ours / depth.run
             model_s = vae_s + dit_s
             stages = {"vae": vae_s / views, "dit": dit_s / views, **stages}
             if depth.folder is not None:
-                found |= self._naive(depth, latents, torch.as_tensor(tokens[0][1]))
+                first = torch.cat([values for tap, values in tokens if tap == tokens[0][0]])
+                found |= self._naive(depth, latents, first)
                 found["times_naive"] = found["naive"]["model"] * views / model_s
         return {**found, "stages_s": {**stages, "model": model_s / views}}
 
@@ -271,6 +273,15 @@ class _Measured:
         apart = (tokens.reshape(theirs.shape) - theirs).norm() / theirs.norm()
         seconds = {"vae": vae_s / views, "dit": dit_s / views, "model": (vae_s + dit_s) / views}
         return {"naive": seconds, "relative_l2": float(apart)}
+
+    def _tokens(self, encoder: Encoder) -> list[tuple[str, Tensor]]:
+        """Return every tap of the views, which go in as many at a time as in a run."""
+        size = self._backbone.views_at_once or len(self._given)
+        return [
+            (tap, torch.as_tensor(values))
+            for batch in self._given.batches(size)
+            for tap, values in encoder.tokens(batch)
+        ]
 
     def _pooled(self) -> object:
         given = self._given

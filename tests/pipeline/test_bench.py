@@ -1,12 +1,16 @@
 """`bench`: every stage has its seconds, the naive way runs beside, and `plan` goes by the table."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from vega3d.pipeline import bench as benching
 from vega3d.pipeline import cli
+from vega3d.pipeline.backbones.encoder import Views
+from vega3d.pipeline.backbones.wan import WanEncoder
 from vega3d.pipeline.backbones.wan_family import DIT_1_3B
 from vega3d.pipeline.backbones.wan_flops import block_flops, vae_flops
 
@@ -46,6 +50,28 @@ def test_the_table_has_every_stage_and_the_naive_way_agrees(
     assert plan["assumed"]["tflops_per_worker"] == found["tflops"]
     other, _ = command(capsys, "plan", "rooms:2", *asked, "--gpu", "H100", "--device", "cuda")
     assert other["assumed"]["tflops_per_worker"] != found["tflops"]
+
+
+@pytest.mark.slow
+def test_views_go_in_as_many_at_a_time_as_in_a_run(
+    tiny_wan: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path))
+    monkeypatch.setitem(benching._VIEWS, "cpu", 5)
+    passes: list[int] = []
+    tokens = WanEncoder.tokens
+
+    def counted(self: WanEncoder, views: Views) -> Iterator[tuple[str, Tensor]]:
+        passes.append(len(views))
+        yield from tokens(self, views)
+
+    monkeypatch.setattr(WanEncoder, "tokens", counted)
+    asked = ("--model", tiny_wan, "--resolution", "96x64", "--batch-size", 2, *SMALL)
+    found, _ = command(capsys, "bench", *asked, "--repeats", 1)
+    assert set(passes) == {2, 1}  # 5 views: 2, 2, 1
+    assert found["relative_l2"] < 1e-5
+    assert found["stages_s"]["vae"] > 0
 
 
 def test_two_blocks_stand_for_the_published_ones_and_the_table_says_so() -> None:
