@@ -125,7 +125,7 @@ def test_bounds_are_of_the_demonstrations_that_are_trained_on(tmp_path: Path) ->
     assert np.abs(table.episodes[scored.scene_id].actions[:, :2]).max() > 3.5
     assert 0.9 < max(table.actions.largest[:2]) <= 1
     policy = table.to_json()
-    again = replace(pairing, policy=policy, _action_tables=[]).action_table(CONFIG)
+    again = replace(pairing, policy=policy).action_table(CONFIG)
     assert again is not None
     assert again.actions == table.actions
 
@@ -159,7 +159,7 @@ def test_other_demonstrations_are_asked_in_the_policys_own_numbers(
     assert table.frames["blue_demo/demo_0"][3] == (8 + 3,)
     assert (table.actions, table.states) == (trained.actions, trained.states)
     with pytest.raises(UsageError, match="a sample takes \\['left'\\]"):
-        replace(pairing, policy={**known, "cameras": ["left"]}, _action_tables=[]).action_table(one)
+        replace(pairing, policy={**known, "cameras": ["left"]}).action_table(one)
 
 
 @pytest.mark.slow
