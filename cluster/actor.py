@@ -13,9 +13,9 @@ import ray
 from vega3d.cluster.seen import differing, seen_here
 from vega3d.pipeline.backbones.gpu_errors import is_lost
 from vega3d.pipeline.results import UnitResult
+from vega3d.pipeline.runners import UnitWorker
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import start_logging
-from vega3d.pipeline.worker import UnitWorker
 
 _LOADING = -1
 """Stands for a unit while the model is loaded."""

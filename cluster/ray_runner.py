@@ -33,9 +33,9 @@ from vega3d.pipeline.attempts import Attempts
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.errors import StoreError, TransientError, UsageError
 from vega3d.pipeline.results import UnitResult, postponed
+from vega3d.pipeline.runners import UnitWorker, step_aside
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.texts import without_secrets
-from vega3d.pipeline.worker import UnitWorker, step_aside
 
 POLL_S = 2.0
 """How often the driver asks each actor for a sign of life; more seldom where there are many."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from vega3d.pipeline.backbones.checkpoints import model_name
 from vega3d.pipeline.errors import StoreError, TransientError
 from vega3d.pipeline.places import roots_of
+from vega3d.pipeline.runners import UnitWorker
 from vega3d.pipeline.store.objects import open_objects
-from vega3d.pipeline.worker import UnitWorker
 
 _ROOT = "zarr.json"
 

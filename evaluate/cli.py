@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vega3d.evaluate.config import ReportConfig, RunConfig, TapsConfig
+from vega3d.evaluate.config import ExploreConfig, ReportConfig, RunConfig, TapsConfig
 from vega3d.evaluate.probes.config import ProbeConfig
 from vega3d.pipeline.commands import (
     SOME_FAILED,
@@ -45,6 +45,12 @@ _Stores = Annotated[
 ]
 
 
+_Scene = Annotated[
+    list[str] | None,
+    typer.Option(help="Scene to draw, may be repeated; a few without it."),
+]
+
+
 @app.command()
 def report(
     stores: _Stores,
@@ -56,7 +62,7 @@ def report(
         str,
         typer.Option(help="Results table (CSV: model, metrics...), or `paper` for its Table 4."),
     ] = "",
-    scene: Annotated[list[str] | None, typer.Option(help="Scene to draw; may be repeated.")] = None,
+    scene: _Scene = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
     ] = False,
@@ -119,6 +125,41 @@ def probe(
         }
     )
     if comparison.refused or comparison.left_out:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def explore(
+    stores: _Stores,
+    out: Annotated[str, typer.Option(help="Folder of explore.html and explore.json.")],
+    config: ExploreConfig,
+    chosen: TapsConfig,
+    scene: _Scene = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
+    ] = False,
+) -> None:
+    """Write a page on which to point at a token and see what stores find similar in other views."""
+    check_out(out)
+    start_logging(logging.INFO, "%(message)s")
+    if dry_run:
+        print_result(_plan(stores, chosen))
+        return
+    from vega3d.evaluate.exploring import explore as write
+
+    done = write(stores, out, config, chosen, scene or ())
+    for scene_id, reason in done.left_out.items():
+        tell(f"left out {scene_id}: {reason}")
+    refused = dict(done.comparison.refused)
+    print_result(
+        {
+            "explore": str(done.html),
+            "scenes": [one["scene"] for one in done.scenes],
+            "refused": refused,
+            "left_out": done.left_out,
+        }
+    )
+    if refused or done.left_out:
         raise typer.Exit(SOME_FAILED)
 
 

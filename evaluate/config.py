@@ -193,6 +193,39 @@ class RunConfig:
             )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExploreConfig:
+    """What a page to explore shows."""
+
+    scenes_shown: int = 3
+    """Scenes shown where none is named."""
+
+    views_shown: int = 6
+    """Neighbouring views shown of each, from the middle of the scene."""
+
+    reach_m: float = 0.2
+    """Tokens that lie so close are the same point, metres; those of a coarse grid lie 0.1 to 0.4
+    apart."""
+
+    min_depth_share: float = 0.1
+    """A token has a position when at least this share of its pixels has depth."""
+
+    dims: int = 128
+    """Principal components that the page keeps of each token; it says what that costs."""
+
+    def __post_init__(self) -> None:
+        """Check every field once."""
+        if self.scenes_shown < 1 or self.views_shown < 2 or self.dims < 1:
+            raise ValueError(
+                "scenes_shown and dims must be >= 1 and views_shown >= 2, "
+                f"got {self.scenes_shown}, {self.dims} and {self.views_shown}"
+            )
+        if not (math.isfinite(self.reach_m) and self.reach_m > 0):
+            raise ValueError(f"reach_m must be a positive number of metres, got {self.reach_m}")
+        if not 0 < self.min_depth_share <= 1:
+            raise ValueError(f"min_depth_share must lie in (0, 1], got {self.min_depth_share}")
+
+
 def score_only_config() -> ScoreConfig:
     """Return the raw score, its random-pair mean and nothing else: the fast path."""
     return ScoreConfig(

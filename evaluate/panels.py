@@ -75,7 +75,11 @@ def scene_panel(
         features = opened(urls, digest).features(scene_id, row.tap)[geometry.view_rows]
         tokens = read_tokens(urls, digest, scene_id, row.tap, geometry)
         strips.append(
-            Strip(row.name, "joint PCA", tuple(_uri(tile) for tile in joint_pca(features)[drawn]))
+            Strip(
+                row.name,
+                "joint PCA",
+                tuple(picture_uri(tile) for tile in joint_pca(features)[drawn]),
+            )
         )
         heat = adjacent_heat(tokens, geometry.deep.shape[1:], config)[drawn]
         maps.append(_heat_strip(row, scene_id, heat))
@@ -117,7 +121,7 @@ def _views(
     preview: UInt8[np.ndarray, "V ph pw 3"], held: Sequence[str], views: Sequence[str], drawn: slice
 ) -> tuple[str, ...]:
     place = {view: row for row, view in enumerate(held)}
-    return tuple(_uri(preview[place[view]], photo=True) for view in views[drawn])
+    return tuple(picture_uri(preview[place[view]], photo=True) for view in views[drawn])
 
 
 def _heat_strip(row: Row, scene_id: str, heat: Float[np.ndarray, "V h w"]) -> Strip:
@@ -135,11 +139,11 @@ def _colours(heat: Float[np.ndarray, "V h w"], zero: float) -> tuple[str, ...]:
     scaled = np.clip((np.where(seen, heat, zero) - zero) / (1.0 - zero), 0.0, 1.0)
     pixels = (mpl.colormaps[HEAT_MAP](scaled) * 255).round().astype(np.uint8)
     pixels[~seen] = _UNSEEN
-    return tuple(_uri(tile) for tile in pixels)
+    return tuple(picture_uri(tile) for tile in pixels)
 
 
-def _uri(pixels: UInt8[np.ndarray, "h w c"], photo: bool = False) -> str:
-    """Return a PNG, or a JPEG for a photo, as a data URI."""
+def picture_uri(pixels: UInt8[np.ndarray, "h w c"], photo: bool = False) -> str:
+    """Return pixels as a PNG, or as a JPEG for a photo: a data URI."""
     out = BytesIO()
     image = Image.fromarray(pixels)
     kind = "jpeg" if photo else "png"

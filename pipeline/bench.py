@@ -35,9 +35,10 @@ from vega3d.pipeline.feeding import fed_config, feed, write_captures
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.limits import SCANNET_COLOR
 from vega3d.pipeline.places import bench_file
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.one_pass import channel_absmax, token_moments
-from vega3d.pipeline.worker import UnitWriter, run_inline
+from vega3d.pipeline.worker import UnitWriter
 
 BLOCKS_RUN, TAP, BLOCKS = 2, 20, 30
 """Blocks of the reduced model, the paper's tap, and blocks of the published model."""

@@ -28,7 +28,7 @@ _GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 if TYPE_CHECKING:
     from vega3d.pipeline.runlog import RunLog
-    from vega3d.pipeline.worker import Runner
+    from vega3d.pipeline.runners import Runner
 
 
 def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def gpu_is_here() -> bool:
 
 def runner(run: RunConfig) -> "Runner":
     """Return what hands units out."""
-    from vega3d.pipeline.worker import run_inline
+    from vega3d.pipeline.runners import run_inline
 
     if run.runner == "inline":
         return partial(run_inline, config=run)

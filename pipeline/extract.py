@@ -18,6 +18,7 @@ from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import PreparedModel, prepare_model
 from vega3d.pipeline.remarks import remarks_on
 from vega3d.pipeline.results import UnitResult, unit_result
+from vega3d.pipeline.runners import Runner
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
@@ -25,7 +26,7 @@ from vega3d.pipeline.store.record import Record, SceneRecord, unpack_matrices
 from vega3d.pipeline.store.store import Store, stored_attributes
 from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter, to_supersede, uncommitted
-from vega3d.pipeline.worker import Runner, UnitWriter
+from vega3d.pipeline.worker import UnitWriter
 
 _log = logging.getLogger(__name__)
 

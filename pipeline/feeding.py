@@ -25,9 +25,10 @@ from vega3d.pipeline.config import ExtractConfig, JpegSize
 from vega3d.pipeline.limits import SCANNET_COLOR, SCANNET_DEPTH
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.prepared import prepare_model
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.creating import create_or_resume
-from vega3d.pipeline.worker import UnitWriter, run_inline
+from vega3d.pipeline.worker import UnitWriter
 
 _CANVAS, _TAP, _CHANNELS = (480, 832), "k300_b20", 1536
 

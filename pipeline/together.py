@@ -29,12 +29,13 @@ from vega3d.pipeline.extract import (
 from vega3d.pipeline.next_unit import NextUnit
 from vega3d.pipeline.prepared import PreparedModel
 from vega3d.pipeline.results import ComputedUnit, UnitResult, postponed, unit_result
+from vega3d.pipeline.runners import Runner
 from vega3d.pipeline.scenes.scene import SceneSource
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.units import Plan, Unit
 from vega3d.pipeline.store.writer import StoreWriter
 from vega3d.pipeline.texts import without_secrets
-from vega3d.pipeline.worker import Runner, UnitWriter
+from vega3d.pipeline.worker import UnitWriter
 
 if TYPE_CHECKING:
     from vega3d.pipeline.reading_ahead import UnitReading

@@ -38,6 +38,7 @@ ALONE = {
     "vega3d-extract pictures": "stores out num_views num_scenes dry_run",
     "vega3d-extract submit": "scenes out to go",
     "vega3d-extract demo": "out rooms dry_run",
+    "vega3d-consistency explore": "stores out scene dry_run",
     "vega3d-benchmark score": "name predictions annotations against out dry_run",
     "vega3d-benchmark desk": "out dry_run",
     "vega3d-benchmark encoders": "scenes out dry_run",

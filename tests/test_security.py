@@ -12,8 +12,8 @@ from synthetic_unit import make_worker
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.cli import main as extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.verify import status
-from vega3d.pipeline.worker import run_inline
 
 REPO = Path(__file__).parents[1]
 PAGE = REPO / "SECURITY.md"

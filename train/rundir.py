@@ -156,8 +156,7 @@ def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> str:
     A record of before content was kept names its scenes only: the same name counts there.
 
     Returns:
-        What a person must judge: scenes of the same names, whose content is another because it is
-        of other views or pictures, or of other places; "" where there are none.
+        What a person must judge: scenes of the same names and other content; "" without any.
     """
     split = record["split"]
     trained = set(split.get("trained_content", ()))

@@ -21,12 +21,12 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.files import write_whole
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.scenes.scene import SceneSource, skipped
 from vega3d.pipeline.several import check_store_name
 from vega3d.pipeline.texts import safe_values, tell
 from vega3d.pipeline.together import StorePlan, extract_together
-from vega3d.pipeline.worker import run_inline
 
 _log = logging.getLogger(__name__)
 _MODELS = "models"

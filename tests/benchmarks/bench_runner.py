@@ -25,7 +25,7 @@ def measure(units: int, unit_s: float, workers: int = 2) -> dict[str, float]:
 
     from vega3d.cluster.ray_runner import run_ray
     from vega3d.pipeline.config import RunConfig
-    from vega3d.pipeline.worker import run_inline
+    from vega3d.pipeline.runners import run_inline
 
     cloudpickle.register_pickle_by_value(synthetic_unit)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)

@@ -33,13 +33,13 @@ from vega3d.evaluate.sources import open_sources, plan_comparison
 from vega3d.evaluate.units import plan_tasks
 from vega3d.pipeline import open_store
 from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.scene import SceneEntry
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.verify import status, verify
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
 from vega3d.train.config import TrainConfig
 from vega3d.train.loader import Loader
 from vega3d.train.pairing import pair_stores

@@ -24,9 +24,9 @@ from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.extract import extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("local_ray")]
 SCENES = 10

@@ -19,8 +19,8 @@ from vega3d.cluster import ray_runner
 from vega3d.cluster.ray_runner import run_ray
 from vega3d.pipeline import open_store
 from vega3d.pipeline.config import RunConfig
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
-from vega3d.pipeline.worker import run_inline
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 LATE = "hall/005 \u00fc"

@@ -23,7 +23,7 @@ from vega3d.pipeline.backbones.controls import RgbConfig
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
-from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.runners import run_inline
 
 DEPTH = (192, 256)
 

@@ -40,13 +40,13 @@ from synthetic_unit import make_worker
 from vega3d.pipeline import remote, transient
 from vega3d.pipeline.commands import exit_on_sigterm
 from vega3d.pipeline.errors import StoreError, TransientError
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.bucket import BucketObjects
 from vega3d.pipeline.store.folder import FolderObjects
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.store import open_store
 from vega3d.pipeline.store.verify import verify
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
 
 SCENES = 4
 WRITES = 45

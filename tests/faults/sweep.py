@@ -18,10 +18,10 @@ from synthetic_unit import make_worker
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.verify import verify
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
 
 Damage = Callable[[Path], None]
 SCENES = 3

@@ -22,6 +22,7 @@ from synthetic_unit import TAPS, make_worker
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import SceneError, StoreError, UsageError
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.cameras import parse_matrix
 from vega3d.pipeline.scenes.depth_images import decode_depth_m
 from vega3d.pipeline.scenes.files import read_text
@@ -29,7 +30,6 @@ from vega3d.pipeline.scenes.images import decode_rgb
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.verify import verify
-from vega3d.pipeline.worker import run_inline
 
 EXAMPLES = int(os.environ.get("VEGA3D_FUZZ", "30"))
 """Of each test; `VEGA3D_FUZZ=1000 pytest tests/faults/test_fuzz.py` looks longer."""

@@ -14,12 +14,12 @@ from synthetic_unit import TAPS, make_worker
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError
 from vega3d.pipeline.imports import import_arrays
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.identity import canonical_json, config_digest, sha256_of
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import open_objects
 from vega3d.pipeline.store.record import sealed, unsealed
 from vega3d.pipeline.store.verify import verify
-from vega3d.pipeline.worker import run_inline
 
 SHARD = f"{TAPS[0]}/c.0.0.0.0.0"
 RECORD = "unit/commits/000000.0.json"

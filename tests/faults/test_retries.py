@@ -13,9 +13,9 @@ import xarray
 from synthetic_unit import TAPS, make_worker
 
 from vega3d.pipeline import open_store
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.verify import verify
-from vega3d.pipeline.worker import run_inline
 
 SCRIPT = Path(__file__).with_name("retrying_run.py")
 BAD = ("hall/000 \u00fc", "hall/002 \u00fc")

@@ -8,9 +8,9 @@ from fault_proxy import FaultProxy
 from synthetic_unit import CHANNELS, GRID, TAPS, make_plan, make_worker
 
 from vega3d.pipeline.bucket_load import bucket_load, told
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.layout import Layout
 from vega3d.pipeline.store.notes import SceneNote
-from vega3d.pipeline.worker import run_inline
 
 
 def layout(scenes: int, scenes_per_shard: int) -> Layout:

@@ -15,8 +15,8 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.tars import pack
-from vega3d.pipeline.worker import run_inline
 
 CAPTURES = ("chair_lidar", "corridor_lidar", "tum_fr3_structure")
 pytestmark = pytest.mark.slow

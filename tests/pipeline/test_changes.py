@@ -17,10 +17,10 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import preset
 from vega3d.pipeline.cli import app
 from vega3d.pipeline.extract import Summary, extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry
 from vega3d.pipeline.scenes.tars import pack
 from vega3d.pipeline.together import StorePlan, extract_together
-from vega3d.pipeline.worker import run_inline
 
 
 @pytest.fixture(scope="module")

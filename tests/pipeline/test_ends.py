@@ -23,6 +23,7 @@ from vega3d.pipeline.errors import SceneError, TransientError
 from vega3d.pipeline.reading_ahead import ReadScene, read_ahead
 from vega3d.pipeline.results import ComputedUnit
 from vega3d.pipeline.runlog import RunLog
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes import videos
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.store.merge import merge_commits
@@ -30,7 +31,7 @@ from vega3d.pipeline.store.metadata import ROOT
 from vega3d.pipeline.store.scene_arrays import SceneFailure
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import UnitWriter, run_inline
+from vega3d.pipeline.worker import UnitWriter
 
 CONFIG = ExtractConfig(num_views=0)
 GREY = np.full((12, 16, 3), 90, np.uint8)

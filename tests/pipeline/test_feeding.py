@@ -21,12 +21,13 @@ from vega3d.pipeline.extract import open_for
 from vega3d.pipeline.features import DecodedScene
 from vega3d.pipeline.feeding import Waiting, extract_with, fed_config, feed, write_captures
 from vega3d.pipeline.reading_ahead import ReadScene, UnitReading
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.rooms.film import Film
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.store.scene_arrays import SceneArrays
 from vega3d.pipeline.taking import Part
-from vega3d.pipeline.worker import UnitWriter, run_inline
+from vega3d.pipeline.worker import UnitWriter
 
 PATIENCE_S = 60.0
 

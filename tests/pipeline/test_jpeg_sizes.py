@@ -29,12 +29,12 @@ from vega3d.pipeline.feeding import write_captures
 from vega3d.pipeline.in_time import InTime
 from vega3d.pipeline.jpeg_sizes import jpeg_divisor
 from vega3d.pipeline.recompute import verify_deep
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes import decoding, images
 from vega3d.pipeline.scenes.crew import in_order
 from vega3d.pipeline.scenes.images import decode_rgb
 from vega3d.pipeline.store.store import Store
 from vega3d.pipeline.together import check_alike
-from vega3d.pipeline.worker import run_inline
 
 SIZE = (96, 128)
 SMALL = RgbConfig(resolution=(48, 64))

@@ -23,11 +23,11 @@ from vega3d.pipeline.errors import TransientError
 from vega3d.pipeline.extract import Summary, extract
 from vega3d.pipeline.features import decode_scene
 from vega3d.pipeline.reading_ahead import read_ahead
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.checking import check_scene, diagnose_views
 from vega3d.pipeline.scenes.decoding import decode_views
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, View
 from vega3d.pipeline.taking import Part
-from vega3d.pipeline.worker import run_inline
 
 VIEWS, SIZE = 7, (48, 64)
 LARGE_SCENE = Path(__file__).parents[1] / "faults" / "large_scene.py"

@@ -13,8 +13,8 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import Summary, extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
-from vega3d.pipeline.worker import run_inline
 
 
 class OpenGL(PlaneScene):

@@ -16,10 +16,11 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.places import absolute
 from vega3d.pipeline.results import UnitResult
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import absolute_location
 from vega3d.pipeline.scenes.tars import pack
 from vega3d.pipeline.store.units import Unit
-from vega3d.pipeline.worker import UnitWriter, run_inline
+from vega3d.pipeline.worker import UnitWriter
 
 
 @pytest.mark.slow

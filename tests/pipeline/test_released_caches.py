@@ -18,7 +18,7 @@ from vega3d.pipeline.errors import SceneError, UsageError
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.released_caches import import_caches
 from vega3d.pipeline.released_files import find_caches, read_cache
-from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.runners import run_inline
 
 ROOMS = "rooms:2?views=5&height=48&width=64"
 IDS = ["room0000", "room0001"]

@@ -11,7 +11,7 @@ from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.pictures import write_pictures
-from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.runners import run_inline
 from vega3d.train.pairing import pair_stores
 
 TOLD = "in clip context the four views of one latent share one feature map"

@@ -18,12 +18,13 @@ from vega3d.pipeline.backbones.twins import write_random_generator
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import SceneError, TransientError, UsageError
 from vega3d.pipeline.extract import Summary, extract, open_for
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource
 from vega3d.pipeline.store.record import Record
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.writer import StoreWriter
 from vega3d.pipeline.together import StorePlan, TogetherWriter, extract_together
-from vega3d.pipeline.worker import UnitWriter, run_inline
+from vega3d.pipeline.worker import UnitWriter
 
 ROOMS = read_scenes("rooms:3?views=3&height=48&width=64")
 SIZE = {"resolution": (48, 64)}

@@ -14,8 +14,8 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.estimate import Rates, estimate
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.plan import plan_units
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.scene import SceneEntry
-from vega3d.pipeline.worker import run_inline
 
 
 def config_of(tiny_wan: Path, folder: Path, positions: int, context: str) -> ExtractConfig:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from processes import started_program
 
-from vega3d.pipeline import cli, open_store, worker
+from vega3d.pipeline import cli, open_store, runners
 from vega3d.pipeline.commands import run_app
 from vega3d.pipeline.config import RunConfig
 from vega3d.pipeline.results import ComputedUnit, UnitResult
@@ -50,7 +50,7 @@ def test_the_survivor_says_what_was_done_twice_and_goes_on_elsewhere(
     """It has computed its first unit when the other commits it: a waste, and the only one."""
     whole, _ = run(tmp_path / "whole", capsys)
     assert whole["figures"]["waste"] == {"units": 0, "seconds": 0.0, "left_to_others": 0}
-    out, inline = tmp_path / "s", worker.run_inline
+    out, inline = tmp_path / "s", runners.run_inline
     computed: list[int] = []
 
     def beside_another(
@@ -68,7 +68,7 @@ def test_the_survivor_says_what_was_done_twice_and_goes_on_elsewhere(
         monkeypatch.setattr(ours, "compute", slowly, raising=False)
         return inline(ours, units, config)
 
-    monkeypatch.setattr(worker, "run_inline", beside_another)
+    monkeypatch.setattr(runners, "run_inline", beside_another)
     survivor, told = run(out, capsys)
     waste = survivor["figures"]["waste"]
     assert waste["units"] == 1
@@ -78,7 +78,7 @@ def test_the_survivor_says_what_was_done_twice_and_goes_on_elsewhere(
     assert "1 unit was computed twice, by another job or another try as well: " in told
     assert json.loads((out / "unit" / "summary.json").read_text()) == survivor
     assert sorted(computed) == list(range(8))  # each is looked at once, whatever the order
-    monkeypatch.setattr(worker, "run_inline", inline)
+    monkeypatch.setattr(runners, "run_inline", inline)
     again, _ = run(out, capsys)  # the job that was killed
     assert again["units_this_run"] == 0
     assert {whole["digest"]} == {survivor["digest"], again["digest"], open_store(str(out)).digest()}

@@ -18,11 +18,11 @@ from vega3d.pipeline.extract import Summary
 from vega3d.pipeline.figures import RunFigures
 from vega3d.pipeline.results import UnitResult
 from vega3d.pipeline.runlog import RunLog
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.verify import status, verify
 from vega3d.pipeline.store.writer import uncommitted
 from vega3d.pipeline.watching import Watch, live
-from vega3d.pipeline.worker import run_inline
 
 TEXT = "from vega3d.pipeline.cli import main; main()"
 BAD = "hall/001 \u00fc"

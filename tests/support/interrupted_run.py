@@ -13,10 +13,10 @@ from pathlib import Path, PurePath
 
 from synthetic_unit import make_worker
 
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import FolderObjects
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
 
 
 def die_at(key: str) -> None:

@@ -11,7 +11,7 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.backbones.registry import preset
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import Summary, extract
-from vega3d.pipeline.worker import Runner, run_inline
+from vega3d.pipeline.runners import Runner, run_inline
 
 CONFIG = ExtractConfig(
     backbone=replace(preset("rgb"), resolution=(48, 64)), grid=(3, 4), scenes_per_shard=2

@@ -10,8 +10,8 @@ from vega3d.pipeline.backbones.siglip import SiglipConfig
 from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.extract import extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
-from vega3d.pipeline.worker import run_inline
 from vega3d.train import RunConfig, TrainConfig, fit
 
 

@@ -18,10 +18,10 @@ from vega3d.pipeline.backbones.registry import configured
 from vega3d.pipeline.backbones.twins import write_random_generator, write_random_semantic
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.files import whole_folder
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.store import open_store
 from vega3d.pipeline.together import StorePlan, extract_together
-from vega3d.pipeline.worker import run_inline
 from vega3d.train.paper.config import PaperConfig
 
 GRID = (8, 10)

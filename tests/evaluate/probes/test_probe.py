@@ -30,7 +30,7 @@ from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
 from vega3d.pipeline.imports import SceneArrays, import_arrays
-from vega3d.pipeline.worker import run_inline
+from vega3d.pipeline.runners import run_inline
 
 GRID, VIEWS, SCENES = (6, 6), 6, 6
 CONFIG = ProbeConfig(

@@ -20,6 +20,7 @@ from vega3d.pipeline import open_store
 from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.errors import SceneError, StoreError
 from vega3d.pipeline.imports import import_arrays
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.creating import create_or_resume
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import FolderObjects, open_objects, zarr_store
@@ -27,7 +28,6 @@ from vega3d.pipeline.store.records import Records
 from vega3d.pipeline.store.store import JoinedStore
 from vega3d.pipeline.store.verify import status, verify
 from vega3d.pipeline.store.writer import uncommitted
-from vega3d.pipeline.worker import run_inline
 
 
 def write(url: str, count: int = 5, **faults: object) -> str:

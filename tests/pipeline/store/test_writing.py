@@ -20,6 +20,7 @@ from synthetic_unit import (
 
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import StoreError
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.objects import FolderObjects
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
@@ -27,7 +28,6 @@ from vega3d.pipeline.store.shard import Place, read_shard, shard_parts
 from vega3d.pipeline.store.units import Unit
 from vega3d.pipeline.store.verify import verify
 from vega3d.pipeline.store.writer import to_supersede, uncommitted
-from vega3d.pipeline.worker import run_inline
 
 FAILS = "hall/002 \u00fc"
 GRID_OF_CHUNKS = (2, 3, 1, 1, 1)

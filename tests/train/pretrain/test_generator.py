@@ -15,8 +15,8 @@ from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
-from vega3d.pipeline.worker import run_inline
 from vega3d.train.journal import read_metrics
 from vega3d.train.pretrain import vae as images
 from vega3d.train.pretrain.config import GeneratorConfig, PretrainRun, Recipe

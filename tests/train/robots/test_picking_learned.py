@@ -18,8 +18,8 @@ from vega3d.pipeline.backbones.registry import preset
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
-from vega3d.pipeline.worker import run_inline
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.fitting import fit
 from vega3d.train.robots.config import PickingConfig, RolloutConfig

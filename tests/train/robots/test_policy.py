@@ -14,9 +14,9 @@ from vega3d.pipeline.backbones.wan import WanConfig
 from vega3d.pipeline.config import ExtractConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import extract
+from vega3d.pipeline.runners import run_inline
 from vega3d.pipeline.scenes.reading import read_scenes
 from vega3d.pipeline.store.store import open_store
-from vega3d.pipeline.worker import run_inline
 from vega3d.train.checkpoint import load_weights
 from vega3d.train.config import RunConfig, TrainConfig
 from vega3d.train.demonstrations.bounds import Bounds
