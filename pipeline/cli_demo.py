@@ -43,12 +43,14 @@ def demo(
         f"Now look at\n"
         f"  pictures of them   {made['pictures'][0]} and its neighbours\n"
         f"  consistency        {made['consistency']}\n"
+        f"  a page to point at {made['explore']}\n"
         f"  a trained fusion   {made['fusion']}"
     )
     print_result(made)
 
 
 def _score_and_train(made: dict[str, Any], out: str) -> dict[str, str]:
+    from vega3d.evaluate.exploring import explore
     from vega3d.evaluate.report import report
     from vega3d.train.config import RunConfig as TrainRun
     from vega3d.train.config import TrainConfig
@@ -56,7 +58,12 @@ def _score_and_train(made: dict[str, Any], out: str) -> dict[str, str]:
 
     stores = [f"{name}={made[name]}" for name in ("prior", "random", "semantic")]
     scored = report(stores, f"{out}/consistency")
+    explored = explore(stores, f"{out}/explore")
     config = TrainConfig(tasks=("depth", "matching"), steps=120, hidden_dim=64, batch_size=8)
     run = TrainRun(eval_every=20, log_every=5)
     fit(made["prior"], made["semantic"], f"{out}/fusion", config, run)
-    return {"consistency": str(scored.html), "fusion": f"{out}/fusion/report.html"}
+    return {
+        "consistency": str(scored.html),
+        "explore": str(explored.html),
+        "fusion": f"{out}/fusion/report.html",
+    }

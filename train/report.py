@@ -4,7 +4,7 @@ Self-contained HTML: no script, no font and no picture from elsewhere.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ def write_report(
         cards=_cards(scores, lines),
         metrics=_metric_rows(scores),
         curves=_curves(lines, scores.primaries),
+        peak=peak_text(lines),
         histogram=Markup(histogram(scores.gate_counts, "gate")) if scores.gate_counts else None,
         gate_mean=scores.gate_mean,
         scenes=scene_pictures(plan.pairing, gates, limits) if gates else [],
@@ -137,6 +138,22 @@ def _curves(lines: list[dict[str, Any]], primaries: Sequence[str]) -> list[tuple
         curves = [_curve("mean gate", val, "gate_mean")]
         charts.append(("mean gate: 0 generative, 1 semantic", _chart(curves, (0.0, 1.0))))
     return charts
+
+
+def peak_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Say where the score was highest, and what that means; "" where it was taken once."""
+    scored = [line for line in lines if line["kind"] == "val" and "score" in line]
+    if len(scored) < 2:
+        return ""
+    best, last = max(scored, key=lambda line: float(line["score"])), scored[-1]
+    if best["score"] <= last["score"]:
+        return f"The score was highest at the last step: {last['score']:.3f}."
+    return (
+        f"The score was highest at step {best['step']} ({best['score']:.3f}) and is "
+        f"{last['score']:.3f} at the end: where the loss of training falls meanwhile, what is "
+        "learned after it holds for the trained scenes alone. More scenes or fewer steps mend "
+        "that; --weights best takes that step's, which were then chosen on the scored views."
+    )
 
 
 def _curve(label: str, lines: list[dict[str, Any]], name: str) -> Curve:

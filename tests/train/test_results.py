@@ -28,6 +28,7 @@ from vega3d.train.evaluation import evaluate_run
 from vega3d.train.export import export_fusion, export_webdataset
 from vega3d.train.gates import GENERATIVE_RGB, SEMANTIC_RGB, gate_range, overlay, vary
 from vega3d.train.pairing import pair_stores
+from vega3d.train.report import peak_text
 from vega3d.train.rundir import read_record, recorded_model
 
 CONFIG = TrainConfig(tasks=("depth",), hidden_dim=8, heads=2, steps=4, batch_size=4)
@@ -475,3 +476,12 @@ def test_training_loads_no_ray_no_diffusers_no_decoder(stores: object, tmp_path:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_report_says_where_the_score_was_highest() -> None:
+    lines = [{"kind": "train", "step": 1}]
+    assert peak_text(lines) == ""
+    lines += [{"kind": "val", "step": step, "score": s} for step, s in ((20, 0.3), (40, 0.354))]
+    assert peak_text(lines) == "The score was highest at the last step: 0.354."
+    lines.append({"kind": "val", "step": 60, "score": 0.321})
+    assert "highest at step 40 (0.354) and is 0.321 at the end" in peak_text(lines)
