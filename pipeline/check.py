@@ -18,7 +18,7 @@ from vega3d.pipeline.config import CheckConfig
 from vega3d.pipeline.files import whole_file
 from vega3d.pipeline.scenes.checking import CheckedScene, SceneCheck, check_scene
 from vega3d.pipeline.scenes.scene import SceneSource, skipped
-from vega3d.pipeline.texts import tell, tell_some
+from vega3d.pipeline.texts import tell
 
 COLUMNS = (
     "scene", "views", "depth", "pose", "dropped", "focal px", "of image", "field of view",
@@ -94,7 +94,10 @@ def check_and_tell(source: SceneSource, config: CheckConfig, *, out: str = "") -
     found = check(source, config, out=out, on_scene=on_scene)
     for one in found["skipped"]:
         tell(f"not read: {one['place']} {one['reason']}")
-    tell_some(table(sorted(checks, key=lambda one: one.verdict not in _TO_MEND)), _ROWS_SHOWN + 1)
+    shown = sorted(checks, key=lambda one: one.verdict not in _TO_MEND)[:_ROWS_SHOWN]
+    tell("\n".join(table(shown)))
+    if len(checks) > len(shown):
+        tell(f"and {len(checks) - len(shown)} more; the JSON has all")
     counts = ", ".join(f"{found[verdict]} {verdict}" for verdict in _VERDICTS if found[verdict])
     cost_s = found["wall_s"] / max(found["views_looked_at"], 1)
     scenes = "1 scene" if found["scenes"] == 1 else f"{found['scenes']} scenes"

@@ -37,7 +37,13 @@ def demo(
     with connection(run):  # one start of Ray for both stores
         made = run_demo(out, partial(extract_to, run=run), rooms)
     made |= _score_and_train(made, out)
-    tell(
+    tell(_where(made))
+    print_result(made)
+
+
+def _where(made: dict[str, Any]) -> str:
+    """Return what a person should look at."""
+    return (
         f"\nprior features:     {made['prior']}\nits random twin's:  {made['random']}\n"
         f"semantic features:  {made['semantic']}\n"
         f"Now look at\n"
@@ -46,7 +52,6 @@ def demo(
         f"  a page to point at {made['explore']}\n"
         f"  a trained fusion   {made['fusion']}"
     )
-    print_result(made)
 
 
 def _score_and_train(made: dict[str, Any], out: str) -> dict[str, str]:

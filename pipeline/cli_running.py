@@ -52,7 +52,9 @@ def by_device(asked: Mapping[str, Any]) -> dict[str, Any]:
     if "scenes_per_shard" not in asked:
         found["scenes_per_shard"] = stored.get("scenes_per_shard", 8 if on_gpu else 1)
     usual = gpu_settings(asked, on_gpu)
-    return {**found, **{name: stored.get(name, value) for name, value in usual.items()}}
+    if "dtype" in usual:
+        usual["dtype"] = stored.get("dtype", usual["dtype"])
+    return {**found, **usual}
 
 
 def gpu_settings(asked: Mapping[str, Any], on_gpu: bool) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def tell_estimate(found: Mapping[str, Any], rates: Rates) -> None:
         f"{found['scenes']} scenes, {found['views']} views in {found['units']} units\n"
         f"{size_text(found['stored_bytes'])} in {found['files']} files\n"
         f"{found['tflop']:.3g} TFLOP at {rates.tflops_per_worker:.3g} TFLOP/s a worker; ms a view, "
-        f"{overlap}: {stages}; most takes {found['bound_by']}\n"
+        f"{overlap}: {stages}; the {found['bound_by']} stage takes most\n"
         f"{span_text(found['wall_s'])} on {workers}, {span_text(found['load_s'])} of it before the "
         f"first view; {found['price']:.3g} {rates.currency} at {rates.price_per_worker_hour:g} "
         f"{rates.currency} an hour each (--tflops: `bench` measures yours)\n"

@@ -139,7 +139,7 @@ class Tally:
 
     def add(self, result: UnitResult) -> None:
         """Take a finished unit."""
-        self.units += not result.by_others
+        self.units += not (result.by_others or result.postponed)
         self.seconds.update(result.seconds)
         self.postponed.update(dict.fromkeys(result.left, result.postponed))
 

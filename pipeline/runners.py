@@ -59,7 +59,7 @@ class UnitWorker(Protocol):
         beat: Callable[[], None] = ...,
         computing: AbstractContextManager[object] = ...,
         limit_s: float = ...,
-        following: NextUnit | None = ...,
+        next_unit: NextUnit | None = ...,
     ) -> Any:  # noqa: ANN401 - what its own `commit` takes
         """Decode and encode the scenes of a unit."""
         ...
@@ -94,9 +94,9 @@ def run_inline(
     """
     attempts = Attempts(config.attempts, config.unit_timeout_s)
     waiting = deque(units)
-    following = NextUnit(worker, config.unit_timeout_s, waiting)
+    next_unit = NextUnit(worker, config.unit_timeout_s, waiting)
     storing: tuple[Unit, Future[UnitResult]] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside, closing(following):
+    with ThreadPoolExecutor(1, thread_name_prefix="storing") as beside, closing(next_unit):
         while waiting or storing:
             unit = waiting.popleft() if waiting else None
             before, storing = storing, None
@@ -104,7 +104,7 @@ def run_inline(
                 yield postponed(unit, attempts.told(unit))
             elif unit is not None:
                 limit_s = config.unit_timeout_s
-                compute = partial(worker.compute, unit, limit_s=limit_s, following=following)
+                compute = partial(worker.compute, unit, limit_s=limit_s, next_unit=next_unit)
                 computed, again = _tried(unit, compute, attempts)
                 if computed is None:
                     yield from _again(unit, again, waiting, attempts)

@@ -199,7 +199,7 @@ class TogetherWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        following: NextUnit | None = None,
+        next_unit: NextUnit | None = None,
     ) -> dict[str, _Part]:
         """Decode the scenes of a unit once, and encode them for each store that needs them.
 
@@ -210,8 +210,8 @@ class TogetherWriter:
         from vega3d.pipeline.taking import Known
 
         parts = self._parts(unit)
-        reading = following.taken(unit) if following else self.read(unit, beat, limit_s)
-        for read in reading.scenes(following.begin if following else lambda: None):
+        reading = next_unit.taken(unit) if next_unit else self.read(unit, beat, limit_s)
+        for read in reading.scenes(next_unit.begin if next_unit else lambda: None):
             known: Known = {}
             with sharing():
                 for out, part in parts.items():

@@ -65,7 +65,7 @@ class UnitWriter:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        following: NextUnit | None = None,
+        next_unit: NextUnit | None = None,
     ) -> ComputedUnit:
         """Decode and encode the scenes of a unit that are to be computed.
 
@@ -76,7 +76,7 @@ class UnitWriter:
             beat: Called from the first byte that is read, as a sign of life.
             computing: Held while the backbone works, and not while decoding.
             limit_s: A scene of which no view can be read for so long is given up.
-            following: Has the unit's first scenes read already, and begins with the next unit's.
+            next_unit: Has the unit's first scenes read already, and begins with the next unit's.
 
         Raises:
             TransientError: A disk or a server does not answer, or a scene is not read in time.
@@ -84,13 +84,13 @@ class UnitWriter:
         if found := self.store.committed(unit):
             return ComputedUnit(committed=found)  # another job was faster
         computed = ComputedUnit()
-        reading = following.taken(unit) if following else self.read(unit, beat, limit_s)
+        reading = next_unit.taken(unit) if next_unit else self.read(unit, beat, limit_s)
         try:
-            for read in reading.scenes(following.begin if following else _nothing):
+            for read in reading.scenes(next_unit.begin if next_unit else _nothing):
                 with computing:
                     beat()
-                    finish_previous = computed.finish_last
-                    computed.finish_last = self._start_scene(read, computed)
+                    finish = self._start_scene(read, computed)
+                    finish_previous, computed.finish_last = computed.finish_last, finish
                     finish_previous()  # a GPU works at this scene meanwhile
                 beat()
         except BaseException:
@@ -188,7 +188,11 @@ class UnitWriter:
         def begin() -> Callable[[], SceneArrays]:
             return begin_scene(scene, backbone, self.model.config, read.prefetch, geometry)
 
-        begun = self._guarded(name, computed, lambda: tried_with_room(begin, name))
+        def finish_previous() -> None:
+            finish, computed.finish_last = computed.finish_last, _nothing
+            finish()
+
+        begun = self._guarded(name, computed, lambda: tried_with_room(begin, name, finish_previous))
         if isinstance(begun, SceneFailure):
             return lambda: begun
         return lambda: self._guarded(name, computed, begun)

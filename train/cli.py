@@ -29,6 +29,8 @@ app = Program("vega3d-train", "Train a small gated fusion on cached priors and s
 app.add_typer(pretrain)
 app.add_typer(host)
 
+_VIEWS_PER_TAR = 512
+
 Weights = Annotated[
     Literal["last", "best"], typer.Option(help="The last ones, or the best scored.")
 ]
@@ -137,7 +139,7 @@ def export(
     weights: Weights = "last",
     views_per_tar: Annotated[
         int, typer.Option(min=1, help="webdataset: samples of one tar.")
-    ] = 512,
+    ] = _VIEWS_PER_TAR,
     dry_run: DryRun = False,
 ) -> None:
     """Write a run's fusion for `GatedFusion.from_pretrained`, or stores as WebDataset shards."""
@@ -149,8 +151,10 @@ def export(
             raise typer.BadParameter("--weights are a run's; export webdataset writes features")
         _export_webdataset(_paired(stores, run), out, views_per_tar, dry_run)
     else:
-        if any(asdict(stores).values()) or run.allow_partial:
-            raise typer.BadParameter("a run is exported without stores; they go with webdataset")
+        if any(asdict(stores).values()) or run.allow_partial or views_per_tar != _VIEWS_PER_TAR:
+            raise typer.BadParameter(
+                "a run's fusion is exported alone: stores and --views-per-tar go with webdataset"
+            )
         _export_fusion(Path(what), out, f"{weights}.safetensors", dry_run)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -75,9 +75,7 @@ class Pairing:
         return self._tables[min_depth_share]
 
     def question_table(self, config: TrainConfig) -> QuestionTable | None:
-        """Return what a config's tasks ask, one table for all fusions and seeds.
-
-        None where no task asks anything.
+        """Return what a config's tasks ask, one table for all who ask; None where none does.
 
         Raises:
             UsageError: A task asks questions and there are none.
@@ -89,15 +87,12 @@ class Pairing:
             raise UsageError(
                 f"{', '.join(asking)} ask what annotation files ask: pass --questions FILE"
             )
-        key = _without_model(config)
-        if key not in self._question_tables:
-            self._question_tables[key] = QuestionTable(self.questions, config)
-        return self._question_tables[key]
+        if config not in self._question_tables:
+            self._question_tables[config] = QuestionTable(self.questions, config)
+        return self._question_tables[config]
 
     def action_table(self, config: TrainConfig) -> ActionTable | None:
-        """Return what a config's tasks ask of frames, one table for all fusions and seeds.
-
-        None where no task does.
+        """Return what a config's tasks ask of frames, one table for all; None where none does.
 
         Raises:
             UsageError: A task asks of frames and there are no demonstrations.
@@ -106,22 +101,16 @@ class Pairing:
             return None
         if self.demonstrations is None:
             raise UsageError("action asks what demonstrations did: pass --actions LOCATION")
-        key = _without_model(config)
-        if key not in self._action_tables:
+        if config not in self._action_tables:
             view_ids = {name: self.prior.view_ids(name) for name in self.scene_ids}
-            self._action_tables[key] = ActionTable(
+            self._action_tables[config] = ActionTable(
                 self.demonstrations, view_ids, config, policy=self.policy
             )
-        return self._action_tables[key]
+        return self._action_tables[config]
 
     def asks(self, config: TrainConfig) -> QuestionTable | ActionTable | None:
         """Return what batches hold beside tokens and geometry."""
         return self.action_table(config) or self.question_table(config)
-
-
-def _without_model(config: TrainConfig) -> TrainConfig:
-    """Return a config but for what an ablation varies, which no table depends on."""
-    return replace(config, variant="semantic", seed=0)
 
 
 def pair_stores(
@@ -202,8 +191,9 @@ def _unfinished(name: str, store: AnyStore) -> list[str]:
 
 def _misread(prior: AnyStore, scene_ids: Sequence[str]) -> list[str]:
     """Say which scenes' positions are wrong: depths of neighbouring views lie apart there."""
-    notes = {name: prior.note(name) for name in scene_ids}
-    misread = {name: note.misread for name, note in notes.items() if note and note.misread}
+    notes = prior.notes()
+    misread = {name: notes[name].misread for name in scene_ids if name in notes}
+    misread = {name: reasons for name, reasons in misread.items() if reasons}
     if not misread:
         return []
     name, reasons = next(iter(misread.items()))

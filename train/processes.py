@@ -55,7 +55,8 @@ def join_processes(device: str) -> Iterator[Processes]:
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
     Inside of another such block it joins nothing and leaves nothing: a group that was left cannot
-    be joined again without losing the others. `auto` is the GPU where torch sees one.
+    be joined again without losing the others. `auto` is the GPU where torch sees one; a GPU that
+    is named is this process's own from then on.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if device == "auto":
@@ -64,8 +65,10 @@ def join_processes(device: str) -> Iterator[Processes]:
         raise UsageError("device is cuda, and torch sees no GPU here; pass --device cpu")
     if device == "cuda" and count > 1:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
-    if ":" in device:  # what names no device, streams and pinned memory too, is of this one
-        torch.cuda.set_device(device)
+    if device.startswith("cuda:"):
+        if torch.device(device).index >= (there := torch.cuda.device_count()):
+            raise UsageError(f"device is {device}, and torch sees {there} here; they count from 0")
+        torch.cuda.set_device(device)  # what names no device, streams and pinned memory, is here
     if count == 1:
         yield Processes(0, 1, torch.device(device))
         return

@@ -159,12 +159,11 @@ def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> str:
         What a person must judge: scenes of the same names and other content; "" without any.
     """
     split = record["split"]
-    trained = set(split.get("trained_content", ()))
-    names = set() if trained else set(split["train"])
+    trained, names = set(split.get("trained_content", ())), set(split["train"])
     leaked = [
         scene_id
         for scene_id in pairing.scene_ids
-        if scene_id in names or trained & set(_content(pairing, [scene_id]))
+        if (not trained and scene_id in names) or trained & set(_content(pairing, [scene_id]))
     ]
     if leaked:
         raise UsageError(
@@ -172,7 +171,7 @@ def check_no_leak(pairing: Pairing, record: dict[str, Any]) -> str:
             f"{leaked[:3]}: their scores would say nothing of new scenes. Leave --prior and "
             "--semantic out, or name the run's own stores, to score what it kept for scoring"
         )
-    alike = [scene_id for scene_id in pairing.scene_ids if scene_id in set(split["train"])]
+    alike = [scene_id for scene_id in pairing.scene_ids if scene_id in names]
     if not alike:
         return ""
     return (

@@ -65,8 +65,9 @@ class Views:
         if self.device == "cpu":
             placed = torch.from_numpy(self.placed())
         else:
-            pieces = (to_device(some.rgb, self.device) for some in self.batches(_PLACED))
-            placed = torch.cat([place_on_device(piece, self.placement) for piece in pieces])
+            uploads = (to_device(some.rgb, self.device) for some in self.batches(_PLACED))
+            pieces = [place_on_device(upload, self.placement) for upload in uploads]
+            placed = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
         scale, offset = _normalisation(tuple(mean), tuple(std), self.device)
         return placed.permute(0, 3, 1, 2).float() / scale - offset
 

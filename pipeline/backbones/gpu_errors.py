@@ -13,8 +13,15 @@ from vega3d.pipeline.errors import SceneError, UsageError
 T = TypeVar("T")
 
 
-def tried_with_room(step: Callable[[], T], scene_id: str) -> T:
-    """Return what a step gives; where a GPU's memory is full, try once more with an emptied cache.
+def tried_with_room(
+    step: Callable[[], T], scene_id: str, make_room: Callable[[], None] = lambda: None
+) -> T:
+    """Return what a step gives; where a GPU's memory is full, make room and try once more.
+
+    Args:
+        step: May be called twice.
+        scene_id: Whose views it is about.
+        make_room: Lets go of what is still held there, before torch's cache is emptied.
 
     Raises:
         SceneError: It is full again.
@@ -25,6 +32,7 @@ def tried_with_room(step: Callable[[], T], scene_id: str) -> T:
         return step()
     except torch.OutOfMemoryError:
         pass  # what its traceback holds must be let go of first
+    make_room()
     torch.cuda.empty_cache()
     try:
         return step()
@@ -45,11 +53,25 @@ def compiler_told() -> Iterator[None]:
         raised_by = sys.modules.get("torch._dynamo.exc")
         if raised_by is None or not isinstance(error, raised_by.TorchDynamoException):
             raise
-        first_line = str(error).strip().splitlines()[0]
+        import torch
+
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+        reason = (str(causes[-1]).strip() or type(causes[-1]).__name__).splitlines()[0]
         raise UsageError(
-            f"the model cannot be compiled for this GPU ({first_line}); it takes a C compiler and "
-            "Python's headers (gcc, python3-dev), or say --no-compile"
+            f"the model cannot be compiled for this GPU ({reason}); where a compiler is missing, "
+            "install gcc and python3-dev; --no-compile goes without"
         ) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from, as a compiler's errors hold it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "inner_exception", None) or cause.__cause__
 
 
 def is_lost(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ root), and this environment (kept in each commit record).
 
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,9 @@ from typing import Any, Literal
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.places import cache_dir
+
+_CODES = 128
+"""That one function may be compiled to: one for batches of a size, one for a lone view of it."""
 
 _PACKAGES = ("torch", "numpy", "pillow", "diffusers", "transformers")
 
@@ -115,12 +119,25 @@ def gpu_kernels(dtype: str, device: str) -> Iterator[None]:
     ]
     before, wanted = torch.backends.cuda.matmul.allow_tf32, dtype == "tf32"
     flags = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=wanted)
-    with flags, sdpa_kernel(order, set_priority=True):
+    with flags, sdpa_kernel(order, set_priority=True), _many_sizes():
         torch.backends.cuda.matmul.allow_tf32 = wanted
         try:
             yield
         finally:
             torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _many_sizes() -> AbstractContextManager[Any]:
+    """Let this thread have code for many sizes of input: torch runs the 9th without compiling it.
+
+    Its settings are a thread's own, and a model may be loaded in one and run in others.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled: it is seconds of import
+        return nullcontext()
+    import torch
+
+    patched: AbstractContextManager[Any] = torch._dynamo.config.patch(recompile_limit=_CODES)
+    return patched
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -30,9 +30,6 @@ from vega3d.pipeline.backbones.weights import load_strictly
 _FILES = re.compile(r"diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors")
 _DECODER = re.compile(r"(decoder|post_quant_conv)\..+")
 _OF_TIME = re.compile(r".+\.time_conv\..+")
-_SIZES = 64
-"""Of inputs that code is compiled for; a run sees one, or a few of `--resolution auto`."""
-
 _HEAD = re.compile(r"proj_out\..+|scale_shift_table")
 
 
@@ -302,9 +299,8 @@ def compile_sizes(module: torch.nn.Module) -> None:
     """Compile a module for each size of input that comes, but for any size of a batch.
 
     By itself torch gives the second size code for all sizes, which may round otherwise: a store's
-    bits would depend on which scene came first. Nor may the 9th size run without being compiled.
+    bits would depend on which scene came first. `gpu_kernels` lets so many sizes be compiled.
     """
-    torch._dynamo.config.recompile_limit = max(_SIZES, torch._dynamo.config.recompile_limit)
     module.compile(dynamic=False)
 
 

@@ -83,6 +83,10 @@ class FeatureStore(ABC):
     def note(self, scene_id: str) -> SceneNote | None:
         """Return what was noted when a scene was read; None where nothing was, or of another."""
 
+    @abstractmethod
+    def notes(self) -> Mapping[str, SceneNote]:
+        """Return all notes that speak of what is committed, by scene."""
+
     @property
     def taps(self) -> tuple[str, ...]:
         """Names of the feature arrays."""

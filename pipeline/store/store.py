@@ -298,6 +298,10 @@ class JoinedStore(FeatureStore):
         """Return what was noted when a scene was read; None where nothing was, or of another."""
         return self._home(scene_id).note(scene_id)
 
+    def notes(self) -> dict[str, SceneNote]:
+        """Return all notes that speak of what is committed, by scene."""
+        return {name: note for store in self.stores for name, note in store.notes().items()}
+
     def views(self, quantity: str, scene_id: str) -> np.ndarray:
         """Return a tap or another quantity of each real view of a scene."""
         return self._home(scene_id).views(quantity, scene_id)

@@ -360,11 +360,18 @@ def test_what_takes_no_part_is_said_on_stderr(
     poses[:, 0, 3] = 1.0
     others = [scene(k, views=3, world_from_camera=poses) for k in (1, 2, 3)]
     moved = store(tmp_path / "moved", others)
+    sizes = np.tile([480, 640], (3, 1))
+    resized = store(tmp_path / "resized", [scene(k, views=3, image_size=sizes) for k in (1, 2, 3)])
+    Ks = np.tile(np.diag([500.0, 500.0, 1.0]), (3, 1, 1))
+    whole = store(tmp_path / "whole", [scene(k, intrinsics=Ks[[0] * VIEWS]) for k in (1, 2, 3)])
+    zoomed = store(tmp_path / "zoomed", [scene(k, views=3, intrinsics=1.1 * Ks) for k in (1, 2, 3)])
     for stores, words in (
         ([lone], ["left out scene1: lone: no overlapping voxels", "no scene has a score: extract"]),
         ([three, lone], ["refused lone: no scene of it has a score: no overlapping voxels"]),
         ([three, fewer], ["different views of 3 of 3 scenes", "scene1 on 3 of 5 and 3"]),
         ([three, moved], ["different views of 3", "different pictures, depths or cameras of 3"]),
+        ([three, resized], ["different pictures, depths or cameras of 3"]),
+        ([whole, zoomed], ["different pictures, depths or cameras of 3"]),
     ):
         arguments = ["report", *stores, "--out", str(tmp_path / "out"), "--workers", "1"]
         monkeypatch.setattr(sys, "argv", ["vega3d-consistency", *arguments])
@@ -372,7 +379,7 @@ def test_what_takes_no_part_is_said_on_stderr(
             main()
         said = capsys.readouterr().err
         assert all(word in said for word in words), said
-        assert ("different pictures" in said) == (moved in stores)
+        assert ("different pictures" in said) == (stores[-1] in (moved, resized, zoomed))
 
 
 def test_one_store_of_single_views_is_told_so(tmp_path: Path) -> None:

@@ -1,8 +1,16 @@
 """What follows from the device: precision and batch size, resolved once and kept in the store."""
 
+import io
+import json
+import pickle
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +24,8 @@ from vega3d.pipeline.batch_size import SIZES, Pass, best_size
 from vega3d.pipeline.config import ExtractConfig, RunConfig
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.extract import open_for
-from vega3d.pipeline.prepared import prepare_model
+from vega3d.pipeline.places import bench_file
+from vega3d.pipeline.prepared import PreparedModel, prepare_model
 from vega3d.pipeline.store.store import stored_attributes
 
 
@@ -146,6 +155,52 @@ def test_a_store_keeps_the_batch_size_that_was_searched(tmp_path: Path, tiny_wan
     assert attributes["numerics"] == {**Numerics(threads=1).stored(), **store.numerics}
     _, _, again = open_for(*asked, Numerics(threads=1, batch_size=0), "")
     assert again.numerics == store.numerics
+
+
+@pytest.mark.slow
+def test_a_search_that_cannot_be_done_says_why_and_makes_no_store(
+    tmp_path: Path, tiny_wan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the process that searches: its own errors come back, a crash is named, a share arrives."""
+    backbone = WanConfig(model=str(tiny_wan), blocks=(1,), resolution=(32, 48))
+    model = prepare_model(ExtractConfig(backbone=backbone))
+    searched = Numerics(threads=1, batch_size=0)
+    gone = replace(backbone, model=str(tmp_path / "gone"))
+    with pytest.raises(UsageError, match=str(tmp_path / "gone")):
+        batch_size.with_batch_size(
+            searched, replace(model, config=replace(model.config, backbone=gone))
+        )
+    asked: list[tuple[PreparedModel, Numerics, float]] = []
+    run = subprocess.run
+
+    def crashing(command: list[str], **how: Any) -> subprocess.CompletedProcess[bytes]:  # noqa: ANN401
+        asked.append(pickle.loads(how["input"]))
+        return run([*command[:3], "import sys; sys.exit(3)"], **how)
+
+    monkeypatch.setattr(batch_size.subprocess, "run", crashing)
+    monkeypatch.setattr(batch_size, "search_here", lambda *given: asked.append(given) or 4)
+    with pytest.raises(UsageError, match="ended with exit code 3.*--batch-size takes one"):
+        batch_size.with_batch_size(searched, model, 0.25)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(pickle.dumps(asked[0]))))
+    batch_size._answer()
+    assert [given[2] for given in asked] == [0.25, 0.25]
+
+
+def test_a_dry_run_goes_by_what_bench_measured_as_a_plan_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VEGA3D_CACHE", str(tmp_path))
+    rooms = ("rooms:2", "--model", "desk", "--device", "cpu")
+    stated = json.loads(printed(capsys, "plan", *rooms).splitlines()[-1])
+    table = bench_file("wan2.1-t2v", "cpu", "float32")
+    table.parent.mkdir(parents=True)
+    table.write_text(json.dumps({"tflops": 10 * stated["assumed"]["tflops_per_worker"]}))
+    found = [
+        json.loads(printed(capsys, *words, *rooms, *more).splitlines()[-1])
+        for words, more in ((["plan"], []), (["run"], ["--out", tmp_path / "s", "--dry-run"]))
+    ]
+    assert found[0]["stages_s"] == found[1]["stages_s"]
+    assert found[0]["stages_s"]["model"] == pytest.approx(stated["stages_s"]["model"] / 10)
 
 
 def test_a_store_says_only_where_it_was_not_compiled() -> None:

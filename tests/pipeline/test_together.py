@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vega3d.pipeline import extract as extracting
 from vega3d.pipeline import open_store, read_scenes
 from vega3d.pipeline.backbones.controls import PositionConfig, RandomConfig, RgbConfig
 from vega3d.pipeline.backbones.encoder import Views
@@ -234,6 +235,22 @@ def test_stores_that_would_read_other_views_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"must read alike, but num_views is \['2', '3'\]"):
         extract_together(ROOMS, plans, numerics=Numerics(), run=run_inline)
     assert not list(tmp_path.iterdir())
+
+
+def test_encoders_of_one_pass_share_the_gpu_when_a_batch_size_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+
+    def searched(numerics: Numerics, _model: object, share: float) -> Numerics:
+        shares.append(share)
+        return replace(numerics, batch_size=2)
+
+    monkeypatch.setattr(extracting, "with_batch_size", searched)
+    two = {name: RgbConfig(**SIZE) for name in ("a", "b")}
+    numerics = Numerics(threads=1, batch_size=0)
+    together(tmp_path, two, numerics=numerics, gpu_share=0.5)
+    assert shares == [0.25, 0.25]
 
 
 @pytest.mark.ray

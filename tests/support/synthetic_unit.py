@@ -117,7 +117,7 @@ class SyntheticWorker:
         beat: Callable[[], None] = lambda: None,
         computing: AbstractContextManager[object] = nullcontext(),  # noqa: B008 - does nothing
         limit_s: float = math.inf,
-        following: object = None,
+        next_unit: object = None,
     ) -> ComputedUnit:
         if found := self.store.committed(unit):
             return ComputedUnit(committed=found)

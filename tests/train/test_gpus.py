@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from vega3d.pipeline.errors import UsageError
 from vega3d.train import kept
 from vega3d.train.batch import Batch
 from vega3d.train.loader import Loader
@@ -18,6 +19,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the devices that a process made its own, on a machine with GPUs."""
     found: list[str] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", found.append)
     return found
 
@@ -27,6 +29,10 @@ def test_a_device_that_is_named_is_the_processs_own(chosen: list[str]) -> None:
         assert (processes.device, chosen) == (torch.device("cuda:1"), ["cuda:1"])
     with join_processes("cuda") as processes:
         assert (processes.device, chosen) == (torch.device("cuda"), ["cuda:1"])
+    with join_processes("cpu:0") as processes:
+        assert (processes.device, chosen) == (torch.device("cpu:0"), ["cuda:1"])
+    with pytest.raises(UsageError, match="cuda:2, and torch sees 2 here"), join_processes("cuda:2"):
+        pass
 
 
 def test_auto_is_as_repeatable_as_cuda(chosen: list[str]) -> None:

@@ -438,7 +438,8 @@ def test_wrong_use_exits_2_with_the_message_alone(
     assert run_main("export", "webdataset", *both, "--weights", "best") == 2
     assert "--weights are a run's" in capsys.readouterr().err
     assert run_main("export", str(tmp_path / "run"), *both) == 2
-    assert "they go with webdataset" in capsys.readouterr().err
+    assert "go with webdataset" in capsys.readouterr().err
+    assert run_main("export", str(tmp_path / "run"), *out, "--views-per-tar", "3") == 2
     assert run_main("export", "webdataset", *both, "--views-per-tar", "0", "--dry-run") == 2
     assert not (tmp_path / "r").exists()
 
