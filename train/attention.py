@@ -56,18 +56,19 @@ class Attention(nn.Module):
         mask = None
         if valid is not None:
             seen = valid | ~valid.any(dim=-1, keepdim=True)
-            mask = seen[..., None, None, :]  # one row for all heads and queries
+            mask = seen.reshape(-1, 1, 1, seen.shape[-1])  # one row for all heads and queries
         mixed = scaled_dot_product_attention(
             self._split(self.query(query)),
             self._split(self.key(key)),
             self._split(self.value(value)),
             attn_mask=mask,
         )
-        # *batch heads N d -> *batch N (heads d)
-        return self.out(mixed.transpose(-3, -2).flatten(-2))  # type: ignore[no-any-return]
+        # B heads N d -> *batch N (heads d)
+        return self.out(mixed.transpose(1, 2).reshape(query.shape))  # type: ignore[no-any-return]
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:-1], self.heads, -1).transpose(-3, -2)
+    def _split(self, x: Float[Tensor, "*batch N D"]) -> Float[Tensor, "B heads N d"]:
+        """Part the heads; all leading axes become one, which the fused kernels ask for."""
+        return x.reshape(-1, x.shape[-2], self.heads, x.shape[-1] // self.heads).transpose(1, 2)
 
 
 class CrossLayer(nn.Module):

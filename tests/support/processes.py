@@ -7,6 +7,7 @@ Starting Python and importing torch and the model classes takes seconds, and is 
 import importlib
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -130,6 +131,8 @@ def _call(
 def _become(words: list[str], cwd: Path, told: list[Path]) -> None:
     os.setsid()
     os.chdir(cwd)
+    # A shell that runs the suite in the background has its programs ignore interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, path in enumerate(told, start=1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
