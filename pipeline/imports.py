@@ -73,7 +73,7 @@ def import_arrays(
     ]
     plan = plan_units(entries, num_views=0, scenes_per_shard=scenes_per_shard)
     writer = create_or_resume(out, plan, identity, Numerics().stored())
-    by_id = {scene.scene_id: prepared(scene) for scene in scenes}
+    by_id = {scene.scene_id: ready_to_store(scene) for scene in scenes}
     for unit in uncommitted(writer, plan):
         writer.write_unit(unit, [by_id[scene_id] for scene_id in unit.scene_ids], {})
     merge_commits(writer)
@@ -87,7 +87,7 @@ def import_arrays(
     return store
 
 
-def prepared(scene: SceneArrays) -> SceneArrays:
+def ready_to_store(scene: SceneArrays) -> SceneArrays:
     """Return a scene of others as it is stored: places that are none as NaN, and a hash of all."""
     return _with_hash(without_unseen(_without_origin(scene)))
 
@@ -202,7 +202,7 @@ def _view_ids(path: str, text: str) -> tuple[str, ...]:
 
 
 def _identity(scenes: Sequence[SceneArrays], model: str, store_dtype: str) -> dict[str, Any]:
-    """Return the config of imported features: nothing of how they were made but a name."""
+    """Return the identity of imported scenes, which must be alike."""
     shapes = {
         scene.scene_id: {tap: list(values.shape[1:]) for tap, values in scene.features.items()}
         for scene in scenes
@@ -218,20 +218,35 @@ def _identity(scenes: Sequence[SceneArrays], model: str, store_dtype: str) -> di
             )
     if len({tuple(shape) for shape in expected.values()}) > 1:
         raise SceneError(f"{first}: all taps must have one shape, got {expected}")
-    rows, cols, channels = next(iter(expected.values()))
+    return imported_identity(model, tuple(expected), next(iter(expected.values())), store_dtype)
+
+
+def imported_identity(
+    source: str,
+    taps: Sequence[str],
+    shape: Sequence[int],
+    store_dtype: str,
+    **more: Any,  # noqa: ANN401 - any JSON
+) -> dict[str, Any]:
+    """Return the identity of a store of imported features.
+
+    Args:
+        source: Where they come from, as a person calls it.
+        taps: Names of the feature arrays.
+        shape: Of a view's features: rows, columns, channels.
+        store_dtype: Type of the stored features.
+        more: Settings that change what is stored.
+    """
+    rows, cols, channels = shape
     config = {
         "backbone": "imported",
-        "source": model,
-        "model": model,
+        "source": source,
+        "model": source,
         "grid": [rows, cols],
         "store_dtype": store_dtype,
+        **more,
     }
-    return {
-        "format": FORMAT_VERSION,
-        "config": config,
-        "taps": list(expected),
-        "channels": channels,
-    }
+    return {"format": FORMAT_VERSION, "config": config, "taps": list(taps), "channels": channels}
 
 
 def _check_beside(scene: SceneArrays) -> None:

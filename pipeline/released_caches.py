@@ -23,12 +23,11 @@ from vega3d.pipeline.backbones.numerics import Numerics
 from vega3d.pipeline.config import CacheConfig, ExtractConfig
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.features import decode_scene, encode_scene
-from vega3d.pipeline.imports import prepared
+from vega3d.pipeline.imports import imported_identity, ready_to_store
 from vega3d.pipeline.plan import plan_units
 from vega3d.pipeline.released_files import Cache, read_cache
 from vega3d.pipeline.scenes.scene import Scene, SceneEntry, SceneSource
 from vega3d.pipeline.store.creating import create_or_resume
-from vega3d.pipeline.store.identity import FORMAT_VERSION
 from vega3d.pipeline.store.merge import merge_commits
 from vega3d.pipeline.store.scene_arrays import SceneArrays, SceneFailure
 from vega3d.pipeline.store.store import Store
@@ -156,13 +155,13 @@ def _read(
             names = _unique(cache.view_ids)
             kept = [cache.view_ids.index(name) for name in names]
             tokens = {config.tap: features[kept].transpose(0, 2, 3, 1)}
-            return prepared(
+            return ready_to_store(
                 SceneArrays(scene_id=cache.scene_id, features=tokens, view_ids=tuple(names))
             )
         settings = ExtractConfig(grid=(shape[1], shape[2]), num_views=0, bad_views="fail")
         decoded = decode_scene(_Chosen(captures, cache.view_ids), cache.scene_id, settings)
         encoder = _Cached(features, cache.view_ids, config)
-        return prepared(encode_scene(decoded, encoder, settings))
+        return ready_to_store(encode_scene(decoded, encoder, settings))
     except SceneError as error:
         _log.warning("%s: %s", cache.scene_id, error)
         return SceneFailure(cache.scene_id, fixed_text(str(error), (str(cache.path.parent),)))
@@ -184,18 +183,11 @@ def _first_shape(caches: Sequence[Cache], config: CacheConfig) -> tuple[int, int
 def _identity(
     shape: tuple[int, int, int], config: CacheConfig, source: str, placed: bool, store_dtype: str
 ) -> dict[str, Any]:
-    """Return the config of imported features: nothing of how they were made but a name."""
-    found = {
-        "backbone": "imported",
-        "source": source,
-        "model": source,
-        "grid": list(shape[1:]),
-        "store_dtype": store_dtype,
-        **({"cached_fit": config.cached_fit} if placed else {}),
-        **({"cond_half": True} if config.cond_half else {}),
-    }
-    taps = {"taps": [config.tap], "channels": shape[0]}
-    return {"format": FORMAT_VERSION, "config": found, **taps}
+    channels, rows, cols = shape
+    more: dict[str, Any] = {"cached_fit": config.cached_fit} if placed else {}
+    if config.cond_half:
+        more["cond_half"] = True
+    return imported_identity(source, [config.tap], (rows, cols, channels), store_dtype, **more)
 
 
 def _unique(names: Sequence[str]) -> list[str]:
