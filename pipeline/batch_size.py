@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics
+from vega3d.pipeline.backbones.numerics import Numerics, apply_numerics, gpu_is_here
 from vega3d.pipeline.errors import CheckpointError, UsageError
 from vega3d.pipeline.limits import SCANNET_COLOR
 from vega3d.pipeline.prepared import PreparedModel
@@ -75,7 +75,7 @@ def with_batch_size(numerics: Numerics, model: PreparedModel, share: float = 1.0
     """
     if numerics.batch_size:
         return numerics
-    if numerics.device == "cuda" and not _gpu_is_here():
+    if numerics.device == "cuda" and not gpu_is_here():
         _log.info("no GPU here to search the batch size on: %d", UNSEARCHED)
         return replace(numerics, batch_size=UNSEARCHED)
     # Not multiprocessing's: that runs a script anew which has no guard around its main part.
@@ -181,9 +181,3 @@ def _peak_bytes() -> int:
 
 def _free_memory_bytes() -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _gpu_is_here() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vega3d.pipeline.backbones.numerics import Numerics
+from vega3d.pipeline.backbones.numerics import Numerics, gpu_is_here
 from vega3d.pipeline.backbones.registry import DEFAULT, unchanged
 from vega3d.pipeline.cli_scenes import find_scenes
 from vega3d.pipeline.commands import check_out, interrupted
@@ -22,9 +21,6 @@ from vega3d.pipeline.places import bench_file
 from vega3d.pipeline.settings import as_toml, settings
 from vega3d.pipeline.texts import tell, tell_some
 from vega3d.pipeline.units_of_measure import size_text, span_text
-
-_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
-"""One of these is there where a GPU is: of NVIDIA's driver, in WSL, of AMD's."""
 
 if TYPE_CHECKING:
     from vega3d.pipeline.runlog import RunLog
@@ -129,15 +125,6 @@ def check_device(numerics: Numerics, run: RunConfig) -> None:
     """Refuse a GPU that is not here, where this process is to use it."""
     if numerics.device == "cuda" and run.runner == "inline" and not gpu_is_here():
         raise UsageError("device cuda is asked for, but torch sees no GPU here; use --device cpu")
-
-
-def gpu_is_here() -> bool:
-    """Return whether torch sees a GPU in this process; loads torch where there may be one."""
-    if not any(Path(device).exists() for device in _GPU_DEVICES):
-        return False
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def runner(run: RunConfig) -> "Runner":

@@ -19,12 +19,11 @@ from vega3d.pipeline.backbones.registry import (
 )
 from vega3d.pipeline.backbones.settings import Fit, check_choices, size_text
 from vega3d.pipeline.machines import Machine
-from vega3d.pipeline.scenes.settings import ReadConfig
+from vega3d.pipeline.scenes.settings import ReadConfig, Sampling
 from vega3d.pipeline.settings import Choice
 
 StoreDtype = Literal["float16", "float32", "int8"]
 JpegSize = Literal["whole", "scaled"]
-Sampling = Literal["uniform", "coverage"]
 
 
 def _names() -> tuple[str, ...]:

@@ -11,10 +11,14 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.places import cache_dir
+
+_GPU_DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+"""One of these is there where a GPU is: of NVIDIA's driver, in WSL, of AMD's."""
 
 _CODES = 128
 """That one function may be compiled to: one for batches of a size, one for a lone view of it."""
@@ -138,6 +142,15 @@ def _many_sizes() -> AbstractContextManager[Any]:
 
     patched: AbstractContextManager[Any] = torch._dynamo.config.patch(recompile_limit=_CODES)
     return patched
+
+
+def gpu_is_here() -> bool:
+    """Return whether torch sees a GPU in this process; loads torch where there may be one."""
+    if not any(Path(device).exists() for device in _GPU_DEVICES):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def environment(device: str) -> dict[str, Any]:

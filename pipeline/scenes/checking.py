@@ -21,7 +21,7 @@ from vega3d.pipeline.scenes.pixels import Glance, glance_pixels
 from vega3d.pipeline.scenes.reprojection import PosedDepth
 from vega3d.pipeline.scenes.sampling import drop_bad_poses
 from vega3d.pipeline.scenes.scene import Scene, SceneSource, View
-from vega3d.pipeline.scenes.settings import BadViews, Poses
+from vega3d.pipeline.scenes.settings import BadViews, Poses, Sampling
 
 WIDE = 4
 """Views apart at which a misreading shows better than between neighbours."""
@@ -79,7 +79,7 @@ def check_scene(
     scene_id: str,
     *,
     num_views: int,
-    sampling: Literal["uniform", "coverage"] = "uniform",
+    sampling: Sampling = "uniform",
     poses: Poses = "opencv",
     depth_scale: float = 1.0,
     policy: BadViews = "drop",

@@ -6,7 +6,6 @@ Memory is bounded: see `pixels`. Letters: H W a colour image, h w a depth image.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
@@ -20,7 +19,7 @@ from vega3d.pipeline.scenes.pixels import Glance, Pixels, digest_of, glance_pixe
 from vega3d.pipeline.scenes.reduced import reduced
 from vega3d.pipeline.scenes.sampling import drop_bad_poses, sample_views
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
-from vega3d.pipeline.scenes.settings import BadViews
+from vega3d.pipeline.scenes.settings import BadViews, Sampling
 
 DECODERS = min(4, usable_cores())
 """Threads that decode a scene's views; its decoders and checksums run without Python's lock. More
@@ -112,7 +111,7 @@ def decode_views(
     scene: Scene,
     *,
     num_views: int,
-    sampling: Literal["uniform", "coverage"],
+    sampling: Sampling,
     policy: BadViews = "drop",
     held_bytes: int = SCENE_HELD_BYTES,
     divisor_of: Callable[[int, int], int] | None = None,

@@ -3,7 +3,6 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Int64
@@ -11,6 +10,7 @@ from jaxtyping import Int64
 from vega3d.pipeline.errors import SceneError
 from vega3d.pipeline.scenes.cameras import is_lost
 from vega3d.pipeline.scenes.scene import BadView, Scene, View
+from vega3d.pipeline.scenes.settings import Sampling
 
 VOXEL_M = 0.1
 """Edge of the voxels that `coverage` counts. Source: arXiv 2603.19235v2, whose voxels they are."""
@@ -33,7 +33,7 @@ def drop_bad_poses(scene: Scene) -> tuple[Scene, int]:
     return replace(scene, views=kept), len(scene.views) - len(kept)
 
 
-def sample_views(scene: Scene, num_views: int, sampling: Literal["uniform", "coverage"]) -> Scene:
+def sample_views(scene: Scene, num_views: int, sampling: Sampling) -> Scene:
     """Keep at most `num_views` views, in their order; 0 keeps all.
 
     Args:

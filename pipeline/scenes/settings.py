@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 BadViews = Literal["drop", "fail"]
+Sampling = Literal["uniform", "coverage"]
 Poses = Literal["opencv", "opengl", "inverse", "opengl-inverse"]
 POSES: tuple[Poses, ...] = get_args(Poses)
 
