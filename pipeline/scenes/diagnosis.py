@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from vega3d.pipeline.scenes.conventions import composed, world_from_opencv
-from vega3d.pipeline.scenes.reprojection import PosedDepth, agreement, thinned
+from vega3d.pipeline.scenes.reprojection import Agreement, PosedDepth, agreement, thinned
 from vega3d.pipeline.scenes.settings import POSES, Poses
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ SMALL_SHARE = 0.03
 
 LEAST_MET = 0.1
 """Share of the readings that must meet another, or nothing can be said."""
+
+MOSTLY_MET = 0.5
+"""... and that must meet under another convention where none do as it is: of a corridor whose views
+are far apart a quarter meet at five times its depth."""
 
 INDOOR_M = (0.2, 20.0)
 """Median depths that are plausible indoors, metres."""
@@ -174,9 +178,13 @@ def diagnose(
     if np.isinf(given) and not is_misread:
         return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
     measured = agreement(near)
+    mended = agreement(_understood(near, meant)) if is_misread else measured
+    if is_misread and not _is_borne_out(measured, mended):
+        is_misread = False
+        if np.isinf(given):
+            return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
     meant = meant if is_misread else Convention()
     scale = meant.depth_scale if _is_indoor((median_depth_m or 1.0) * meant.depth_scale) else 1.0
-    mended = agreement(_understood(near, meant)) if is_misread else measured
     return Diagnosis(
         state="misread" if is_misread else "disagrees" if given > SMALL_SHARE else "fits",
         error_m=_known(measured.error_m),
@@ -186,6 +194,16 @@ def diagnose(
         meant_error_m=_known(mended.error_m * scale) if is_misread else None,
         asked=asked,
     )
+
+
+def _is_borne_out(measured: Agreement, mended: Agreement) -> bool:
+    """Say whether neighbouring views bear out what some readings of them and of wider pairs say.
+
+    Where views are far apart few readings meet, and another scale may bring others to meet.
+    """
+    if np.isnan(measured.error_share):
+        return mended.met_share >= MOSTLY_MET
+    return mended.error_share <= measured.error_share
 
 
 def _some_readings(view: PosedDepth) -> Float32[np.ndarray, " n"]:
