@@ -22,7 +22,7 @@ from vega3d.pipeline.commands import (
 )
 from vega3d.pipeline.errors import StoreError, UsageError
 from vega3d.pipeline.options import Program, Version
-from vega3d.pipeline.texts import start_logging, tell
+from vega3d.pipeline.texts import start_logging, tell, tell_some
 
 app = Program(
     "vega3d-consistency",
@@ -148,9 +148,11 @@ def explore(
     from vega3d.evaluate.exploring import explore as write
 
     done = write(stores, out, config, chosen, scene or ())
-    for scene_id, reason in done.left_out.items():
-        tell(f"left out {scene_id}: {reason}")
     refused = dict(done.comparison.refused)
+    lines = [f"note: {note}" for note in done.notes]
+    lines += [f"refused {label}: {reason}" for label, reason in refused.items()]
+    lines += [f"left out {scene_id}: {reason}" for scene_id, reason in done.left_out.items()]
+    tell_some(lines)
     print_result(
         {
             "explore": str(done.html),

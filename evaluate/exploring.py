@@ -3,7 +3,6 @@
 What is shown for one token is an anecdote; beside each row stands how often it is right for all of
 them, and how often chance would be. The page needs no network and no other file: it holds every
 token's coordinates along the scene's first principal components, of which products are cosines.
-Letters: N tokens of all views, C channels, D components.
 """
 
 import base64
@@ -15,12 +14,20 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jaxtyping import Float, Float64, Int16
 
 from vega3d.evaluate.cells import Tokens
 from vega3d.evaluate.config import ExploreConfig, ReportConfig, TapsConfig, Treatment
+from vega3d.evaluate.nearest import coded, found, random_mean
 from vega3d.evaluate.panels import HEAT_MAP, picture_uri
-from vega3d.evaluate.sources import Comparison, Source, open_sources, opened, plan_comparison
+from vega3d.evaluate.proof import prove, warnings
+from vega3d.evaluate.sources import (
+    Comparison,
+    Source,
+    open_sources,
+    opened,
+    plan_comparison,
+    some,
+)
 from vega3d.evaluate.treatments import ChannelSums, channel_sums, treat
 from vega3d.evaluate.units import read_geometry, read_tokens
 from vega3d.pipeline.errors import SceneError, UsageError
@@ -30,8 +37,14 @@ from vega3d.pipeline.pages import page_of
 TREATMENTS: tuple[Treatment, ...] = ("centred", "raw")
 """What the page can show; the first is what it begins with."""
 
-_ROWS = 512
-"""Tokens that are compared with all others at a time."""
+_MOST_TOKENS = 16_384
+"""Of a scene: 80 views of 14 x 14. Each is compared with each."""
+
+_LOST = 0.02
+"""Share right by which the components kept may be off the features."""
+
+_FEW = 0.1
+"""Share of the questions that must have an answer, or the shares say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +57,10 @@ class Explored:
     """Of each scene shown: `scene`, and its `rows` with each treatment's numbers."""
 
     left_out: dict[str, str]
-    """Scenes that were to be shown and cannot be, with the reason."""
+    """Scenes that are not in all stores or cannot be shown, with the reason."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Coded:
-    """Unit tokens as few whole numbers, whose products are their cosines."""
-
-    codes: Int16[np.ndarray, "N D"]
-    step: float
-    """A cosine is step^2 times the product of two tokens' codes."""
-
-    error: float
-    """The most by which such a cosine is wrong, over all pairs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """How often the most similar token of another view is the same point."""
-
-    asked: int
-    """Tokens, once for each other view in which some token lies within reach."""
-
-    right: float | None
-    """Share of these for which the most similar one lies within reach; None where none is asked."""
-
-    chance: float | None
-    """The same share for a token of that view drawn at random."""
+    notes: tuple[str, ...]
+    """What a person should know before believing what is shown."""
 
 
 def explore(
@@ -93,9 +83,11 @@ def explore(
         UsageError: No scene can be shown, or one is named that not all stores hold.
     """
     config = config or ExploreConfig()
+    if (Path(out) / "zarr.json").exists():
+        raise UsageError(f"{out} is a store; choose another --out")
     comparison = plan_comparison(open_sources(stores, chosen))
     named = _scenes(comparison, scenes, config.scenes_shown)
-    shown, left_out = [], {}
+    shown, left_out = [], dict(comparison.left_out)
     for scene_id in named:
         try:
             shown.append(_scene(comparison, scene_id, named, config))
@@ -103,74 +95,28 @@ def explore(
             left_out[scene_id] = str(error)
     if not shown:
         raise UsageError(f"no scene can be shown: {'; '.join(left_out.values())}")
+    names = [scene["scene"] for scene in shown]
+    notes = (*comparison.notes, *warnings(prove(comparison.sources, names)), *_weak(shown, config))
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{out}: no folder can be made there ({error.strerror}); choose another --out"
+        ) from error
     numbers = tuple(_numbers(scene) for scene in shown)
     write_whole(folder / "explore.json", (json.dumps(numbers, indent=1) + "\n").encode())
     html = folder / "explore.html"
-    write_whole(html, _page(comparison, shown, config).encode())
-    return Explored(html, comparison, numbers, left_out)
-
-
-def coded(unit: Float[np.ndarray, "N C"], dims: int) -> Coded:
-    """Return tokens of length one along their first components, which lie through the origin.
-
-    Args:
-        unit: At least one token.
-        dims: Components kept at most; all where there are fewer, then rounding alone is lost.
-    """
-    wide = unit.astype(np.float64)
-    if wide.shape[0] <= wide.shape[1]:
-        values, vectors = np.linalg.eigh(wide @ wide.T)
-        along = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
-    else:
-        along = wide @ np.linalg.eigh(wide.T @ wide)[1][:, ::-1]
-    along = along[:, :dims]
-    step = max(float(np.abs(along).max()), 1e-12) / np.iinfo(np.int16).max
-    codes = np.round(along / step).astype(np.int16)
-    kept, error = codes * step, 0.0
-    for rows in np.array_split(np.arange(len(wide)), -(-len(wide) // _ROWS)):
-        apart = kept[rows] @ kept.T - wide[rows] @ wide.T
-        error = max(error, float(np.abs(apart).max()))
-    return Coded(codes=codes, step=step, error=error)
-
-
-def found(unit: Float[np.ndarray, "N C"], tokens: Tokens, reach_m: float) -> Found:
-    """Ask for every token, in every other view, whether the most similar token is the same point.
-
-    Args:
-        unit: Treated tokens.
-        tokens: Where they are.
-        reach_m: Tokens that lie so close are the same point.
-    """
-    asked, right, chance = 0, 0, 0.0
-    for view in range(tokens.num_views):
-        of_view = tokens.view == view
-        others = ~of_view
-        if not of_view.any() or not others.any():
-            continue
-        apart = np.linalg.norm(tokens.xyz[others, None] - tokens.xyz[of_view], axis=-1)
-        within = apart <= reach_m
-        seen = within.any(axis=1)
-        best = (unit[others] @ unit[of_view].T).argmax(axis=1)
-        asked += int(seen.sum())
-        right += int(within[np.arange(len(best)), best][seen].sum())
-        chance += float(within[seen].mean(axis=1).sum())
-    return Found(
-        asked=asked,
-        right=right / asked if asked else None,
-        chance=chance / asked if asked else None,
-    )
+    write_whole(html, _page(comparison, shown, notes, config).encode())
+    return Explored(html, comparison, numbers, left_out, notes)
 
 
 def _scenes(comparison: Comparison, asked: Sequence[str], most: int) -> list[str]:
     held = list(comparison.views)
     if unknown := [scene_id for scene_id in asked if scene_id not in comparison.views]:
-        raise UsageError(
-            f"--scene {unknown[0]}: not all stores hold it; they share {', '.join(held[:5])}"
-            + (" and more" if len(held) > 5 else "")
-        )
-    return list(asked) or held[:most]
+        why = comparison.left_out.get(unknown[0], "no store holds it")
+        raise UsageError(f"--scene {unknown[0]}: {why}; the stores share {some(held, 5)}")
+    return list(dict.fromkeys(asked)) or held[:most]
 
 
 def _scene(
@@ -204,7 +150,15 @@ def _rows(
         for tap in source.taps:
             tokens = _tokens(source, tap, scene_id, views, config)
             if not len(tokens.view):
-                raise SceneError(f"{scene_id}: no token of {source.label} has a position")
+                raise SceneError(
+                    f"{scene_id}: no token of {source.label} has a position: it has no depth or "
+                    "no poses"
+                )
+            if len(tokens.view) > _MOST_TOKENS:
+                raise UsageError(
+                    f"{scene_id}: {len(tokens.view)} tokens of {source.label} are more than the "
+                    f"{_MOST_TOKENS} that a page compares at once; show fewer --views-shown"
+                )
             elsewhere = ChannelSums(0, *np.zeros((2, tokens.unit.shape[1])))
             for name in others:
                 more = _middle(comparison.views[name], config.views_shown)
@@ -213,7 +167,8 @@ def _rows(
                 "label": source.label,
                 "tap": tap,
                 "grid": list(source.grid),
-                "at": _base64(_places(tokens, source.grid), "<i2"),
+                "count": len(tokens.view),
+                "at": _base64(_places(tokens, source.grid), "<i4"),
                 "xyz": _base64(tokens.xyz, "<f4"),
                 "treatments": {
                     treatment: _treated(tokens, treatment, elsewhere, config)
@@ -236,6 +191,7 @@ def _treated(
     sums = others if others.count else channel_sums(tokens.unit)
     unit = treat(tokens.unit, treatment, sums, 0)
     small, told = coded(unit, config.dims), found(unit, tokens, config.reach_m)
+    kept = found(small.codes.astype(np.float32) * small.step, tokens, config.reach_m)
     return {
         "codes": _base64(small.codes, "<i2"),
         "step": small.step,
@@ -243,20 +199,33 @@ def _treated(
         "random": random_mean(unit, tokens),
         "asked": told.asked,
         "right": told.right,
+        "right_kept": kept.right,
         "chance": told.chance,
+        "same_place": told.same_place,
         "centred_on": "other scenes" if others.count else "this scene",
     }
 
 
-def random_mean(unit: Float[np.ndarray, "N C"], tokens: Tokens) -> float:
-    """Return the mean cosine of any two tokens of two views; 0 where there is one view."""
-    wide = unit.astype(np.float64)
-    sums = np.zeros((tokens.num_views, wide.shape[1]))
-    np.add.at(sums, tokens.view, wide)
-    counts = np.bincount(tokens.view, minlength=tokens.num_views)
-    pairs = counts.sum() ** 2 - (counts**2).sum()
-    total: Float64[np.ndarray, " C"] = sums.sum(axis=0)
-    return float((total @ total - (sums * sums).sum()) / pairs) if pairs else 0.0
+def _weak(scenes: Sequence[dict[str, Any]], config: ExploreConfig) -> Iterator[str]:
+    """Yield what makes the shares of a scene, or the circles on the page, say little."""
+    for scene in scenes:
+        for each in scene["rows"]:
+            shown = each["treatments"][TREATMENTS[0]]
+            if abs((shown["right"] or 0.0) - (shown["right_kept"] or 0.0)) > _LOST:
+                yield (
+                    f"{scene['scene']}, {each['label']} {each['tap']}: {config.dims} components "
+                    f"find {shown['right_kept']:.0%} right where the features find "
+                    f"{shown['right']:.0%}: circles are those of the components (--dims)."
+                )
+        row = scene["rows"][0]
+        told = row["treatments"][TREATMENTS[0]]
+        most = row["count"] * (len(scene["views"]) - 1)
+        if told["asked"] < _FEW * most:
+            yield (
+                f"{scene['scene']}: only {told['asked']} of {most} questions have an answer within "
+                f"{config.reach_m} m: its views share little, or its tokens lie farther apart "
+                "(--reach-m)."
+            )
 
 
 def _middle(views: Sequence[str], most: int) -> tuple[str, ...]:
@@ -278,7 +247,7 @@ def _base64(values: np.ndarray, kind: str) -> str:
 
 def _numbers(scene: dict[str, Any]) -> dict[str, Any]:
     """Return what the JSON keeps of a scene: its numbers, without codes and pictures."""
-    kept = ("random", "asked", "right", "chance", "error", "centred_on")
+    kept = ("random", "asked", "right", "same_place", "chance", "error", "centred_on")
     return {
         "scene": scene["scene"],
         "views": scene["views"],
@@ -296,7 +265,12 @@ def _numbers(scene: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _page(comparison: Comparison, scenes: Sequence[dict[str, Any]], config: ExploreConfig) -> str:
+def _page(
+    comparison: Comparison,
+    scenes: Sequence[dict[str, Any]],
+    notes: Sequence[str],
+    config: ExploreConfig,
+) -> str:
     from markupsafe import Markup
 
     colours = np.round(mpl.colormaps[HEAT_MAP](np.linspace(0, 1, 256))[:, :3] * 255).astype(int)
@@ -312,6 +286,7 @@ def _page(comparison: Comparison, scenes: Sequence[dict[str, Any]], config: Expl
         "vega3d.evaluate",
         "templates/explore.html",
         comparison=comparison,
+        notes=notes,
         treatments=TREATMENTS,
         scenes=[scene["scene"] for scene in scenes],
         config=config,

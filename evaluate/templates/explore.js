@@ -16,13 +16,13 @@ function numbers(text, Kind) {
 
 function unpack(row) {
   if (row.tokens) return row;
-  row.at = numbers(row.at, Int16Array);
+  row.at = numbers(row.at, Int32Array);
   row.xyz = numbers(row.xyz, Float32Array);
   for (const told of Object.values(row.treatments)) told.codes = numbers(told.codes, Int16Array);
   const cells = row.grid[0] * row.grid[1];
   row.tokens = row.xyz.length / 3;
-  row.view = new Int16Array(row.tokens);
-  row.cell = new Int16Array(row.tokens);
+  row.view = new Int32Array(row.tokens);
+  row.cell = new Int32Array(row.tokens);
   row.at.forEach((token, place) => {
     if (token < 0) return;
     row.view[token] = Math.floor(place / cells);
@@ -49,8 +49,9 @@ function cosines(row, token, treatment) {
 }
 
 function isSame(row, a, b) {
-  const p = row.xyz, d = [0, 1, 2].map((k) => p[3 * a + k] - p[3 * b + k]);
-  return Math.hypot(...d) <= data.reach_m;
+  const p = row.xyz;
+  const x = p[3 * a] - p[3 * b], y = p[3 * a + 1] - p[3 * b + 1], z = p[3 * a + 2] - p[3 * b + 2];
+  return x * x + y * y + z * z <= data.reach_m * data.reach_m;
 }
 
 function color(row, treatment, cosine) {
@@ -61,6 +62,10 @@ function color(row, treatment, cosine) {
 
 function percent(share) {
   return share === null ? "–" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+}
+
+function views(count, kind = "") {
+  return `${count} ${kind}${count === 1 ? "view" : "views"}`;
 }
 
 function mark(pen, row, cell, size, stroke, round) {
@@ -113,14 +118,16 @@ function paintRow(row, line) {
       const isRight = same.includes(best);
       // Where no token is the same point, the most similar one is neither right nor wrong.
       if (same.length) { seen++; right += isRight; }
-      mark(pen, row, row.cell[best], size, same.length ? (isRight ? RIGHT : WRONG) : "#9aa4af", true);
+      mark(pen, row, row.cell[best], size, same.length ? (isRight ? RIGHT : WRONG) : "#c3cbd4", true);
     }
   });
   const told = row.treatments[treatment];
   line.note.textContent = token < 0
     ? "no position under the pointer"
-    : `here: right in ${right} of ${seen} views that see it`;
-  line.all.textContent = `all tokens: ${percent(told.right)} right, by chance ${percent(told.chance)}`;
+    : seen ? `here: right in ${right} of ${views(seen)} that have one` : "here: no other view has one";
+  line.all.textContent = told.asked
+    ? `${percent(told.right)} of ${told.asked} right; the same place ${percent(told.same_place)}, a random token ${percent(told.chance)}`
+    : `no token has another within ${data.reach_m} m`;
   return seen;
 }
 
@@ -142,7 +149,7 @@ function paint() {
     ? "no position is known here"
     : "at " + [0, 1, 2].map((k) => first.xyz[3 * token + k].toFixed(2)).join(", ") + " m";
   said.textContent = `${held ? "Held: " : ""}view ${scene.views[asked.view]}, ${place}` +
-    (token < 0 ? "." : `; seen from ${seen[0]} of the other ${scene.views.length - 1} views.`);
+    (token < 0 ? "." : `; a token lies within ${data.reach_m} m of it in ${seen[0]} of the ${views(scene.views.length - 1, "other ")}.`);
 }
 
 function point(tile, view, event) {
@@ -217,7 +224,7 @@ async function show(index) {
     return image;
   }));
   stage.replaceChildren();
-  stage.style.gridTemplateColumns = `minmax(130px, 190px) repeat(${scene.views.length}, minmax(84px, 1fr))`;
+  stage.style.gridTemplateColumns = `minmax(110px, 190px) repeat(${scene.views.length}, minmax(84px, 260px))`;
   makeHead("views", "");
   tiles = { photos: scene.views.map((_, view) => makeTile(view)), rows: [] };
   for (const row of scene.rows) {
@@ -230,6 +237,7 @@ async function show(index) {
 }
 
 stage.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") { held = false; paint(); return; }
   const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
   if (!step) return;
   event.preventDefault();

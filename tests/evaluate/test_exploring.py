@@ -13,7 +13,8 @@ from numbered import numbered
 
 from vega3d.evaluate.cells import Tokens, gather_tokens
 from vega3d.evaluate.config import ExploreConfig, TapsConfig
-from vega3d.evaluate.exploring import Found, coded, explore, found, random_mean
+from vega3d.evaluate.exploring import explore
+from vega3d.evaluate.nearest import Found, coded, found, random_mean
 from vega3d.pipeline import open_store
 from vega3d.pipeline.errors import UsageError
 from vega3d.pipeline.imports import import_arrays
@@ -77,7 +78,7 @@ def test_codes_multiply_to_cosines(count: int, channels: int) -> None:
 @pytest.mark.parametrize("hidden", [False, True])
 def test_shares_are_those_of_a_loop(hidden: bool) -> None:
     tokens = tokens_of(hidden=hidden)
-    unit, asked, right, chance, cosines = tokens.unit, 0, 0, 0.0, []
+    unit, asked, right, place, chance, cosines = tokens.unit, 0, 0, 0, 0.0, []
     for n in range(len(unit)):
         for view in range(tokens.num_views):
             others = np.flatnonzero(tokens.view == view)
@@ -89,11 +90,16 @@ def test_shares_are_those_of_a_loop(hidden: bool) -> None:
                 asked += 1
                 right += near[int(np.argmax([unit[n] @ unit[m] for m in others]))]
                 chance += np.mean(near)
+                place += any(
+                    close and tokens.position[m] == tokens.position[n]
+                    for close, m in zip(near, others, strict=True)
+                )
     told = found(unit, tokens, 0.15)
     assert told.asked == asked > 10
-    assert (told.right, told.chance) == pytest.approx((right / asked, chance / asked))
+    shares = (told.right, told.chance, told.same_place)
+    assert shares == pytest.approx((right / asked, chance / asked, place / asked))
     assert random_mean(unit, tokens) == pytest.approx(np.mean(cosines), abs=1e-6)
-    assert found(unit, tokens, 1e-9) == Found(asked=0, right=None, chance=None)
+    assert found(unit, tokens, 1e-9) == Found(asked=0, right=None, chance=None, same_place=None)
 
 
 def test_the_page_holds_what_the_stores_do(tmp_path: Path) -> None:
@@ -115,7 +121,7 @@ def test_the_page_holds_what_the_stores_do(tmp_path: Path) -> None:
         told = row["treatments"]["raw"]
         codes = array(told["codes"], "<i2").reshape(len(unit), -1).astype(float)
         np.testing.assert_allclose(codes @ codes.T * told["step"] ** 2, unit @ unit.T, atol=1e-3)
-        np.testing.assert_array_equal(array(row["at"], "<i2"), np.arange(len(unit)))
+        np.testing.assert_array_equal(array(row["at"], "<i4"), np.arange(len(unit)))
         np.testing.assert_array_equal(
             array(row["xyz"], "<f4").reshape(-1, 3), store.world_xyz("a")[:3].reshape(-1, 3)
         )
@@ -127,13 +133,27 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
     blind = np.full((VIEWS, *GRID, 3), np.nan, np.float32)
     store = write_store(tmp_path / "s")
     dark = write_store(tmp_path / "dark", world_xyz=blind)
-    with pytest.raises(UsageError, match="--scene c: not all stores hold it; they share a, b"):
+    with pytest.raises(UsageError, match="--scene c: no store holds it; the stores share a, b"):
         explore([store], tmp_path / "out", scenes=["c"])
-    with pytest.raises(UsageError, match="no scene can be shown: a: no token of dark has a pos"):
+    with pytest.raises(
+        UsageError,
+        match="no scene can be shown: a: no token of dark has a position: it has no depth",
+    ):
         explore([dark], tmp_path / "out")
     lone = explore([store], tmp_path / "out", scenes=["b"])
     (row, _) = lone.scenes[0]["rows"]
     assert row["centred"]["centred_on"] == "this scene"
+    with pytest.raises(UsageError, match="is a store; choose another --out"):
+        explore([store], store)
+    few = explore([store], tmp_path / "out", ExploreConfig(reach_m=0.02))
+    assert any("questions have an answer within 0.02 m" in note for note in few.notes)
+    coarse = explore([store], tmp_path / "out", ExploreConfig(dims=1))
+    assert any("b1: 1 components" in note and "--dims" in note for note in coarse.notes)
+    assert not any("components" in note for note in few.notes)
+    other = write_store(tmp_path / "other", "bc")
+    both = explore([store, other], tmp_path / "out", scenes=["b", "b"])
+    assert [one["scene"] for one in both.scenes] == ["b"]
+    assert set(both.left_out) == {"a", "c"}
     for wrong in ({"views_shown": 1}, {"reach_m": 0.0}, {"dims": 0}):
         with pytest.raises(ValueError, match="must be"):
             ExploreConfig(**wrong)
