@@ -170,8 +170,14 @@ def tell_summary(summary: dict[str, Any]) -> None:
     if summary["changed"]:
         tell(f"{len(summary['changed'])} scenes have another source now; run with --refresh")
     if (error_m := summary["reprojection_m"]) is not None:
-        wrong = f"; {len(summary['misread'])} scenes are read wrongly" if summary["misread"] else ""
-        tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm{wrong}")
+        if count := len(summary["misread"]):
+            scenes = "1 scene is" if count == 1 else f"{count} scenes are"
+            tell(
+                f"depths of neighbouring views differ by {error_m * 1000:.0f} mm: {scenes} read "
+                "wrongly, and stored so; `check` shows them, other options take another --out"
+            )
+        else:
+            tell(f"depths of neighbouring views agree to {error_m * 1000:.0f} mm")
     left = summary["postponed"].items()
     tell_some([f"left for the next run {name}: {reason}" for name, reason in left])
     waste = summary["figures"].get("waste", {})

@@ -112,7 +112,10 @@ def resolve_model(
     folder = _packaged(parts) if model == DESK else Path(model).expanduser()
     if not folder.is_dir():
         if model.startswith((".", "/", "~")) or model.count("/") != 1:
-            raise CheckpointError(f"{model!r} is neither a folder nor a hub id like 'owner/name'")
+            raise CheckpointError(
+                f"{model!r} is neither a folder nor a hub id like 'owner/name', nor {DESK!r}, the "
+                "small models of the package"
+            )
         folder = fetch(model, parts, weights=weights, reads=reads)
     for part in parts:
         _check_part(model, folder, part, weights)

@@ -261,12 +261,12 @@ def _why_not(folder: Folder) -> str:
     like = next((lower[name] for name in _COLOR_LIKE if name in lower), None)
     if like is not None:
         return f"is no layout that is known: it has {like}/, and a ScanNet export has color/"
-    for suffixes, what in (
-        (_VIDEOS, "videos: give that folder by itself"),
-        (_ARCHIVES, "archives: unpack them, or give shards by themselves"),
-        (_IMAGES, "images without cameras: a ScanNet export has them in color/"),
+    for suffixes, what, advice in (
+        (_VIDEOS, "videos", "give that folder by itself"),
+        (_ARCHIVES, "archives", "unpack them, or give shards by themselves"),
+        (_IMAGES, "images without cameras", "a ScanNet export has them in color/"),
     ):
         count = sum(name.lower().endswith(suffixes) for name in folder.files)
         if count:
-            return f"is no layout that is known: it holds {count} {what}"
-    return f"holds no capture ({len(folder.files)} files, {len(folder.folders)} folders)"
+            return f"is no layout that is known: it holds {what} ({count}): {advice}"
+    return f"holds no capture (files: {len(folder.files)}, folders: {len(folder.folders)})"

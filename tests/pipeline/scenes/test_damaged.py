@@ -412,8 +412,8 @@ def test_every_folder_that_is_not_read_is_named(tmp_path: Path) -> None:
         "c": "is no layout that is known: it has rgb/, and a ScanNet export has color/",
         "d": f"is the same folder as {tmp_path}/a, by a link",
         "back": f"is the same folder as {tmp_path}, by a link",
-        "films": "is no layout that is known: it holds 1 videos: give that folder by itself",
-        "notes": "holds no capture (1 files, 0 folders)",
+        "films": "is no layout that is known: it holds videos (1): give that folder by itself",
+        "notes": "holds no capture (files: 1, folders: 0)",
         "e.zip": "is a video or an archive beside captures",
     }
     assert skipped(read_scenes("rooms:1")) == ()
