@@ -68,7 +68,7 @@ def report(
     ] = False,
 ) -> None:
     """Score stores side by side; run the same command again to resume."""
-    check_out(out)
+    _check_out(out)
     start_logging(logging.INFO, "%(message)s")
     if dry_run:
         print_result(_plan(stores, chosen))
@@ -100,7 +100,7 @@ def probe(
     ] = False,
 ) -> None:
     """Say what simple maps read from the features; run the same command again to resume."""
-    check_out(out)
+    _check_out(out)
     start_logging(logging.INFO, "%(message)s")
     if dry_run:
         print_result(_plan(stores, chosen))
@@ -140,7 +140,7 @@ def explore(
     ] = False,
 ) -> None:
     """Write a page on which to point at a token and see what stores find similar in other views."""
-    check_out(out)
+    _check_out(out)
     start_logging(logging.INFO, "%(message)s")
     if dry_run:
         print_result(_plan(stores, chosen))
@@ -169,6 +169,13 @@ def main() -> None:
     """Run the command line; maps our errors to exit codes."""
     exit_on_sigterm()
     run_app(app, mendable=(UsageError, StoreError))  # any other is a bug here
+
+
+def _check_out(out: str) -> None:
+    """Refuse a place where nothing can be written, and a store, which is no place for pages."""
+    check_out(out)
+    if (Path(out) / "zarr.json").exists():
+        raise UsageError(f"{out} is a store; choose another --out")
 
 
 def _plan(stores: list[str], chosen: TapsConfig) -> dict[str, Any]:

@@ -83,8 +83,6 @@ def explore(
         UsageError: No scene can be shown, or one is named that not all stores hold.
     """
     config = config or ExploreConfig()
-    if (Path(out) / "zarr.json").exists():
-        raise UsageError(f"{out} is a store; choose another --out")
     comparison = plan_comparison(open_sources(stores, chosen))
     named = _scenes(comparison, scenes, config.scenes_shown)
     shown, left_out = [], dict(comparison.left_out)

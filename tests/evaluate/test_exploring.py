@@ -143,8 +143,6 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
     lone = explore([store], tmp_path / "out", scenes=["b"])
     (row, _) = lone.scenes[0]["rows"]
     assert row["centred"]["centred_on"] == "this scene"
-    with pytest.raises(UsageError, match="is a store; choose another --out"):
-        explore([store], store)
     few = explore([store], tmp_path / "out", ExploreConfig(reach_m=0.02))
     assert any("questions have an answer within 0.02 m" in note for note in few.notes)
     coarse = explore([store], tmp_path / "out", ExploreConfig(dims=1))

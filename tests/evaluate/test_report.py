@@ -382,6 +382,19 @@ def test_what_takes_no_part_is_said_on_stderr(
         assert ("different pictures" in said) == (stores[-1] in (moved, resized, zoomed))
 
 
+@pytest.mark.parametrize("command", ["report", "probe", "explore"])
+def test_nothing_is_written_into_a_store(
+    command: str, three: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = sorted(Path(three).iterdir())
+    monkeypatch.setattr(sys, "argv", ["vega3d-consistency", command, three, "--out", three])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "is a store; choose another --out" in capsys.readouterr().err
+    assert sorted(Path(three).iterdir()) == before
+
+
 def test_one_store_of_single_views_is_told_so(tmp_path: Path) -> None:
     path = store(tmp_path / "s", [scene(k, views=1) for k in (1, 2)])
     with pytest.raises(UsageError, match=r"no scene has two views: scene1, scene2; extract more"):
