@@ -51,6 +51,11 @@ _Scene = Annotated[
 ]
 
 
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
+]
+
+
 @app.command()
 def report(
     stores: _Stores,
@@ -63,15 +68,10 @@ def report(
         typer.Option(help="Results table (CSV: model, metrics...), or `paper` for its Table 4."),
     ] = "",
     scene: _Scene = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
-    ] = False,
+    dry_run: _DryRun = False,
 ) -> None:
     """Score stores side by side; run the same command again to resume."""
-    _check_out(out)
-    start_logging(logging.INFO, "%(message)s")
-    if dry_run:
-        print_result(_plan(stores, chosen))
+    if _begun(out, stores, chosen, dry_run=dry_run):
         return
     from vega3d.evaluate.report import report as write
     from vega3d.evaluate.summary import remarks
@@ -95,15 +95,10 @@ def probe(
         str,
         typer.Option(help="Classes of tokens: a label store, or the rooms:N that the stores show."),
     ] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
-    ] = False,
+    dry_run: _DryRun = False,
 ) -> None:
     """Say what simple maps read from the features; run the same command again to resume."""
-    _check_out(out)
-    start_logging(logging.INFO, "%(message)s")
-    if dry_run:
-        print_result(_plan(stores, chosen))
+    if _begun(out, stores, chosen, dry_run=dry_run):
         return
     from vega3d.evaluate.partials import Partials
     from vega3d.evaluate.probes.page import probe_result, write_probe
@@ -135,15 +130,10 @@ def explore(
     config: ExploreConfig,
     chosen: TapsConfig,
     scene: _Scene = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be compared, and read no features.")
-    ] = False,
+    dry_run: _DryRun = False,
 ) -> None:
     """Write a page on which to point at a token and see what stores find similar in other views."""
-    _check_out(out)
-    start_logging(logging.INFO, "%(message)s")
-    if dry_run:
-        print_result(_plan(stores, chosen))
+    if _begun(out, stores, chosen, dry_run=dry_run):
         return
     from vega3d.evaluate.exploring import explore as write
 
@@ -171,11 +161,19 @@ def main() -> None:
     run_app(app, mendable=(UsageError, StoreError))  # any other is a bug here
 
 
-def _check_out(out: str) -> None:
-    """Refuse a place where nothing can be written, and a store, which is no place for pages."""
+def _begun(out: str, stores: list[str], chosen: TapsConfig, *, dry_run: bool) -> bool:
+    """Begin a command; say whether that is all, for it was only to say what it would do.
+
+    Raises:
+        UsageError: Nothing can be written there, or it is a store, which is no place for pages.
+    """
     check_out(out)
     if (Path(out) / "zarr.json").exists():
         raise UsageError(f"{out} is a store; choose another --out")
+    start_logging(logging.INFO, "%(message)s")
+    if dry_run:
+        print_result(_plan(stores, chosen))
+    return dry_run
 
 
 def _plan(stores: list[str], chosen: TapsConfig) -> dict[str, Any]:

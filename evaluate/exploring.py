@@ -8,7 +8,10 @@ token's coordinates along the scene's first principal components, of which produ
 import base64
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,9 @@ from vega3d.evaluate.units import read_geometry, read_tokens
 from vega3d.pipeline.errors import SceneError, UsageError
 from vega3d.pipeline.files import write_whole
 from vega3d.pipeline.pages import page_of
+
+Sums = dict[tuple[str, str], dict[str, ChannelSums]]
+"""By store's label and tap, of each scene."""
 
 TREATMENTS: tuple[Treatment, ...] = ("centred", "raw")
 """What the page can show; the first is what it begins with."""
@@ -85,10 +91,11 @@ def explore(
     config = config or ExploreConfig()
     comparison = plan_comparison(open_sources(stores, chosen))
     named = _scenes(comparison, scenes, config.scenes_shown)
+    sums = _sums(comparison, named, config)
     shown, left_out = [], dict(comparison.left_out)
     for scene_id in named:
         try:
-            shown.append(_scene(comparison, scene_id, named, config))
+            shown.append(_scene(comparison, scene_id, sums, config))
         except SceneError as error:
             left_out[scene_id] = str(error)
     if not shown:
@@ -117,8 +124,19 @@ def _scenes(comparison: Comparison, asked: Sequence[str], most: int) -> list[str
     return list(dict.fromkeys(asked)) or held[:most]
 
 
+def _sums(comparison: Comparison, named: Sequence[str], config: ExploreConfig) -> Sums:
+    """Sum the channels of each scene's unit tokens; one that cannot be read says so in its turn."""
+    sums: Sums = {}
+    for source in comparison.sources:
+        for scene_id in named:
+            with suppress(SceneError):
+                for tap, tokens in _tokens(comparison, source, scene_id, config):
+                    sums.setdefault((source.label, tap), {})[scene_id] = channel_sums(tokens.unit)
+    return sums
+
+
 def _scene(
-    comparison: Comparison, scene_id: str, named: Sequence[str], config: ExploreConfig
+    comparison: Comparison, scene_id: str, sums: Sums, config: ExploreConfig
 ) -> dict[str, Any]:
     """Return a scene as the page's script reads it."""
     views = _middle(comparison.views[scene_id], config.views_shown)
@@ -132,21 +150,15 @@ def _scene(
         "views": list(views),
         "aspect": width / height if height else 1.0,
         "pictures": [picture_uri(preview[rows_of[view]], photo=True) for view in views],
-        "rows": list(_rows(comparison, scene_id, views, named, config)),
+        "rows": list(_rows(comparison, scene_id, sums, config)),
     }
 
 
 def _rows(
-    comparison: Comparison,
-    scene_id: str,
-    views: tuple[str, ...],
-    named: Sequence[str],
-    config: ExploreConfig,
+    comparison: Comparison, scene_id: str, sums: Sums, config: ExploreConfig
 ) -> Iterator[dict[str, Any]]:
-    others = [name for name in named if name != scene_id]
     for source in comparison.sources:
-        for tap in source.taps:
-            tokens = _tokens(source, tap, scene_id, views, config)
+        for tap, tokens in _tokens(comparison, source, scene_id, config):
             if not len(tokens.view):
                 raise SceneError(
                     f"{scene_id}: no token of {source.label} has a position: it has no depth or "
@@ -157,10 +169,8 @@ def _rows(
                     f"{scene_id}: {len(tokens.view)} tokens of {source.label} are more than the "
                     f"{_MOST_TOKENS} that a page compares at once; show fewer --views-shown"
                 )
-            elsewhere = ChannelSums(0, *np.zeros((2, tokens.unit.shape[1])))
-            for name in others:
-                more = _middle(comparison.views[name], config.views_shown)
-                elsewhere += channel_sums(_tokens(source, tap, name, more, config).unit)
+            each = sums[source.label, tap]
+            others = [one for name, one in each.items() if name != scene_id]
             yield {
                 "label": source.label,
                 "tap": tap,
@@ -168,39 +178,43 @@ def _rows(
                 "count": len(tokens.view),
                 "at": _base64(_places(tokens, source.grid), "<i4"),
                 "xyz": _base64(tokens.xyz, "<f4"),
-                "treatments": {
-                    treatment: _treated(tokens, treatment, elsewhere, config)
-                    for treatment in TREATMENTS
-                },
+                "centred_on": "other scenes" if others else "this scene",
+                **_treated(tokens, reduce(add, others or [each[scene_id]]), config),
             }
 
 
 def _tokens(
-    source: Source, tap: str, scene_id: str, views: tuple[str, ...], config: ExploreConfig
-) -> Tokens:
+    comparison: Comparison, source: Source, scene_id: str, config: ExploreConfig
+) -> Iterator[tuple[str, Tokens]]:
+    """Yield each tap's tokens of the views of a scene that are shown."""
+    views = _middle(comparison.views[scene_id], config.views_shown)
     told = ReportConfig(min_depth_share=config.min_depth_share)
     geometry = read_geometry(source.urls, source.digest, scene_id, views, told)
-    return read_tokens(source.urls, source.digest, scene_id, tap, geometry)
+    for tap in source.taps:
+        yield tap, read_tokens(source.urls, source.digest, scene_id, tap, geometry)
 
 
-def _treated(
-    tokens: Tokens, treatment: Treatment, others: ChannelSums, config: ExploreConfig
-) -> dict[str, Any]:
-    sums = others if others.count else channel_sums(tokens.unit)
-    unit = treat(tokens.unit, treatment, sums, 0)
-    small, told = coded(unit, config.dims), found(unit, tokens, config.reach_m)
-    kept = found(small.codes.astype(np.float32) * small.step, tokens, config.reach_m)
+def _treated(tokens: Tokens, sums: ChannelSums, config: ExploreConfig) -> dict[str, Any]:
+    """Return how often a row's features are right, and each treatment as the script reads it."""
+    units: dict[str, np.ndarray] = {name: treat(tokens.unit, name, sums, 0) for name in TREATMENTS}
+    small = {name: coded(unit, config.dims) for name, unit in units.items()}
+    kept = {f"{name} kept": one.codes.astype(np.float32) * one.step for name, one in small.items()}
+    told = found({**units, **kept}, tokens, config.reach_m)
     return {
-        "codes": _base64(small.codes, "<i2"),
-        "step": small.step,
-        "error": small.error,
-        "random": random_mean(unit, tokens),
         "asked": told.asked,
-        "right": told.right,
-        "right_kept": kept.right,
-        "chance": told.chance,
         "same_place": told.same_place,
-        "centred_on": "other scenes" if others.count else "this scene",
+        "chance": told.chance,
+        "treatments": {
+            name: {
+                "codes": _base64(small[name].codes, "<i2"),
+                "step": small[name].step,
+                "error": small[name].error,
+                "random": random_mean(unit, tokens),
+                "right": told.right[name],
+                "right_kept": told.right[f"{name} kept"],
+            }
+            for name, unit in units.items()
+        },
     }
 
 
@@ -216,11 +230,10 @@ def _weak(scenes: Sequence[dict[str, Any]], config: ExploreConfig) -> Iterator[s
                     f"{shown['right']:.0%}: circles are those of the components (--dims)."
                 )
         row = scene["rows"][0]
-        told = row["treatments"][TREATMENTS[0]]
         most = row["count"] * (len(scene["views"]) - 1)
-        if told["asked"] < _FEW * most:
+        if row["asked"] < _FEW * most:
             yield (
-                f"{scene['scene']}: only {told['asked']} of {most} questions have an answer within "
+                f"{scene['scene']}: only {row['asked']} of {most} questions have an answer within "
                 f"{config.reach_m} m: its views share little, or its tokens lie farther apart "
                 "(--reach-m)."
             )
@@ -245,16 +258,16 @@ def _base64(values: np.ndarray, kind: str) -> str:
 
 def _numbers(scene: dict[str, Any]) -> dict[str, Any]:
     """Return what the JSON keeps of a scene: its numbers, without codes and pictures."""
-    kept = ("random", "asked", "right", "same_place", "chance", "error", "centred_on")
+    of_row = ("label", "tap", "asked", "same_place", "chance", "centred_on")
+    of_treatment = ("right", "right_kept", "random", "error")
     return {
         "scene": scene["scene"],
         "views": scene["views"],
         "rows": [
             {
-                "label": row["label"],
-                "tap": row["tap"],
+                **{name: row[name] for name in of_row},
                 **{
-                    treatment: {name: told[name] for name in kept}
+                    treatment: {name: told[name] for name in of_treatment}
                     for treatment, told in row["treatments"].items()
                 },
             }

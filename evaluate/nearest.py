@@ -3,12 +3,15 @@
 Letters: N tokens of all views, C channels, D components.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float64, Int16
 
 from vega3d.evaluate.cells import Tokens
+from vega3d.evaluate.config import ScoreConfig
+from vega3d.evaluate.matching import RECALL_COUNTS, ViewPairs, match
 
 _ROWS = 512
 """Tokens that are compared with all others at a time."""
@@ -33,8 +36,9 @@ class Found:
     asked: int
     """Tokens, once for each other view in which some token lies within reach."""
 
-    right: float | None
-    """Share of these for which the most similar one lies within reach; None where none is asked."""
+    right: Mapping[str, float | None]
+    """By kind of features, the share of these for which the most similar one lies within reach;
+    None where none is asked, here and below."""
 
     chance: float | None
     """The same share for a token of that view drawn at random."""
@@ -66,35 +70,43 @@ def coded(unit: Float[np.ndarray, "N C"], dims: int) -> Coded:
     return Coded(codes=codes, step=step, error=error)
 
 
-def found(unit: Float[np.ndarray, "N C"], tokens: Tokens, reach_m: float) -> Found:
+def found(units: Mapping[str, Float[np.ndarray, "N C"]], tokens: Tokens, reach_m: float) -> Found:
     """Ask for every token, in every other view, whether the most similar token is the same point.
 
     Args:
-        unit: Treated tokens.
+        units: By kind of features: what each token is compared by.
         tokens: Where they are.
         reach_m: Tokens that lie so close are the same point.
     """
-    asked, right, at_place, chance = 0, 0, 0, 0.0
-    for view in range(tokens.num_views):
-        of_view = tokens.view == view
-        others = ~of_view
-        if not of_view.any() or not others.any():
-            continue
-        apart = np.linalg.norm(tokens.xyz[others, None] - tokens.xyz[of_view], axis=-1)
-        within = apart <= reach_m
-        seen = within.any(axis=1)
-        best = (unit[others] @ unit[of_view].T).argmax(axis=1)
-        asked += int(seen.sum())
-        right += int(within[np.arange(len(best)), best][seen].sum())
-        chance += float(within[seen].mean(axis=1).sum())
-        alike = tokens.position[others][:, None] == tokens.position[of_view]
-        at_place += int((within & alike).any(axis=1)[seen].sum())
+    seeing = np.unique(tokens.view)
+    first, second = (seeing[side] for side in np.triu_indices(len(seeing), 1))
+    pairs = ViewPairs(first, second, np.full(len(first), np.nan), len(first))
+    _, counted = match(units, tokens, pairs, ScoreConfig(recall_m=(reach_m,)))
+    counts = {
+        name: dict(zip(RECALL_COUNTS, recall.overall[0], strict=True))
+        for name, recall in counted.items()
+    }
+    asked = int(next(iter(counts.values()))["possible"])
+
+    def share(count: float) -> float | None:
+        return float(count / asked) if asked else None
+
     return Found(
         asked=asked,
-        right=right / asked if asked else None,
-        chance=chance / asked if asked else None,
-        same_place=at_place / asked if asked else None,
+        right={name: share(count["nearest"]) for name, count in counts.items()},
+        chance=share(next(iter(counts.values()))["chance"]),
+        same_place=share(_at_the_same_place(tokens, reach_m)),
     )
+
+
+def _at_the_same_place(tokens: Tokens, reach_m: float) -> int:
+    """Count the tokens whose place in another view's grid holds the same point, each way."""
+    count = 0
+    for position in np.unique(tokens.position):
+        xyz = tokens.xyz[tokens.position == position]
+        apart = np.linalg.norm(xyz[:, None] - xyz, axis=-1)
+        count += int((apart <= reach_m).sum()) - len(xyz)
+    return count
 
 
 def random_mean(unit: Float[np.ndarray, "N C"], tokens: Tokens) -> float:

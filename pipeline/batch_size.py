@@ -40,8 +40,7 @@ UNSEARCHED = 8
 """Where the device is not here. The best of an H200 at 832x480 were 8 and 16, within 1 %."""
 
 _VIEWS = SIZES[-1]
-"""Shown at every size: a size decides how many views, or timesteps of few, go together. With a
-warm-up that is 64 views a size, half a second each on an H200 at 832x480."""
+"""Shown at every size: a size decides how many views, or timesteps of few, go together."""
 
 _REPEATS = {"cuda": 3, "cpu": 1}
 

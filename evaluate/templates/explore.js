@@ -125,8 +125,8 @@ function paintRow(row, line) {
   line.note.textContent = token < 0
     ? "no position under the pointer"
     : seen ? `here: right in ${right} of ${views(seen)} that have one` : "here: no other view has one";
-  line.all.textContent = told.asked
-    ? `${percent(told.right)} of ${told.asked} right; the same place ${percent(told.same_place)}, a random token ${percent(told.chance)}`
+  line.all.textContent = row.asked
+    ? `${percent(told.right)} of ${row.asked} right; the same place ${percent(row.same_place)}, a random token ${percent(row.chance)}`
     : `no token has another within ${data.reach_m} m`;
   return seen;
 }

@@ -175,14 +175,11 @@ def diagnose(
         if _is_clearly_better(shares[best], share):
             meant, share = tried_now[best], shares[best]
     is_misread = share <= SMALL_SHARE and _is_clearly_better(share, given)
-    if np.isinf(given) and not is_misread:
-        return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
     measured = agreement(near)
     mended = agreement(_understood(near, meant)) if is_misread else measured
-    if is_misread and not _is_borne_out(measured, mended):
-        is_misread = False
-        if np.isinf(given):
-            return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
+    is_misread = is_misread and _is_borne_out(measured, mended)
+    if np.isinf(given) and not is_misread:
+        return Diagnosis(state="unknown", median_depth_m=median_depth_m, asked=asked)
     meant = meant if is_misread else Convention()
     scale = meant.depth_scale if _is_indoor((median_depth_m or 1.0) * meant.depth_scale) else 1.0
     return Diagnosis(

@@ -94,12 +94,14 @@ def test_shares_are_those_of_a_loop(hidden: bool) -> None:
                     close and tokens.position[m] == tokens.position[n]
                     for close, m in zip(near, others, strict=True)
                 )
-    told = found(unit, tokens, 0.15)
+    told = found({"unit": unit}, tokens, 0.15)
     assert told.asked == asked > 10
-    shares = (told.right, told.chance, told.same_place)
+    shares = (told.right["unit"], told.chance, told.same_place)
     assert shares == pytest.approx((right / asked, chance / asked, place / asked))
     assert random_mean(unit, tokens) == pytest.approx(np.mean(cosines), abs=1e-6)
-    assert found(unit, tokens, 1e-9) == Found(asked=0, right=None, chance=None, same_place=None)
+    assert found({"unit": unit}, tokens, 1e-9) == Found(
+        asked=0, right={"unit": None}, chance=None, same_place=None
+    )
 
 
 def test_the_page_holds_what_the_stores_do(tmp_path: Path) -> None:
@@ -125,7 +127,7 @@ def test_the_page_holds_what_the_stores_do(tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             array(row["xyz"], "<f4").reshape(-1, 3), store.world_xyz("a")[:3].reshape(-1, 3)
         )
-        assert told["centred_on"] == "other scenes"
+        assert row["centred_on"] == "other scenes"
     assert json.loads((tmp_path / "out" / "explore.json").read_text()) == list(done.scenes)
 
 
@@ -142,7 +144,7 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path) -> None:
         explore([dark], tmp_path / "out")
     lone = explore([store], tmp_path / "out", scenes=["b"])
     (row, _) = lone.scenes[0]["rows"]
-    assert row["centred"]["centred_on"] == "this scene"
+    assert row["centred_on"] == "this scene"
     few = explore([store], tmp_path / "out", ExploreConfig(reach_m=0.02))
     assert any("questions have an answer within 0.02 m" in note for note in few.notes)
     coarse = explore([store], tmp_path / "out", ExploreConfig(dims=1))
